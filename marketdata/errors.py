@@ -1,0 +1,43 @@
+"""The one error tree of the service: each class says what its catcher does next.
+
+    DistributionError
+    ├── InvalidFrame            a frame breaks the contract: dead-letter it, fix the publisher
+    ├── InvalidEvents           a batch handed to a client breaks the contract: fix the caller
+    ├── FilterError             a filter is refused: fix the request (marketdata.filters)
+    ├── TransformationError     a transformation is refused: fix the request
+    ├── PositionOverflow        a log position does not fit a sequence id: see its text
+    ├── PublishError            publishing failed for good: see its text
+    └── AdminError              the admin API refused or is away (control_plane.pulsar_admin)
+
+Subclasses of the last ones live beside the code that raises them.
+"""
+
+
+class DistributionError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class InvalidFrame(DistributionError):
+    """A frame that breaks the contract.
+
+    Attributes:
+        code: stable machine-readable reason, one of `marketdata.frames.REASONS`.
+        reason: one sentence for a person: what was found and what is expected.
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class InvalidEvents(DistributionError):
+    """Events handed to a client of this package break the contract; nothing was sent."""
+
+
+class PositionOverflow(DistributionError):
+    """A message position is beyond what a 63-bit sequence id can carry."""
+
+
+class PublishError(DistributionError):
+    """Publishing cannot go on; the text says why and what to do."""

@@ -1,0 +1,60 @@
+"""Positions of messages in a log as one rising 63-bit number.
+
+The number is used as the Pulsar sequence id of whatever is made from that message, so that the
+broker's deduplication and `Producer.last_sequence_id()` speak about inputs. Layout, from the top:
+27 bits ledger id, 26 bits entry id, 10 bits index in a producer's batch. That is room for 134
+million ledgers, 67 million entries a ledger (a ledger rolls over after 50,000 entries or at the
+latest a few minutes later) and batches of 1,024, Pulsar's default being 1,000.
+"""
+
+from typing import Final, NamedTuple
+
+from marketdata.errors import PositionOverflow
+
+LEDGER_BITS: Final = 27
+ENTRY_BITS: Final = 26
+BATCH_BITS: Final = 10
+
+NO_POSITION: Final = -1
+"""Before every message; also what Pulsar gives as the last sequence id of a new producer."""
+
+
+class Position(NamedTuple):
+    """A message's place in one partition of a topic; compares in log order."""
+
+    ledger_id: int
+    entry_id: int
+    batch_index: int = 0
+
+    def pack(self) -> int:
+        """The position as a number that rises along the log.
+
+        Raises:
+            PositionOverflow: a part is beyond its bits; sizes are explained in the module.
+        """
+        ledger, entry, index = self.ledger_id, self.entry_id, max(self.batch_index, 0)
+        if (
+            not 0 <= ledger < 1 << LEDGER_BITS
+            or not 0 <= entry < 1 << ENTRY_BITS
+            or not 0 <= index < 1 << BATCH_BITS
+        ):
+            raise PositionOverflow(
+                f"position {ledger}:{entry}:{index} does not fit {LEDGER_BITS}+{ENTRY_BITS}+"
+                f"{BATCH_BITS} bits; keep producers' batches at or below {1 << BATCH_BITS} messages"
+                " and managedLedgerMaxEntriesPerLedger below "
+                f"{1 << ENTRY_BITS}"
+            )
+        return (ledger << (ENTRY_BITS + BATCH_BITS)) | (entry << BATCH_BITS) | index
+
+
+def unpack(number: int) -> Position:
+    """The position that a non-negative packed number stands for.
+
+    >>> unpack(Position(7, 3, 1).pack())
+    Position(ledger_id=7, entry_id=3, batch_index=1)
+    """
+    return Position(
+        number >> (ENTRY_BITS + BATCH_BITS),
+        (number >> BATCH_BITS) & ((1 << ENTRY_BITS) - 1),
+        number & ((1 << BATCH_BITS) - 1),
+    )
