@@ -1,0 +1,1 @@
+"""The bundle that is deployed into the broker: pure operators and thin Pulsar adapters."""

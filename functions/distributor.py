@@ -1,0 +1,283 @@
+"""The distributor: routes the log's frames to views, transforms and converts them.
+
+Delivery guarantee: each event that a view's filter lets pass is in the view's topic exactly once,
+in the order of its partition. A view's output depends only on the view, never on the plan's
+number, so what is done again after a crash comes out the same. An input is acknowledged when
+every view has confirmed it. A frame that a view cannot render goes to the dead-letter topic with
+the view's name; other views get it all the same.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import pyarrow as pa
+
+from functions.operators.render import render
+from functions.operators.route import Mask, Router
+from functions.runtime.deadletters import dead_letter_properties
+from functions.runtime.function import FrameFunction, PartitionStage
+from functions.runtime.inputs import Input
+from functions.runtime.outputs import Output
+from functions.runtime.plans import PlanFollower
+from functions.runtime.view_output import ViewOutput
+from marketdata.errors import DistributionError, InvalidFrame
+from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
+from marketdata.plans import EMPTY_PLAN, Plan, View
+from marketdata.topics import partition_topic
+
+class FrameTooLarge(DistributionError):
+    """What a view made of a frame is larger than a message may be: dead-letter it."""
+
+
+OPENERS = 16
+"""How many outputs are opened at once."""
+
+
+class DistributorFunction(FrameFunction):
+    """Deployed as `marketdata/functions/distributor`."""
+
+    name: ClassVar[str] = "distributor"
+
+    def setup(self) -> None:
+        """Follow the plans; nothing is routed before the newest one is known."""
+        self.openers = ThreadPoolExecutor(OPENERS, thread_name_prefix="open")
+        self.router = Router(EMPTY_PLAN)
+        self._next_router = self.router
+        self._plans = PlanFollower(
+            self.client, self.settings.topics.plans, self.log, self._plan_changed
+        )
+        while not self._plans.wait_until_current(timeout_s=5.0):
+            self.reporter.error(f"waiting for plans on {self.settings.topics.plans}")
+            self.reporter.report()
+        self.before_turn()
+
+    def stage(self, partition: int) -> PartitionStage:
+        """The distribution of one partition."""
+        return DistributorStage(self, partition)
+
+    def before_turn(self) -> None:
+        """Switch to the newest plan: between frames, for all partitions at once."""
+        router = self._next_router
+        if router is self.router:
+            return
+        self.router = router
+        plan = router.plan
+        status = self.reporter.status
+        status.plan, status.plan_digest = plan.number, plan.digest
+        self.log.info(
+            "distributor: plan %d with %d views (correlation id %s)",
+            plan.number,
+            len(plan.views),
+            plan.correlation_id,
+        )
+        self.reporter.report()
+
+    def _plan_changed(self, plan: Plan) -> None:
+        try:
+            self._next_router = Router(plan)
+        except (DistributionError, ValueError, TypeError, KeyError) as error:
+            self.log.exception("distributor: plan %d cannot be run; keeping the last", plan.number)
+            self.reporter.error(f"plan {plan.number} cannot be run: {error}")
+            return
+        self.wake()
+
+
+class _Group:
+    """Adjacent inputs of one kind, routed and rendered as one batch."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.items: list[Input] = []
+        self.rows = 0
+        self._batches: list[pa.RecordBatch] = []
+        self._starts: list[int] = []
+
+    def add(self, item: Input, batch: pa.RecordBatch) -> None:
+        """Append an input."""
+        self.items.append(item)
+        self._batches.append(batch)
+        self._starts.append(self.rows)
+        self.rows += batch.num_rows
+
+    def batch(self) -> pa.RecordBatch:
+        """All rows in the order of the inputs, on shared dictionaries."""
+        if len(self._batches) == 1:
+            return self._batches[0]
+        table = pa.Table.from_batches(self._batches).unify_dictionaries()
+        return table.combine_chunks().to_batches()[0]
+
+    def items_after(self, position: int) -> tuple[list[Input], int]:
+        """The inputs behind a position and the row where they begin."""
+        for n, item in enumerate(self.items):
+            if item.position > position:
+                return self.items[n:], self._starts[n]
+        return [], self.rows
+
+
+class DistributorStage(PartitionStage):
+    """One partition: an output for each view that has had rows here, and the dead letters."""
+
+    def __init__(self, function: DistributorFunction, partition: int) -> None:
+        topics = function.settings.topics
+        self._function = function
+        self._partition = partition
+        self._counters = function.reporter.counters
+        self._source_topic = partition_topic(topics.sequenced, partition)
+        self._outputs: dict[str, ViewOutput] = {}
+        self._dead = Output(partition_topic(topics.deadletter, partition), "distributor")
+        self._failures: defaultdict[Input, list[str]] = defaultdict(list)
+
+    def recover(self) -> None:
+        """Outputs are opened when rows reach them."""
+
+    def apply(self, items: Sequence[Input]) -> None:
+        """Send to every view what it lacks of the inputs."""
+        self._failures = defaultdict(list)
+        for group in self._groups(items):
+            self._counters["events_in"] += group.rows
+            self._distribute(group)
+        self._send_dead_letters()
+
+    def idle(self) -> None:
+        """Close the outputs of views that are gone and have nothing under way."""
+        views = self._function.router.views
+        for view_id in [view_id for view_id in self._outputs if view_id not in views]:
+            if not self._function.awaits(self._partition, self._outputs[view_id]):
+                self._outputs.pop(view_id).close()
+
+    def close(self) -> None:
+        """Close the producers."""
+        for output in (*self._outputs.values(), self._dead):
+            output.close()
+
+    def _groups(self, items: Sequence[Input]) -> Iterator[_Group]:
+        group: _Group | None = None
+        most = self._function.settings.max_rows
+        for item in items:
+            try:
+                batch = read_frame(item.data)
+                kind = frame_kind(batch)
+            except InvalidFrame as error:
+                self._failures[item].append(str(error))
+                continue
+            if group and (group.kind != kind or group.rows + batch.num_rows > most):
+                yield group
+                group = None
+            group = group or _Group(kind)
+            group.add(item, batch)
+        if group:
+            yield group
+
+    def _distribute(self, group: _Group) -> None:
+        batch = group.batch()
+        routed = list(self._function.router.route(batch, group.kind))
+        self._open([view for view, _ in routed])
+        for view, mask in routed:
+            output = self._outputs[view.id]
+            items, start = group.items_after(output.position)
+            rows = _rows_from(batch, mask, start)
+            if not rows.num_rows:
+                continue
+            try:
+                data = render(view, rows)
+                if len(data) > MAX_FRAME_BYTES:
+                    raise FrameTooLarge(f"{len(data)} bytes do not fit a message")
+            except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
+                self._isolate(group, view, error)
+            else:
+                self._send(view, output, group.kind, rows, items, data)
+
+    def _isolate(self, group: _Group, view: View, error: Exception) -> None:
+        """Find the input that a view cannot render: one by one the others still arrive.
+
+        Outputs skip what they have been sent already, so nothing is sent twice.
+        """
+        if len(group.items) == 1:
+            reason = f"view {view.id}: {type(error).__name__}: {error}"
+            self._failures[group.items[0]].append(reason)
+            self._counters["render_failures"] += 1
+            return
+        for item in group.items:
+            for single in self._groups([item]):
+                self._distribute(single)
+
+    def _send(
+        self,
+        view: View,
+        output: ViewOutput,
+        kind: str,
+        rows: pa.RecordBatch,
+        items: list[Input],
+        data: bytes,
+    ) -> None:
+        properties = frame_properties(rows, kind)
+        properties.update(
+            format=view.format,
+            plan=str(self._function.router.plan.number),
+            view=view.id,
+            delivery_sequence=str(output.next_delivery),
+            delivery_epoch=str(output.delivery_epoch),
+            position=str(items[-1].position),
+        )
+        traceparent = items[-1].properties.get("traceparent")
+        if traceparent:
+            properties["traceparent"] = traceparent
+        output.next_delivery += rows.num_rows
+        self._function.send(
+            output,
+            self._partition,
+            items,
+            data,
+            properties,
+            event_timestamp_ms=int(properties["ts_event_last"]) // 1_000_000,
+        )
+        self._counters["events_out"] += rows.num_rows
+        self._counters["frames_out"] += 1
+
+    def _open(self, views: Sequence[View]) -> None:
+        closed = []
+        for view in views:
+            output = self._outputs.get(view.id)
+            if output is None:
+                output = ViewOutput(partition_topic(view.topic, self._partition))
+                self._outputs[view.id] = output
+            if output.broken:
+                closed.append(output)
+        client = self._function.client
+        list(self._function.openers.map(lambda output: output.open(client), closed))
+
+    def _send_dead_letters(self) -> None:
+        for item in sorted(self._failures, key=lambda item: item.position):
+            if self._dead.broken:
+                self._dead.open(self._function.client)
+            if item.position <= self._dead.position:
+                continue
+            reason = "; ".join(self._failures[item])
+            self._function.send(
+                self._dead,
+                self._partition,
+                (item,),
+                item.data,
+                dead_letter_properties(
+                    item,
+                    function=self._function.name,
+                    source_topic=self._source_topic,
+                    code="not_rendered",
+                    reason=reason,
+                ),
+            )
+            self._counters["dead_letters"] += 1
+            self._function.log.warning(
+                "distributor: dead-lettered input %d of partition %d: %s",
+                item.position,
+                self._partition,
+                reason,
+            )
+
+
+def _rows_from(batch: pa.RecordBatch, mask: Mask | None, start: int) -> pa.RecordBatch:
+    """The rows behind `start` that the mask lets pass."""
+    rest = batch.slice(start) if start else batch
+    return rest if mask is None else rest.filter(pa.array(mask[start:]))

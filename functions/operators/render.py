@@ -1,0 +1,20 @@
+"""Rendering: the rows a view gets, transformed and converted to the bytes of one message."""
+
+import pyarrow as pa
+
+from marketdata.formats import get_format
+from marketdata.frames import compact_dictionaries
+from marketdata.plans import View
+
+
+def render(view: View, rows: pa.RecordBatch) -> bytes:
+    """Transform and convert routed rows.
+
+    The result names nothing that is not in the rows: dictionaries are compacted.
+
+    Args:
+        rows: sequenced events of one kind, at least one.
+    """
+    transformed = view.transformation.apply(rows)
+    compression = None if view.delivery.compression == "none" else view.delivery.compression
+    return get_format(view.format).encode(compact_dictionaries(transformed), compression)

@@ -1,0 +1,1 @@
+"""Adapters between the operators and Pulsar's Python function runtime."""

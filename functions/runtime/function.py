@@ -1,0 +1,334 @@
+"""The frame function: what the sequencer and the distributor have in common.
+
+The runtime's thread only hands messages over; one worker thread does everything else, so no
+state is shared. For each input partition the worker keeps the promise of the delivery guarantee:
+
+1. an input is acknowledged when every output made of it is confirmed, in log order;
+2. when an output is lost (fenced by another owner, or failed), it is opened again, which tells
+   what it holds, and the unconfirmed inputs are applied again from memory, in order;
+3. a crash leaves unacknowledged inputs to the broker, which delivers them again.
+
+Subclasses implement `PartitionStage`: how to open a partition's outputs and how to apply inputs.
+"""
+
+import os
+import queue
+import random
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import pulsar
+
+from functions.runtime.inputs import Input, PartitionInputs
+from functions.runtime.outputs import NotYetReadable, Output
+from functions.runtime.settings import FunctionSettings
+from functions.runtime.status import StatusReporter
+from marketdata.topics import partition_index
+
+MAX_IN_FLIGHT_FRAMES = 128
+MAX_FRAMES_A_TURN = 64
+RETRY_S = (0.05, 0.25)
+"""Bounds of the random pause before a lost partition is taken over again."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""Python's default of 5 ms would let a busy worker hold up the client's threads that long."""
+
+
+class _Received(NamedTuple):
+    partition: int
+    item: Input
+    consumer: pulsar.Consumer
+
+
+class _Confirmed(NamedTuple):
+    partition: int
+    output: Output
+    generation: int
+    result: Any
+    message_id: Any
+    items: Sequence[Input]
+
+
+class _Wake(NamedTuple):
+    """Nothing to do but look around: a new plan, for example."""
+
+
+class PartitionStage(ABC):
+    """What a function does with the inputs of one partition."""
+
+    @abstractmethod
+    def recover(self) -> None:
+        """Open or reopen every broken output that must be open before inputs are applied.
+
+        Raises:
+            pulsar.PulsarException, NotYetReadable: try again later.
+        """
+
+    @abstractmethod
+    def apply(self, items: Sequence[Input]) -> None:
+        """Send what is made of the inputs (in log order) to the outputs that lack it."""
+
+    def confirmed(self, output: Output, message_id: Any, items: Sequence[Input]) -> None:
+        """An output has stored what was made of `items`."""
+
+    def idle(self) -> None:
+        """Called about once a second."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close every output."""
+
+
+class _Partition:
+    """One input partition on this instance."""
+
+    def __init__(self, stage: PartitionStage, consumer: pulsar.Consumer) -> None:
+        self.stage = stage
+        self.consumer = consumer
+        self.inputs = PartitionInputs()
+        self.ready = False
+        self.retry_at = 0.0
+
+
+class FrameFunction(ABC):
+    """Base class of the functions deployed into the broker."""
+
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        # The runtime swallows what a constructor raises, so this one cannot fail.
+        self._events: queue.SimpleQueue[_Received | _Confirmed | _Wake] = queue.SimpleQueue()
+        self._room = threading.BoundedSemaphore(MAX_IN_FLIGHT_FRAMES)
+        self._partitions: dict[int, _Partition] = {}
+        self._start_lock = threading.Lock()
+        self._worker: threading.Thread | None = None
+        self._start_early(sys._getframe(1).f_locals.get("self"))  # noqa: SLF001
+
+    def process(self, data: bytes, context: Any) -> None:
+        """Called by the runtime for each message; blocks while too much is in flight."""
+        self._start(context)
+        message = context.message
+        self._room.acquire()
+        self._events.put(
+            _Received(
+                partition_index(message.topic_name()),
+                Input(message.message_id(), data, message.properties()),
+                next(iter(context.consumers.values())),
+            )
+        )
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Prepare what all partitions share; `context`, `settings` and `reporter` are there."""
+
+    @abstractmethod
+    def stage(self, partition: int) -> PartitionStage:
+        """The stage of one partition; opens nothing yet."""
+
+    def before_turn(self) -> None:
+        """Called between frames: the place to switch plans."""
+
+    def wake(self) -> None:
+        """Make the worker look around; callable from any thread."""
+        self._events.put(_Wake())
+
+    def send(
+        self,
+        output: Output,
+        partition: int,
+        items: Sequence[Input],
+        data: bytes,
+        properties: dict[str, str],
+        *,
+        event_timestamp_ms: int | None = None,
+    ) -> None:
+        """Send what was made of `items` to `output`; they wait for its confirmation."""
+        for item in items:
+            item.waiting.add(output)
+
+        def on_done(generation: int, result: Any, message_id: Any) -> None:
+            self._events.put(_Confirmed(partition, output, generation, result, message_id, items))
+
+        output.send(
+            data,
+            properties,
+            items[-1].position,
+            on_done,
+            event_timestamp_ms=event_timestamp_ms,
+        )
+
+    def awaits(self, partition: int, output: Output) -> bool:
+        """Whether an input of the partition waits for a confirmation of `output`."""
+        return any(output in item.waiting for item in self._partitions[partition].inputs)
+
+    def _start_early(self, runtime: Any) -> None:
+        """Start without waiting for a first message, when the runtime can be found.
+
+        The runtime hands a function its context only with a message; an instance without traffic
+        would never report which plan it runs. The constructor's caller is the runtime's instance,
+        whose `contextimpl` appears a moment after the constructor returns.
+        """
+
+        def wait() -> None:
+            while getattr(runtime, "contextimpl", None) is None:
+                time.sleep(0.02)
+            self._start(runtime.contextimpl)
+
+        if hasattr(runtime, "contextimpl"):
+            threading.Thread(target=wait, name="early-start", daemon=True).start()
+
+    def _start(self, context: Any) -> None:
+        with self._start_lock:
+            if self._worker is None:
+                self.context = context
+                self.log = context.get_logger()
+                self._worker = threading.Thread(target=self._run, name="worker", daemon=True)
+                self._worker.start()
+
+    def _run(self) -> None:
+        """The worker: any error that is nobody's business ends the process, which is restarted.
+
+        Nothing is lost by that: what was not confirmed has not been acknowledged.
+        """
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        try:
+            self.settings = FunctionSettings.from_user_config(self.context.get_user_config_map())
+            self.client = self.context.get_pulsar_client()
+            self.reporter = StatusReporter(
+                self.context,
+                function=self.name,
+                version=self.settings.bundle_digest,
+                topic=self.settings.topics.status,
+            )
+            self.setup()
+            while True:
+                self._turn()
+        except BaseException:
+            self.log.exception("%s: the worker cannot go on; ending the instance", self.name)
+            time.sleep(1.0)  # so that an error at every start does not burn the machine
+            os._exit(70)
+
+    def _turn(self) -> None:
+        received = self._collect()
+        self.before_turn()
+        for partition, items in received.items():
+            self._apply(partition, items)
+        for partition in self._partitions.values():
+            self._acknowledge(partition)
+            if not partition.ready and time.monotonic() >= partition.retry_at:
+                self._recover(partition)
+        if self.reporter.due_in_s == 0.0:
+            for partition in self._partitions.values():
+                if partition.ready:
+                    partition.stage.idle()
+            self.reporter.status.partitions = sorted(self._partitions)
+            self.reporter.report()
+
+    def _collect(self) -> dict[int, list[Input]]:
+        """Wait for something to do; take all there is, a bounded number of frames."""
+        received: dict[int, list[Input]] = {}
+        frames = 0
+        timeout: float | None = self._patience_s()
+        while frames < MAX_FRAMES_A_TURN:
+            try:
+                event = self._events.get(timeout=timeout) if timeout else self._events.get_nowait()
+            except queue.Empty:
+                break
+            timeout = None
+            if isinstance(event, _Received):
+                frames += 1
+                if self._offer(event):
+                    received.setdefault(event.partition, []).append(event.item)
+            elif isinstance(event, _Confirmed):
+                self._settle(event)
+        return received
+
+    def _patience_s(self) -> float:
+        now = time.monotonic()
+        waits = [p.retry_at - now for p in self._partitions.values() if not p.ready]
+        return max(0.001, min([self.reporter.due_in_s, *waits]))
+
+    def _offer(self, event: _Received) -> bool:
+        partition = self._partitions.get(event.partition)
+        if partition is None:
+            partition = _Partition(self.stage(event.partition), event.consumer)
+            self._partitions[event.partition] = partition
+        if partition.inputs.offer(event.item):
+            self.reporter.counters["frames_in"] += 1
+            return True
+        self._room.release()
+        self.reporter.counters["redeliveries"] += 1
+        if event.item.position <= partition.inputs.confirmed_through:
+            self._ack(partition.consumer, event.item)
+        return False
+
+    def _apply(self, number: int, items: list[Input]) -> None:
+        partition = self._partitions[number]
+        if not partition.ready:
+            return  # recovery applies all that is pending, these too
+        try:
+            partition.stage.apply(items)
+        except (pulsar.PulsarException, NotYetReadable) as error:
+            self._lost(partition, f"{type(error).__name__}: {error}")
+            return
+        for item in items:
+            item.applied = True
+
+    def _settle(self, event: _Confirmed) -> None:
+        output = event.output
+        if output.broken or event.generation != output.generation:
+            return
+        partition = self._partitions[event.partition]
+        if event.result != pulsar.Result.Ok:
+            output.broken = True
+            self._lost(partition, f"{output.topic}: {event.result}")
+            return
+        for item in event.items:
+            item.waiting.discard(output)
+        partition.stage.confirmed(output, event.message_id, event.items)
+
+    def _acknowledge(self, partition: _Partition) -> None:
+        for item in partition.inputs.take_confirmed():
+            self._ack(partition.consumer, item)
+            self._room.release()
+
+    def _ack(self, consumer: pulsar.Consumer, item: Input) -> None:
+        try:
+            consumer.acknowledge(item.message_id)
+        except pulsar.PulsarException as error:
+            # The broker will deliver it again and it will be recognised then.
+            self.reporter.error(f"acknowledging failed: {type(error).__name__}: {error}")
+
+    def _lost(self, partition: _Partition, why: str) -> None:
+        self.log.warning("%s: outputs lost, taking over again: %s", self.name, why)
+        self.reporter.error(why)
+        partition.ready = False
+        for item in partition.inputs:
+            item.applied = False
+            item.waiting = {output for output in item.waiting if not output.broken}
+        # Whoever fenced this instance is probably the new owner; give it time.
+        partition.retry_at = time.monotonic() + random.uniform(*RETRY_S)  # noqa: S311
+
+    def _recover(self, partition: _Partition) -> None:
+        started = time.monotonic()
+        try:
+            partition.stage.recover()
+            pending = list(partition.inputs)
+            partition.stage.apply(pending)
+        except (pulsar.PulsarException, NotYetReadable) as error:
+            self._lost(partition, f"{type(error).__name__}: {error}")
+            return
+        for item in pending:
+            item.applied = True
+        partition.ready = True
+        self.reporter.counters["recoveries"] += 1
+        self.log.info(
+            "%s: partition ready after %.0f ms, %d inputs pending",
+            self.name,
+            (time.monotonic() - started) * 1e3,
+            len(pending),
+        )

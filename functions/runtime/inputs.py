@@ -1,0 +1,77 @@
+"""Input messages of one partition, from receipt until every output made of them is confirmed.
+
+Promise: an input stays in `PartitionInputs` until all its outputs are stored, so whatever has to
+be done again after a lost producer can be done from memory and in order. A crash of the process
+loses nothing either, because an input is acknowledged only when it leaves here.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from marketdata.positions import NO_POSITION, Position
+
+if TYPE_CHECKING:
+    from functions.runtime.outputs import Output
+
+
+class Input:
+    """One message of an input topic.
+
+    Attributes:
+        position: its place in the partition, packed (`marketdata.positions`).
+        data: the payload.
+        properties: the message's properties.
+        message_id: what the consumer acknowledges.
+        waiting: outputs that have been sent something made of it and have not confirmed.
+        applied: whether the function has processed it at least once.
+    """
+
+    __slots__ = ("applied", "data", "message_id", "position", "properties", "waiting")
+
+    def __init__(self, message_id: Any, data: bytes, properties: dict[str, str]) -> None:
+        self.message_id = message_id
+        self.data = data
+        self.properties = properties
+        self.position = Position(
+            message_id.ledger_id(), message_id.entry_id(), message_id.batch_index()
+        ).pack()
+        self.waiting: set[Output] = set()
+        self.applied = False
+
+
+class PartitionInputs:
+    """The unconfirmed inputs of one partition, in log order."""
+
+    def __init__(self) -> None:
+        self._pending: deque[Input] = deque()
+        self._confirmed_through = NO_POSITION
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __iter__(self) -> Iterator[Input]:
+        return iter(self._pending)
+
+    @property
+    def confirmed_through(self) -> int:
+        """Position up to which every input received here has been confirmed."""
+        return self._confirmed_through
+
+    def offer(self, item: Input) -> bool:
+        """Take an input in; False when it was already here or already confirmed.
+
+        The broker delivers again what was not acknowledged, for example after a reconnect.
+        """
+        last = self._pending[-1].position if self._pending else self._confirmed_through
+        if item.position <= last:
+            return False
+        self._pending.append(item)
+        return True
+
+    def take_confirmed(self) -> Iterator[Input]:
+        """Remove and yield, in order, the inputs whose outputs are all confirmed."""
+        while self._pending and self._pending[0].applied and not self._pending[0].waiting:
+            item = self._pending.popleft()
+            self._confirmed_through = item.position
+            yield item

@@ -1,0 +1,143 @@
+"""An output: one topic partition written by one owner at a time, each input at most once.
+
+The producer has a fixed name and exclusive access with fencing: opening it takes the partition
+over from whoever had it. The Pulsar sequence id of a message is the position of the (last) input
+it holds, so the broker drops repeats and says, after any crash, which inputs are stored.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import pulsar
+
+from marketdata.positions import NO_POSITION
+
+POSITION_PROPERTY: Final = "position"
+"""Message property that names the last input an output message holds."""
+
+STORED_TIMEOUT_S: Final = 10.0
+"""How long to wait for a message that the broker has accepted to become readable."""
+
+SEND_TIMEOUT_MS: Final = 30_000
+READ_TIMEOUT_MS: Final = 5_000
+
+
+class NotYetReadable(Exception):
+    """The newest message of an output could not be read in time; opening is tried again."""
+
+
+class Output:
+    """One output topic partition.
+
+    Attributes:
+        topic: full name of the partition.
+        position: of the last input that is stored or sent; inputs at or before it are skipped.
+        broken: a send failed or the producer was fenced; nothing is sent until it is reopened.
+        generation: rises with every opening; confirmations of older ones are void.
+    """
+
+    def __init__(self, topic: str, producer_name: str) -> None:
+        self.topic = topic
+        self.position = NO_POSITION
+        self.broken = True
+        self.generation = 0
+        self._name = producer_name
+        self._producer: pulsar.Producer | None = None
+
+    def open(self, client: pulsar.Client) -> None:
+        """Take the partition over and learn which inputs it holds.
+
+        Raises:
+            pulsar.PulsarException: the broker is away or refuses; try again later.
+        """
+        self.close()
+        self._producer = client.create_producer(
+            self.topic,
+            producer_name=self._name,
+            access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
+            send_timeout_millis=SEND_TIMEOUT_MS,
+            batching_enabled=False,
+            max_pending_messages=10_000,
+            block_if_queue_full=True,
+        )
+        self.position = self._producer.last_sequence_id()
+        self.broken = False
+
+    def close(self) -> None:
+        """Close the producer; confirmations that are still under way become void."""
+        self.generation += 1
+        self.broken = True
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(pulsar.PulsarException):  # a fenced one is closed already
+                producer.close()
+
+    def send(
+        self,
+        data: bytes,
+        properties: dict[str, str],
+        position: int,
+        on_done: Callable[[int, Any, Any], None],
+        *,
+        event_timestamp_ms: int | None = None,
+    ) -> None:
+        """Send what was made of the inputs up to `position`.
+
+        `on_done(generation, result, message_id)` is called from a client thread.
+        """
+        assert self._producer is not None, "an output is opened before it is sent to"  # noqa: S101
+        self.position = position
+        self._producer.send_async(
+            data,
+            partial(on_done, self.generation),
+            properties=properties,
+            sequence_id=position,
+            event_timestamp=event_timestamp_ms,
+        )
+
+
+def newest_message(client: pulsar.Client, topic: str) -> pulsar.Message | None:
+    """The newest message of a topic partition; None when it holds none."""
+    reader = client.create_reader(
+        topic, pulsar.MessageId.latest, receiver_queue_size=1, start_message_id_inclusive=True
+    )
+    try:
+        # Asking moves the reader to the newest message; without it `latest` never answers.
+        if not reader.has_message_available():
+            return None
+        return reader.read_next(READ_TIMEOUT_MS)
+    finally:
+        reader.close()
+
+
+def newest_stored(client: pulsar.Client, output: Output) -> pulsar.Message | None:
+    """The newest message of an output just opened, waiting for the one of `output.position`.
+
+    The broker tells the last sequence id as soon as a message is under way to its storage, a
+    moment before a reader sees it; counters that continue from the message must not miss it.
+
+    Returns:
+        None when the topic holds no message (none was ever sent, or retention removed them).
+
+    Raises:
+        NotYetReadable: it did not appear in time.
+    """
+    deadline = time.monotonic() + STORED_TIMEOUT_S
+    while True:
+        message = newest_message(client, output.topic)
+        if message is None or position_property(message) >= output.position:
+            return message
+        if time.monotonic() > deadline:
+            raise NotYetReadable(
+                f"{output.topic}: the newest message is of input {position_property(message)},"
+                f" the broker speaks of {output.position}"
+            )
+        time.sleep(0.01)
+
+
+def position_property(message: pulsar.Message) -> int:
+    """Position of the last input that an output message holds."""
+    return int(message.properties()[POSITION_PROPERTY])

@@ -1,0 +1,38 @@
+"""The output of a view's partition: an `Output` that also counts deliveries without holes."""
+
+import pulsar
+
+from functions.runtime.outputs import Output, newest_stored, position_property
+from marketdata.positions import NO_POSITION
+
+
+class ViewOutput(Output):
+    """One partition of a view's topic.
+
+    Attributes:
+        next_delivery: delivery sequence of the next event; the first is 1.
+        delivery_epoch: rises when the count could not be continued and starts at 1 again,
+            because retention had removed every message it could be read from.
+    """
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic, "distributor")
+        self.next_delivery = 1
+        self.delivery_epoch = 0
+
+    def open(self, client: pulsar.Client) -> None:
+        """Take the partition over; continue position and count from its newest message."""
+        super().open(client)
+        try:
+            newest = newest_stored(client, self)
+        except BaseException:
+            self.broken = True
+            raise
+        if newest is not None:
+            properties = newest.properties()
+            self.position = max(self.position, position_property(newest))
+            self.next_delivery = int(properties["delivery_sequence"]) + int(properties["count"])
+            self.delivery_epoch = int(properties["delivery_epoch"])
+        elif self.position != NO_POSITION:
+            self.next_delivery = 1
+            self.delivery_epoch = self.position
