@@ -15,7 +15,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from functions.operators.render import render
-from functions.operators.route import Mask, Router
+from functions.operators.route import Router, take_rows
 from functions.runtime.deadletters import dead_letter_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
@@ -174,10 +174,10 @@ class DistributorStage(PartitionStage):
         batch = group.batch()
         routed = list(self._function.router.route(batch, group.kind))
         self._open([view for view, _ in routed])
-        for view, mask in routed:
+        for view, routed_rows in routed:
             output = self._outputs[view.id]
             items, start = group.items_after(output.position)
-            rows = _rows_from(batch, mask, start)
+            rows = take_rows(batch, routed_rows, start)
             if not rows.num_rows:
                 continue
             try:
@@ -275,9 +275,3 @@ class DistributorStage(PartitionStage):
                 self._partition,
                 reason,
             )
-
-
-def _rows_from(batch: pa.RecordBatch, mask: Mask | None, start: int) -> pa.RecordBatch:
-    """The rows behind `start` that the mask lets pass."""
-    rest = batch.slice(start) if start else batch
-    return rest if mask is None else rest.filter(pa.array(mask[start:]))

@@ -16,5 +16,6 @@ def render(view: View, rows: pa.RecordBatch) -> bytes:
         rows: sequenced events of one kind, at least one.
     """
     transformed = view.transformation.apply(rows)
-    compression = None if view.delivery.compression == "none" else view.delivery.compression
-    return get_format(view.format).encode(compact_dictionaries(transformed), compression)
+    return get_format(view.format).encode(
+        compact_dictionaries(transformed), view.delivery.compression
+    )

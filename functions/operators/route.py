@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from marketdata.filters import Filter, FilterIndex
+from marketdata.filters import Filter
+from marketdata.filters.index import FilterIndex
 from marketdata.plans import Plan, View
 
-Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
 
 
 class Router:
@@ -30,13 +31,22 @@ class Router:
             }
         )
 
-    def route(self, batch: pa.RecordBatch, kind: str) -> Iterator[tuple[View, Mask | None]]:
+    def route(self, batch: pa.RecordBatch, kind: str) -> Iterator[tuple[View, Rows | None]]:
         """The views that at least one row of the batch goes to.
 
         Yields:
-            A view and its mask: bool, one entry a row; None stands for every row.
+            A view and its row numbers: int64, ascending; None stands for every row.
         """
         for view in self._all:
             yield view, None
-        for view_id, mask in self._index.match(batch, kind):
-            yield self.views[view_id], mask
+        for view_id, rows in self._index.match_rows(batch, kind):
+            yield self.views[view_id], rows
+
+
+def take_rows(batch: pa.RecordBatch, rows: Rows | None, start: int = 0) -> pa.RecordBatch:
+    """The given rows from row `start` on; None stands for every row."""
+    if rows is None:
+        return batch.slice(start) if start else batch
+    if start:
+        rows = rows[np.searchsorted(rows, start) :]
+    return batch.take(pa.array(rows))

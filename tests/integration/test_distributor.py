@@ -1,0 +1,264 @@
+"""The distributor on a real broker: every view its events, once, whatever happens meanwhile."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pulsar
+import pytest
+from events import trades
+from local_runtime import Cluster, LocalInstance, eventually
+
+import functions.distributor
+from functions.distributor import DistributorFunction
+from functions.operators.sequence import InstrumentSequences, with_sequences
+from marketdata.filters import compile_filter
+from marketdata.frames import encode_frame, read_frame
+from marketdata.plans import PLAN_KEY, Plan, View, ViewSpec, compile_plan, encode_plan
+from marketdata.topics import partition_topic
+from marketdata.transformations import Transformation
+
+pytestmark = pytest.mark.integration
+
+
+class Log:
+    """Writes frames as the sequencer does; remembers every event."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._sequences = InstrumentSequences()
+        self.events: list[dict[str, Any]] = []
+
+    def write(self, frames: int, rows: int = 6) -> None:
+        payloads = []
+        for _ in range(frames):
+            n = len(self.events)
+            batch = trades(
+                [f"I{(n + k) % 4}" for k in range(rows)],
+                price=[(n + k) * 1_000_000_000 for k in range(rows)],
+            )
+            sequenced = with_sequences(
+                batch, "trade", self._sequences.assign(batch), epoch=1, ts_sequenced_ns=1
+            )
+            self.events += sequenced.to_pylist()
+            payloads.append(encode_frame(sequenced).to_pybytes())
+        self._cluster.send(self._cluster.topics["sequenced"], 0, *payloads)
+
+
+class Plans:
+    """Publishes plans whose views have topics of the test's cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._topics: dict[str, str] = {}
+        self._number = 0
+
+    def publish(self, **specs: ViewSpec) -> dict[str, View]:
+        self._number += 1
+        plan = compile_plan(self._number, specs.values(), created_at_ns=1, correlation_id="test")
+        views = []
+        for view in plan.views:
+            if view.id not in self._topics:
+                self._topics[view.id] = self._cluster.create_view(view.id)
+            views.append(
+                View(
+                    **{name: getattr(view, name) for name in ViewSpec.__struct_fields__},
+                    id=view.id,
+                    topic=self._topics[view.id],
+                )
+            )
+        plan = Plan(plan.number, plan.digest, 1, "test", tuple(views))
+        producer = self._cluster.client.create_producer(self._cluster.topics["plans"])
+        producer.send(encode_plan(plan), partition_key=PLAN_KEY)
+        producer.close()
+        named = {v.id: v for v in views}
+        return {name: named[_id(spec)] for name, spec in specs.items()}
+
+
+def _id(spec: ViewSpec) -> str:
+    return compile_plan(1, [spec], created_at_ns=1).views[0].id
+
+
+def _spec(sql: str, **parts: Any) -> ViewSpec:
+    compiled = compile_filter(sql)
+    return ViewSpec(filter=compiled.canonical, predicate=compiled.to_json(), **parts)
+
+
+@pytest.fixture
+def cluster(stack: Any) -> Iterator[Cluster]:
+    cluster = Cluster(stack.service_url, stack.admin_url)
+    yield cluster
+    cluster.client.close()
+
+
+def _distributor(cluster: Cluster, **config: Any) -> LocalInstance:
+    return LocalInstance(cluster, DistributorFunction, "sequenced", **config)
+
+
+def _prices(cluster: Cluster, view: View) -> list[int]:
+    return [
+        price
+        for message in cluster.read(partition_topic(view.topic, 0))
+        for price in read_frame(message.data()).column("price").to_pylist()
+    ]
+
+
+def _assert_delivered(cluster: Cluster, view: View, expected: list[int]) -> None:
+    found = eventually(lambda: (p := _prices(cluster, view)) is not None and len(p) >= len(expected) and (p or [None]))
+    assert found == (expected or [None])
+    next_delivery = 1
+    for message in cluster.read(partition_topic(view.topic, 0)):
+        properties = message.properties()
+        assert int(properties["delivery_sequence"]) == next_delivery
+        next_delivery += int(properties["count"])
+        assert properties["view"] == view.id
+
+
+def test_every_view_gets_exactly_its_events_in_its_form(cluster: Cluster) -> None:
+    views = Plans(cluster).publish(
+        everything=ViewSpec(),
+        one=_spec("instrument = 'I1'"),
+        dear=_spec("price >= 20.5 AND instrument IN ('I0', 'I2')"),
+        lines=_spec(
+            "instrument = 'I3'",
+            format="json",
+            transformation=Transformation(("instrument", "sequence", "price"), {"price": "px"}),
+        ),
+        nothing=_spec("venue = 'XNYS'"),
+    )
+    log = Log(cluster)
+    log.write(8)
+    instance = _distributor(cluster)
+    price = {name: [e["price"] for e in log.events if e["instrument"] == name] for name in "I0 I1 I2 I3".split()}
+    _assert_delivered(cluster, views["everything"], [e["price"] for e in log.events])
+    _assert_delivered(cluster, views["one"], price["I1"])
+    dear = [e["price"] for e in log.events if e["instrument"] in ("I0", "I2") and e["price"] >= 20_500_000_000]
+    _assert_delivered(cluster, views["dear"], dear)
+    _assert_delivered(cluster, views["nothing"], [])
+    lines = [
+        json.loads(line)
+        for message in cluster.read(partition_topic(views["lines"].topic, 0))
+        for line in message.data().splitlines()
+    ]
+    assert [line["px"] for line in lines] == [str(p // 1_000_000_000) for p in price["I3"]]
+    assert [line["sequence"] for line in lines] == list(range(1, len(lines) + 1))
+    only = read_frame(cluster.read(partition_topic(views["one"].topic, 0))[0].data())
+    assert only.column("instrument").dictionary.to_pylist() == ["I1"]  # nobody else's name
+    instance.close()
+
+
+def test_a_plan_is_switched_at_a_frame_boundary_and_named_on_every_frame(cluster: Cluster) -> None:
+    plans, log = Plans(cluster), Log(cluster)
+    first = plans.publish(one=_spec("instrument = 'I1'"))["one"]
+    instance = _distributor(cluster)
+    log.write(3)
+    _assert_delivered(cluster, first, [e["price"] for e in log.events if e["instrument"] == "I1"])
+    before = len(log.events)
+    second = plans.publish(two=_spec("instrument = 'I2'"))["two"]
+    eventually(lambda: instance.function.reporter.status.plan == 2)
+    log.write(3)
+    expected = [e["price"] for e in log.events[before:] if e["instrument"] == "I2"]
+    _assert_delivered(cluster, second, expected)
+    assert _prices(cluster, first) == [e["price"] for e in log.events[:before] if e["instrument"] == "I1"]
+    assert {m.properties()["plan"] for m in cluster.read(partition_topic(first.topic, 0))} == {"1"}
+    assert {m.properties()["plan"] for m in cluster.read(partition_topic(second.topic, 0))} == {"2"}
+    reports = cluster.read(cluster.topics["status"])
+    newest = json.loads(reports[-1].data())
+    assert (newest["plan"], newest["function"], newest["partitions"]) == (2, "distributor", [0])
+    instance.close()
+
+
+def test_a_message_that_is_no_plan_is_counted_and_the_last_plan_stays(cluster: Cluster) -> None:
+    plans, log = Plans(cluster), Log(cluster)
+    view = plans.publish(one=_spec("instrument = 'I1'"))["one"]
+    instance = _distributor(cluster)
+    eventually(lambda: getattr(instance.function, "router", None) and instance.function.router.plan.number)
+    producer = cluster.client.create_producer(cluster.topics["plans"])
+    producer.send(b"{}", partition_key=PLAN_KEY)
+    unusable = Plan(9, "", 1, "", (View(filter="x", predicate={"no": "tree"}, id="1", topic="t"),))
+    producer.send(encode_plan(unusable), partition_key=PLAN_KEY)
+    eventually(lambda: instance.function.reporter.status.last_error)
+    assert "plan 9" in instance.function.reporter.status.last_error
+    log.write(2)
+    _assert_delivered(cluster, view, [e["price"] for e in log.events if e["instrument"] == "I1"])
+    instance.close()
+
+
+def test_a_new_instance_continues_every_view_where_the_last_was_cut_off(cluster: Cluster) -> None:
+    views = Plans(cluster).publish(all=ViewSpec(), one=_spec("instrument = 'I1'"))
+    log = Log(cluster)
+    for _ in range(3):
+        instance = _distributor(cluster)
+        log.write(10)
+        sent = len(log.events)
+        eventually(lambda sent=sent: len(_prices(cluster, views["all"])) > sent - 30)
+        instance.close()
+    last = _distributor(cluster)
+    _assert_delivered(cluster, views["all"], [e["price"] for e in log.events])
+    _assert_delivered(cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"])
+    last.close()
+
+
+def test_losing_one_view_to_another_owner_doubles_and_loses_nothing(cluster: Cluster) -> None:
+    views = Plans(cluster).publish(all=ViewSpec(), one=_spec("instrument = 'I1'"))
+    instance = _distributor(cluster)
+    log = Log(cluster)
+    for turn in range(4):
+        log.write(10)
+        if turn % 2:
+            sent = len(log.events)
+            eventually(lambda sent=sent: len(_prices(cluster, views["all"])) >= sent)
+        usurper = cluster.client.create_producer(
+            partition_topic(views["one"].topic, 0),
+            producer_name="distributor",
+            access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
+        )
+        time.sleep(0.2)
+        usurper.close()
+    _assert_delivered(cluster, views["all"], [e["price"] for e in log.events])
+    _assert_delivered(cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"])
+    instance.close()
+    consumer = cluster.client.subscribe(
+        cluster.topics["sequenced"], "distributor", consumer_type=pulsar.ConsumerType.Failover
+    )
+    with pytest.raises(pulsar.Timeout):  # all was acknowledged
+        consumer.receive(1_500)
+    consumer.close()
+
+
+def test_a_view_that_cannot_be_rendered_gets_a_dead_letter_and_others_their_events(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = Plans(cluster).publish(all=ViewSpec(), lines=_spec("instrument = 'I1'", format="json"))
+    rendered = functions.distributor.render
+    poison = 13_000_000_000
+
+    def render(view: View, rows: Any) -> bytes:
+        if view.format == "json" and np.isin(poison, rows.column("price").to_numpy()):
+            raise ValueError("poison")
+        return rendered(view, rows)
+
+    monkeypatch.setattr(functions.distributor, "render", render)
+    log = Log(cluster)
+    log.write(6)
+    instance = _distributor(cluster)
+    _assert_delivered(cluster, views["all"], [e["price"] for e in log.events])
+    letters = eventually(lambda: cluster.read_partition("deadletter", 0))
+    assert len(letters) == 1
+    assert "poison" in letters[0].properties()["reason"]
+    assert views["lines"].id in letters[0].properties()["reason"]
+    assert poison in read_frame(letters[0].data()).column("price").to_pylist()
+    lines = eventually(lambda: [
+        json.loads(line)["price"]
+        for message in cluster.read(partition_topic(views["lines"].topic, 0))
+        for line in message.data().splitlines()
+    ])
+    frame_of_poison = range(12, 18)
+    assert lines == [
+        str(e["price"] // 1_000_000_000)
+        for n, e in enumerate(log.events)
+        if e["instrument"] == "I1" and n not in frame_of_poison
+    ]
+    instance.close()
