@@ -10,7 +10,7 @@ the view's name; other views get it all the same.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ from marketdata.errors import DistributionError, InvalidFrame
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.topics import partition_topic
+
 
 class FrameTooLarge(DistributionError):
     """What a view made of a frame is larger than a message may be: dead-letter it."""
@@ -140,17 +141,15 @@ class DistributorStage(PartitionStage):
             self._distribute(group)
         self._send_dead_letters()
 
-    def idle(self) -> None:
+    def confirmed(self, output: Output, message_id: Any, items: Sequence[Input]) -> None:
+        """Nothing more to do: the inputs no longer wait."""
+
+    def tidy(self) -> None:
         """Close the outputs of views that are gone and have nothing under way."""
         views = self._function.router.views
         for view_id in [view_id for view_id in self._outputs if view_id not in views]:
             if not self._function.awaits(self._partition, self._outputs[view_id]):
                 self._outputs.pop(view_id).close()
-
-    def close(self) -> None:
-        """Close the producers."""
-        for output in (*self._outputs.values(), self._dead):
-            output.close()
 
     def _groups(self, items: Sequence[Input]) -> Iterator[_Group]:
         group: _Group | None = None

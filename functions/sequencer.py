@@ -30,6 +30,9 @@ class SequencerFunction(FrameFunction):
     def setup(self) -> None:
         """Nothing is shared between partitions."""
 
+    def before_turn(self) -> None:
+        """No plans here."""
+
     def stage(self, partition: int) -> PartitionStage:
         """The sequencing of one partition."""
         return SequencerStage(self, partition)
@@ -100,10 +103,8 @@ class SequencerStage(PartitionStage):
             self._snapshot = None
             self._publish_snapshot(state, position, message_id)
 
-    def close(self) -> None:
-        """Close the producers."""
-        self._log.close()
-        self._dead.close()
+    def tidy(self) -> None:
+        """Nothing to tidy: the outputs are always the same two."""
 
     def _accept(self, item: Input, batch: pa.RecordBatch) -> None:
         if item.position <= self._log.position:

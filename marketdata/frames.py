@@ -125,13 +125,15 @@ def frame_kind(batch: pa.RecordBatch) -> str:
     kind = metadata.get(b"kind", b"").decode("utf-8", "replace")
     if kind not in KINDS:
         raise InvalidFrame(
-            "unknown_kind", f"the schema metadata says kind={kind!r}; known kinds: {', '.join(KINDS)}"
+            "unknown_kind",
+            f"the schema metadata says kind={kind!r}; known kinds: {', '.join(KINDS)}",
         )
     version = metadata.get(b"schema_version", b"").decode("utf-8", "replace")
     if version != str(SCHEMA_VERSION):
         raise InvalidFrame(
             "unsupported_version",
-            f"the schema metadata says schema_version={version!r}; this service reads {SCHEMA_VERSION}",
+            f"the schema metadata says schema_version={version!r};"
+            f" this service reads {SCHEMA_VERSION}",
         )
     return kind
 
@@ -200,7 +202,7 @@ def codes_of(column: pa.DictionaryArray) -> np.ndarray:
 
 def _compact(column: pa.DictionaryArray) -> pa.DictionaryArray:
     size = len(column.dictionary)
-    if size == 0:
+    if size == 0 or (size == 1 and column.null_count < len(column)):
         return column
     indices = column.indices
     used = np.zeros(size, dtype=bool)

@@ -3,19 +3,17 @@
 import pyarrow as pa
 
 from marketdata.formats import get_format
-from marketdata.frames import compact_dictionaries
 from marketdata.plans import View
 
 
 def render(view: View, rows: pa.RecordBatch) -> bytes:
     """Transform and convert routed rows.
 
-    The result names nothing that is not in the rows: dictionaries are compacted.
+    The result names nothing that is not in the rows: formats write only values that occur.
 
     Args:
+        view: whose transformation, format and delivery settings apply.
         rows: sequenced events of one kind, at least one.
     """
     transformed = view.transformation.apply(rows)
-    return get_format(view.format).encode(
-        compact_dictionaries(transformed), view.delivery.compression
-    )
+    return get_format(view.format).encode(transformed, view.delivery.compression)

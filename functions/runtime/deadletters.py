@@ -28,5 +28,3 @@ def dead_letter_properties(
         "reason": reason[:MAX_REASON_CHARS],
         "failed_at_ns": str(time.time_ns()),
     }
-
-

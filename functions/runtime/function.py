@@ -72,15 +72,13 @@ class PartitionStage(ABC):
     def apply(self, items: Sequence[Input]) -> None:
         """Send what is made of the inputs (in log order) to the outputs that lack it."""
 
+    @abstractmethod
     def confirmed(self, output: Output, message_id: Any, items: Sequence[Input]) -> None:
         """An output has stored what was made of `items`."""
 
-    def idle(self) -> None:
-        """Called about once a second."""
-
     @abstractmethod
-    def close(self) -> None:
-        """Close every output."""
+    def tidy(self) -> None:
+        """Called about once a second."""
 
 
 class _Partition:
@@ -129,6 +127,7 @@ class FrameFunction(ABC):
     def stage(self, partition: int) -> PartitionStage:
         """The stage of one partition; opens nothing yet."""
 
+    @abstractmethod
     def before_turn(self) -> None:
         """Called between frames: the place to switch plans."""
 
@@ -215,8 +214,8 @@ class FrameFunction(ABC):
     def _turn(self) -> None:
         received = self._collect()
         self.before_turn()
-        for partition, items in received.items():
-            self._apply(partition, items)
+        for number, items in received.items():
+            self._apply(self._partitions[number], items)
         for partition in self._partitions.values():
             self._acknowledge(partition)
             if not partition.ready and time.monotonic() >= partition.retry_at:
@@ -224,7 +223,7 @@ class FrameFunction(ABC):
         if self.reporter.due_in_s == 0.0:
             for partition in self._partitions.values():
                 if partition.ready:
-                    partition.stage.idle()
+                    partition.stage.tidy()
             self.reporter.status.partitions = sorted(self._partitions)
             self.reporter.report()
 
@@ -266,8 +265,7 @@ class FrameFunction(ABC):
             self._ack(partition.consumer, event.item)
         return False
 
-    def _apply(self, number: int, items: list[Input]) -> None:
-        partition = self._partitions[number]
+    def _apply(self, partition: _Partition, items: list[Input]) -> None:
         if not partition.ready:
             return  # recovery applies all that is pending, these too
         try:

@@ -157,5 +157,3 @@ def eventually(condition: Callable[[], Any], *, within_s: float = 30.0) -> Any:
             return found
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
-
-

@@ -106,7 +106,11 @@ def _prices(cluster: Cluster, view: View) -> list[int]:
 
 
 def _assert_delivered(cluster: Cluster, view: View, expected: list[int]) -> None:
-    found = eventually(lambda: (p := _prices(cluster, view)) is not None and len(p) >= len(expected) and (p or [None]))
+    found = eventually(
+        lambda: (
+            (p := _prices(cluster, view)) is not None and len(p) >= len(expected) and (p or [None])
+        )
+    )
     assert found == (expected or [None])
     next_delivery = 1
     for message in cluster.read(partition_topic(view.topic, 0)):
@@ -131,10 +135,17 @@ def test_every_view_gets_exactly_its_events_in_its_form(cluster: Cluster) -> Non
     log = Log(cluster)
     log.write(8)
     instance = _distributor(cluster)
-    price = {name: [e["price"] for e in log.events if e["instrument"] == name] for name in "I0 I1 I2 I3".split()}
+    price = {
+        name: [e["price"] for e in log.events if e["instrument"] == name]
+        for name in ("I0", "I1", "I2", "I3")
+    }
     _assert_delivered(cluster, views["everything"], [e["price"] for e in log.events])
     _assert_delivered(cluster, views["one"], price["I1"])
-    dear = [e["price"] for e in log.events if e["instrument"] in ("I0", "I2") and e["price"] >= 20_500_000_000]
+    dear = [
+        e["price"]
+        for e in log.events
+        if e["instrument"] in ("I0", "I2") and e["price"] >= 20_500_000_000
+    ]
     _assert_delivered(cluster, views["dear"], dear)
     _assert_delivered(cluster, views["nothing"], [])
     lines = [
@@ -161,7 +172,9 @@ def test_a_plan_is_switched_at_a_frame_boundary_and_named_on_every_frame(cluster
     log.write(3)
     expected = [e["price"] for e in log.events[before:] if e["instrument"] == "I2"]
     _assert_delivered(cluster, second, expected)
-    assert _prices(cluster, first) == [e["price"] for e in log.events[:before] if e["instrument"] == "I1"]
+    assert _prices(cluster, first) == [
+        e["price"] for e in log.events[:before] if e["instrument"] == "I1"
+    ]
     assert {m.properties()["plan"] for m in cluster.read(partition_topic(first.topic, 0))} == {"1"}
     assert {m.properties()["plan"] for m in cluster.read(partition_topic(second.topic, 0))} == {"2"}
     reports = cluster.read(cluster.topics["status"])
@@ -174,7 +187,9 @@ def test_a_message_that_is_no_plan_is_counted_and_the_last_plan_stays(cluster: C
     plans, log = Plans(cluster), Log(cluster)
     view = plans.publish(one=_spec("instrument = 'I1'"))["one"]
     instance = _distributor(cluster)
-    eventually(lambda: getattr(instance.function, "router", None) and instance.function.router.plan.number)
+    eventually(
+        lambda: getattr(instance.function, "router", None) and instance.function.router.plan.number
+    )
     producer = cluster.client.create_producer(cluster.topics["plans"])
     producer.send(b"{}", partition_key=PLAN_KEY)
     unusable = Plan(9, "", 1, "", (View(filter="x", predicate={"no": "tree"}, id="1", topic="t"),))
@@ -197,7 +212,9 @@ def test_a_new_instance_continues_every_view_where_the_last_was_cut_off(cluster:
         instance.close()
     last = _distributor(cluster)
     _assert_delivered(cluster, views["all"], [e["price"] for e in log.events])
-    _assert_delivered(cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"])
+    _assert_delivered(
+        cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"]
+    )
     last.close()
 
 
@@ -218,7 +235,9 @@ def test_losing_one_view_to_another_owner_doubles_and_loses_nothing(cluster: Clu
         time.sleep(0.2)
         usurper.close()
     _assert_delivered(cluster, views["all"], [e["price"] for e in log.events])
-    _assert_delivered(cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"])
+    _assert_delivered(
+        cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"]
+    )
     instance.close()
     consumer = cluster.client.subscribe(
         cluster.topics["sequenced"], "distributor", consumer_type=pulsar.ConsumerType.Failover
@@ -250,11 +269,13 @@ def test_a_view_that_cannot_be_rendered_gets_a_dead_letter_and_others_their_even
     assert "poison" in letters[0].properties()["reason"]
     assert views["lines"].id in letters[0].properties()["reason"]
     assert poison in read_frame(letters[0].data()).column("price").to_pylist()
-    lines = eventually(lambda: [
-        json.loads(line)["price"]
-        for message in cluster.read(partition_topic(views["lines"].topic, 0))
-        for line in message.data().splitlines()
-    ])
+    lines = eventually(
+        lambda: [
+            json.loads(line)["price"]
+            for message in cluster.read(partition_topic(views["lines"].topic, 0))
+            for line in message.data().splitlines()
+        ]
+    )
     frame_of_poison = range(12, 18)
     assert lines == [
         str(e["price"] // 1_000_000_000)

@@ -74,7 +74,9 @@ def test_good_frames_are_sequenced_and_bad_ones_kept_with_their_reason(cluster: 
     cluster.send(cluster.topics["ingest"], 0, _frame(0), *bad.values(), _frame(1))
     instance = _sequencer(cluster)
     _assert_exactly_once(cluster, 2)
-    letters = eventually(lambda: (m := cluster.read_partition("deadletter", 0)) and len(m) == 3 and m)
+    letters = eventually(
+        lambda: (m := cluster.read_partition("deadletter", 0)) and len(m) == 3 and m
+    )
     assert [m.data() for m in letters] == list(bad.values())
     assert [m.properties()["reason_code"] for m in letters] == list(bad)
     for letter in letters:

@@ -99,9 +99,7 @@ def test_buffer_loses_nothing_and_keeps_the_order_across_kinds(
 
 
 @given(calls=calls_strategy, max_events=st.integers(1, 64))
-def test_equal_calls_give_equal_frames(
-    calls: list[tuple[str, list[str]]], max_events: int
-) -> None:
+def test_equal_calls_give_equal_frames(calls: list[tuple[str, list[str]]], max_events: int) -> None:
     def run() -> list[Cut]:
         buffer = PartitionBuffer(max_events=max_events, max_bytes=4000)
         cuts = [c for kind, names in calls for c in buffer.add(kind, events(kind, numbered(names)))]
@@ -114,9 +112,7 @@ def test_equal_calls_give_equal_frames(
 def test_split_and_buffers_together_keep_every_instrument_in_order(
     calls: list[tuple[str, list[str]]], partitions: int, max_events: int
 ) -> None:
-    buffers = [
-        PartitionBuffer(max_events=max_events, max_bytes=1 << 20) for _ in range(partitions)
-    ]
+    buffers = [PartitionBuffer(max_events=max_events, max_bytes=1 << 20) for _ in range(partitions)]
     sent: dict[str, list[int]] = defaultdict(list)
     got: dict[str, list[int]] = defaultdict(list)
     number = 0

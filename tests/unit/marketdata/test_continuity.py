@@ -29,9 +29,7 @@ def columns(
     )
 
 
-def check_all(
-    rows: list[Row], cuts: list[int], *, contiguous: bool
-) -> list[Finding]:
+def check_all(rows: list[Row], cuts: list[int], *, contiguous: bool) -> list[Finding]:
     """Check rows as frames cut at the given places."""
     checker = InstrumentContinuity(0, contiguous=contiguous)
     places = sorted({0, len(rows), *(cut % (len(rows) + 1) for cut in cuts)})

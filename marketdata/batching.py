@@ -1,0 +1,184 @@
+"""Cutting a publisher's batches into frames: check, split by partition, gather, cut. Pure.
+
+Promises: no event is lost or doubled; within an instrument events leave in the order they came in,
+across kinds too; a frame holds at most `max_events` events of one kind. How frames are cut depends
+only on what was added in which order, never on a clock, so a publisher that repeats its calls
+repeats its frames.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from marketdata.errors import InvalidEvents, InvalidFrame
+from marketdata.frames import (
+    MAX_ROWS,
+    codes_of,
+    compact_dictionaries,
+    frame_kind,
+    validate_events,
+)
+from marketdata.partitioning import partitions_of
+from marketdata.schemas import INGEST_SCHEMAS, TIMESTAMP
+
+MAX_TEXT_BYTES: Final = 65_536
+"""Longest plain text (a `trade_id`) that a publisher sends; longer ones could burst a frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What becomes one frame: 1…`max_events` events of one kind in one partition."""
+
+    kind: str
+    batch: pa.RecordBatch
+    traceparent: str | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """Adjacent pieces of one kind that may share a frame."""
+
+    kind: str
+    traceparent: str | None
+    pieces: list[pa.RecordBatch] = field(default_factory=list)
+    rows: int = 0
+    size_bytes: int = 0
+
+
+class PartitionBuffer:
+    """Gathers the events of one partition and cuts them by count and size.
+
+    Args:
+        max_events: most events in a frame, 1…8192.
+        max_bytes: a frame is cut before its columns grow beyond this (one event always fits).
+
+    A change of kind or trace cuts as well: events of different kinds cannot share a frame, and
+    letting later ones pass would break the order within an instrument.
+    """
+
+    def __init__(self, *, max_events: int, max_bytes: int) -> None:
+        if not 1 <= max_events <= MAX_ROWS:
+            raise ValueError(f"max_events is {max_events}; give 1 to {MAX_ROWS}")
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes is {max_bytes}; give at least 1")
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._run: _Run | None = None
+
+    @property
+    def events(self) -> int:
+        """Events that wait for a frame."""
+        return self._run.rows if self._run else 0
+
+    def add(self, kind: str, batch: pa.RecordBatch, traceparent: str | None = None) -> list[Cut]:
+        """Add events of this partition; returns the frames that are full, in order."""
+        cuts: list[Cut] = []
+        if self._run and (self._run.kind, self._run.traceparent) != (kind, traceparent):
+            cuts += self.take()
+        row_bytes = max(1, -(-batch.nbytes // max(1, batch.num_rows)))
+        offset = 0
+        while offset < batch.num_rows:
+            run = self._run
+            if run is None:
+                run = self._run = _Run(kind, traceparent)
+            room = min(self._max_events - run.rows, (self._max_bytes - run.size_bytes) // row_bytes)
+            if room < 1 and run.rows:
+                cuts += self.take()
+                continue
+            piece = batch.slice(offset, max(1, room))
+            run.pieces.append(compact_dictionaries(piece))
+            run.rows += piece.num_rows
+            run.size_bytes += row_bytes * piece.num_rows
+            offset += piece.num_rows
+            if run.rows >= self._max_events or run.size_bytes >= self._max_bytes:
+                cuts += self.take()
+        return cuts
+
+    def take(self) -> list[Cut]:
+        """Cut whatever waits: no frame or one."""
+        run, self._run = self._run, None
+        if run is None:
+            return []
+        batch = run.pieces[0] if len(run.pieces) == 1 else pa.concat_batches(run.pieces)
+        return [Cut(run.kind, batch, run.traceparent)]
+
+
+def conform_events(
+    batch: pa.RecordBatch, *, ts_publish_ns: int | None
+) -> tuple[str, pa.RecordBatch]:
+    """Check an ingest batch of any length; returns its kind and the batch to send.
+
+    Args:
+        batch: events of one kind with the kind's ingest schema and metadata
+            (`marketdata.schemas.INGEST_SCHEMAS`).
+        ts_publish_ns: the time to write into `ts_publish`, whose column may then be absent or
+            null; None keeps what the batch says.
+
+    Raises:
+        InvalidEvents: naming the column, the row and the rule.
+    """
+    try:
+        kind = frame_kind(batch)
+        sent = _with_schema(batch, INGEST_SCHEMAS[kind], ts_publish_ns)
+        sent.validate(full=True)
+    except InvalidFrame as error:
+        raise InvalidEvents(f"nothing was sent: {error}") from error
+    except pa.ArrowException as error:
+        raise InvalidEvents(f"nothing was sent: the batch breaks Arrow's rules: {error}") from error
+    for offset in range(0, max(1, sent.num_rows), MAX_ROWS):
+        try:
+            validate_events(sent.slice(offset, MAX_ROWS))
+        except InvalidFrame as error:
+            raise InvalidEvents(f"nothing was sent: rows from {offset}: {error}") from error
+    for name, column in zip(sent.schema.names, sent.columns, strict=True):
+        if pa.types.is_string(column.type):
+            longest = pc.max(pc.binary_length(column)).as_py() or 0
+            if longest > MAX_TEXT_BYTES:
+                raise InvalidEvents(
+                    f"nothing was sent: a text in column {name!r} has {longest} bytes;"
+                    f" at most {MAX_TEXT_BYTES} are sent"
+                )
+    return kind, sent
+
+
+def split_by_partition(batch: pa.RecordBatch, partitions: int) -> list[tuple[int, pa.RecordBatch]]:
+    """Split a checked batch by its instruments' partitions; order within each is kept.
+
+    Returns:
+        (partition, events) in rising partition order; partitions without events are left out.
+    """
+    instruments = batch.column("instrument")
+    rows = partitions_of(instruments.dictionary, partitions)[codes_of(instruments)]
+    counts = np.bincount(rows, minlength=partitions)
+    present = [int(partition) for partition in np.flatnonzero(counts)]
+    if len(present) == 1:
+        return [(present[0], batch)]
+    # Narrow keys let numpy's stable sort use radix sort.
+    keys = rows.astype(np.uint16) if partitions <= 1 << 16 else rows
+    ordered = batch.take(pa.array(np.argsort(keys, kind="stable")))
+    starts = np.concatenate(([0], np.cumsum(counts)))
+    return [(p, ordered.slice(int(starts[p]), int(counts[p]))) for p in present]
+
+
+def _with_schema(
+    batch: pa.RecordBatch, schema: pa.Schema, ts_publish_ns: int | None
+) -> pa.RecordBatch:
+    if ts_publish_ns is not None:
+        now = pa.array(np.full(batch.num_rows, ts_publish_ns, dtype=np.int64)).view(TIMESTAMP)
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True)) | {"ts_publish": now}
+    else:
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    missing = [name for name in schema.names if name not in columns]
+    extra = [name for name in columns if name not in schema.names]
+    if missing or extra or len(columns) < batch.num_columns:
+        raise InvalidFrame(
+            "wrong_schema", f"missing columns {missing}, unknown or repeated columns {extra}"
+        )
+    for name in schema.names:
+        found, expected = columns[name].type, schema.field(name).type
+        if found != expected:
+            raise InvalidFrame("wrong_schema", f"column {name!r} is {found}, must be {expected}")
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

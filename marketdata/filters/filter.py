@@ -1,0 +1,181 @@
+"""A compiled filter: made from SQL or from its JSON tree, applied to whole frames."""
+
+from functools import cached_property
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from marketdata.filters.columns import FrameColumns, Mask
+from marketdata.filters.errors import FilterError, FilterNeverTrue, FilterTypeError
+from marketdata.filters.evaluate import holds
+from marketdata.filters.kinds import conflict, specialize
+from marketdata.filters.normalize import normalize
+from marketdata.filters.tree import Expression, Truth, columns_of, to_sql
+from marketdata.filters.typecheck import require_condition, type_of
+from marketdata.frames import frame_kind
+from marketdata.schemas import KINDS, SEQUENCED_SCHEMAS
+
+_ALL: Final = Truth(True)
+_NAMES: Final = {kind: frozenset(schema.names) for kind, schema in SEQUENCED_SCHEMAS.items()}
+
+
+class Filter:
+    """Which events of a frame match a condition.
+
+    Filters with the same canonical form are equal. Immutable.
+    """
+
+    def __init__(self, predicate: Expression) -> None:
+        """Use `compile_filter`, `Filter.from_json` or `Filter.everything`.
+
+        Args:
+            predicate: a normal, type-checked condition.
+        """
+        self._predicate = predicate
+        self._by_kind: dict[str, Expression] = {}
+
+    @classmethod
+    def everything(cls) -> "Filter":
+        """The filter that every event passes; its canonical form is ""."""
+        return cls(_ALL)
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Filter":
+        """The filter of a tree as `to_json` gives it.
+
+        Whether it can ever be true is not asked again: plans hold filters that were compiled.
+
+        Raises:
+            FilterError: it is no such tree, or does not type-check.
+        """
+        if value is None:
+            return cls.everything()
+        try:
+            tree: Expression = msgspec.convert(value, Expression)
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise FilterTypeError(f"not a filter tree: {error}") from error
+        require_condition(tree, type_of(tree))
+        return cls(normalize(tree))
+
+    def to_json(self) -> Any:
+        """The normal tree as JSON values; None for the filter that everything passes."""
+        return None if self._predicate == _ALL else msgspec.to_builtins(self._predicate)
+
+    @cached_property
+    def canonical(self) -> str:
+        """The one SQL text of all filters that are written differently but equal; "" for all."""
+        return "" if self._predicate == _ALL else to_sql(self._predicate)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of which events can match."""
+        return tuple(kind for kind in KINDS if self.on_kind(kind) != Truth(False))
+
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        """The columns that the filter reads, `kind` among them where it does."""
+        return columns_of(self._predicate)
+
+    def on_kind(self, kind: str) -> Expression:
+        """What is left to evaluate on a kind: `Truth(True)` for all, `Truth(False)` for none."""
+        found = self._by_kind.get(kind)
+        if found is None:
+            found = self._by_kind[kind] = self._specialize(kind)
+        return found
+
+    def _specialize(self, kind: str) -> Expression:
+        # Without `kind`, what is left depends only on which of the columns the kind has.
+        if "kind" not in self.columns:
+            present = self.columns & _NAMES[kind]
+            for other, known in self._by_kind.items():
+                if self.columns & _NAMES[other] == present:
+                    return known
+        return specialize(self._predicate, kind)
+
+    def mask(self, batch: pa.RecordBatch, kind: str | None = None) -> Mask:
+        """The rows that match; where the condition is NULL a row does not.
+
+        Args:
+            batch: events of one kind; a column that the batch lacks is NULL.
+            kind: by default the one that the batch's schema metadata names.
+
+        Returns:
+            bool array of `batch.num_rows`.
+        """
+        columns = FrameColumns(batch, kind or frame_kind(batch))
+        return np.array(holds(self.on_kind(columns.kind), columns))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Filter) and self._predicate == other._predicate
+
+    def __hash__(self) -> int:
+        return hash(self._predicate)
+
+    def __repr__(self) -> str:
+        return f"Filter({self.canonical!r})"
+
+
+def compile_filter(sql: str) -> Filter:
+    """Compile a SQL condition; an empty text lets everything pass.
+
+    Raises:
+        FilterError: with `position`, `line`, `column` and `hint`.
+    """
+    # Functions load filters from plans as trees; only who takes SQL pays for the SQL parser.
+    from marketdata.filters.parse import check_limits, parse  # noqa: PLC0415
+
+    parsed = parse(sql)
+    if parsed.tree is None:
+        return Filter.everything()
+    try:
+        found = compile_tree(parsed.tree, parsed.positions)
+        # The canonical form must itself be a filter, and its parentheses count.
+        check_limits(found.canonical)
+    except FilterError as error:
+        error.locate(sql, 0)
+        raise
+    return found
+
+
+def compile_tree(tree: Expression, positions: dict[str, int] | None = None) -> Filter:
+    """Check a tree and make its filter.
+
+    Args:
+        tree: any tree, normal or not.
+        positions: SQL of a part -> its character offset, for errors.
+
+    Raises:
+        FilterError: it does not type-check or can never be true.
+    """
+    require_condition(tree, type_of(tree))
+    normal = normalize(tree)
+    type_of(normal)  # folded texts may have become names of kinds that there are not
+    found = Filter(normal)
+    if not found.kinds:
+        raise _never_true(normal, positions or {})
+    return found
+
+
+def _never_true(normal: Expression, positions: dict[str, int]) -> FilterNeverTrue:
+    pairs = (conflict(normal, None), *(conflict(normal, kind) for kind in KINDS))
+    pair = next((found for found in pairs if found is not None), None)
+    if pair is None:
+        return FilterNeverTrue("no event can match", hint=_kinds_of_columns(normal))
+    first, second = (to_sql(term) for term in pair)
+    hint = (
+        f"{first} and {second} exclude each other" if first != second else f"{first} is never true"
+    )
+    places = [positions[text] for text in (first, second) if text in positions]
+    return FilterNeverTrue("no event can match", hint=hint, position=max(places, default=None))
+
+
+def _kinds_of_columns(normal: Expression) -> str:
+    """Which kinds have the columns that not all have."""
+    parts = []
+    for name in sorted(columns_of(normal) - {"kind"}):
+        having = [kind for kind, names in _NAMES.items() if name in names]
+        if len(having) < len(KINDS):
+            parts.append(f"{name} is a column of {', '.join(having)}")
+    return "; ".join(parts) or "it is false whatever the event"

@@ -1,0 +1,38 @@
+"""Arrow IPC streams: the frame as it is, dictionaries cut down to what occurs in it."""
+
+from typing import Final
+
+import pyarrow as pa
+
+from marketdata.errors import InvalidFrame
+from marketdata.formats.base import FormatError
+from marketdata.frames import compact_dictionaries, encode_frame, read_frame
+
+_COMPRESSIONS: Final[dict[str, str | None]] = {"none": None, "lz4": "lz4", "zstd": "zstd"}
+
+
+class ArrowFormat:
+    """One IPC stream with one record batch; compression is Arrow's own, of the buffers."""
+
+    name: Final = "arrow"
+    media_type: Final = "application/vnd.apache.arrow.stream"
+
+    def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
+        """See `Format.encode`. Names nothing in a dictionary that is not in a row."""
+        if compression not in _COMPRESSIONS:
+            raise FormatError(
+                f"unknown compression {compression!r}; there are: {', '.join(_COMPRESSIONS)}"
+            )
+        compacted = compact_dictionaries(batch)
+        data: bytes = encode_frame(compacted, compression=_COMPRESSIONS[compression]).to_pybytes()
+        return data
+
+    def decode(self, data: bytes, schema: pa.Schema | None = None) -> pa.RecordBatch:
+        """See `Format.decode`; the stream carries its schema, `schema` is only checked."""
+        try:
+            batch = read_frame(data)
+        except InvalidFrame as error:
+            raise FormatError(str(error)) from error
+        if schema is not None and batch.schema != schema:
+            raise FormatError("the stream has another schema than expected")
+        return batch

@@ -1,0 +1,46 @@
+"""What every format offers."""
+
+from typing import Protocol
+
+import pyarrow as pa
+
+from marketdata.errors import DistributionError
+
+
+class FormatError(DistributionError):
+    """Bytes that are not of the format, or a batch that it cannot write; see the text."""
+
+
+class Format(Protocol):
+    """A way to write one frame as bytes. Stateless; one instance serves all threads."""
+
+    @property
+    def name(self) -> str:
+        """What a subscription calls it, for example "arrow"."""
+
+    @property
+    def media_type(self) -> str:
+        """Its media type when not compressed."""
+
+    def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
+        """The bytes of a batch of one kind, transformed or not.
+
+        Args:
+            batch: events whose schema metadata names their kind.
+            compression: "none", "lz4" or "zstd".
+
+        Raises:
+            FormatError: an unknown compression, or a column that the format cannot write.
+        """
+
+    def decode(self, data: bytes, schema: pa.Schema | None = None) -> pa.RecordBatch:
+        """The batch that was encoded; compression is recognized.
+
+        Args:
+            data: what `encode` gave.
+            schema: of the batch; needed only where a format does not carry it and columns were
+                renamed (`Transformation.schema` gives it).
+
+        Raises:
+            FormatError: the bytes are not of the format.
+        """

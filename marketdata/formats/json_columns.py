@@ -1,0 +1,185 @@
+"""One column of a batch as pieces of JSON text, without a Python loop over its rows.
+
+Prices and sizes are JSON strings with their exact decimal value in the shortest plain notation
+("187.25", "-0.000000001", "100"); times are ISO 8601 strings with nine fractional digits and Z;
+integers and `quality` are JSON numbers (the shortest text that reads back as the same number;
+what is not finite is null); texts are escaped per distinct value; NULL is null.
+"""
+
+import json
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from marketdata.formats.base import FormatError
+from marketdata.formats.fragments import (
+    Choice,
+    Constant,
+    Fixed,
+    Piece,
+    Strings,
+    as_array,
+    binary,
+)
+from marketdata.schemas import decimal_scale
+
+_NULL: Final = b"null"
+_QUOTE: Final = Constant(b'"')
+_SECOND: Final = 1_000_000_000
+_FOUR_DIGITS: Final = np.array([f"{i:04d}" for i in range(10_000)], "S4").view(np.uint32)
+_FRACTIONS: Final = {
+    digits: binary(f".{i:0{digits}d}".rstrip("0").rstrip(".").encode() for i in range(10**digits))
+    for digits in (2, 4)
+}
+"""Digits behind the point -> texts of all fractions of so many: nearly all that occur."""
+
+_TO_ESCAPE: Final = r'["\\\x00-\x1f]'
+
+
+def pieces_of(field: pa.Field, column: pa.Array) -> list[Piece]:
+    """The JSON values of a column.
+
+    Raises:
+        FormatError: events have no columns of such a type.
+    """
+    kind, scale = field.type, decimal_scale(field)
+    if column.null_count == len(column):
+        return [Constant(_NULL)]
+    if pa.types.is_dictionary(kind):
+        return [_symbols(column)]
+    if pa.types.is_string(kind):
+        return _texts(column)
+    if pa.types.is_floating(kind):
+        return [_floats(column)]
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        quoted = [_QUOTE, *_times(column.view(pa.int64()).fill_null(0)), _QUOTE]
+    elif pa.types.is_integer(kind) and scale is not None:
+        quoted = [_QUOTE, *_decimals(column.fill_null(0).to_numpy(), scale), _QUOTE]
+    elif pa.types.is_integer(kind):
+        quoted = [_integers(column.fill_null(0).to_numpy())]
+    else:
+        raise FormatError(f"column {field.name!r}: JSON frames have no form for {kind}")
+    return [_with_nulls(quoted, column)] if column.null_count else quoted
+
+
+def _symbols(column: pa.DictionaryArray) -> Choice:
+    texts = as_array(_joined_quotes(column.dictionary))
+    indices = column.indices
+    if indices.null_count:
+        indices = indices.cast(pa.int32()).fill_null(len(texts))
+        texts = pa.concat_arrays([texts, binary([_NULL])])
+    return Choice(indices.to_numpy(zero_copy_only=False), texts)
+
+
+def _joined_quotes(values: pa.StringArray) -> Strings:
+    return _with_nulls([_QUOTE, Strings(_escape(values)), _QUOTE], values)
+
+
+def _texts(column: pa.StringArray) -> list[Piece]:
+    pieces: list[Piece] = [_QUOTE, Strings(_escape(column)), _QUOTE]
+    return [_with_nulls(pieces, column)] if column.null_count else pieces
+
+
+def _escape(column: pa.StringArray) -> pa.BinaryArray:
+    """The texts as they stand between quotes; "" for NULL."""
+    special = pc.match_substring_regex(column, _TO_ESCAPE).fill_null(False)
+    texts = column.view(pa.binary()).fill_null(b"")
+    if pc.any(special).as_py():
+        escaped = [
+            json.dumps(value, ensure_ascii=False)[1:-1].encode()
+            for value in column.filter(special).to_pylist()
+        ]
+        texts = pc.replace_with_mask(texts, special, binary(escaped))
+    return texts
+
+
+def _floats(column: pa.Array) -> Piece:
+    # Few distinct values occur, and the text of a float costs more than finding it again.
+    distinct = column.dictionary_encode()
+    finite = pc.is_finite(distinct.dictionary)
+    texts = pc.if_else(finite, pc.cast(distinct.dictionary, pa.utf8()), None)
+    codes = distinct.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
+    return Choice(codes, binary([*(t.encode() if t else _NULL for t in texts.to_pylist()), _NULL]))
+
+
+def _times(column: pa.Int64Array) -> list[Piece]:
+    """`YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ`; the seconds are written once per distinct value."""
+    ns = column.to_numpy(zero_copy_only=False)
+    seconds = ns // _SECOND
+    nanos = (ns - seconds * _SECOND).astype(np.uint32)
+    distinct, codes = _distinct(seconds)
+    texts = np.datetime_as_string(distinct.astype("datetime64[s]"))
+    whole: Piece = Constant(f"{texts[0]}.".encode())
+    if len(texts) > 1:
+        whole = Choice(codes, binary(f"{text}.".encode() for text in texts.tolist()))
+    matrix = np.empty((len(ns), 9), np.uint8)
+    tens = nanos // np.uint32(10_000)
+    first = tens // np.uint32(10_000)
+    matrix[:, 0] = first + np.uint32(ord("0"))
+    for at, group in ((1, tens - first * np.uint32(10_000)), (5, nanos - tens * np.uint32(10_000))):
+        matrix[:, at : at + 4] = _FOUR_DIGITS[group].view(np.uint8).reshape(len(ns), 4)
+    return [whole, Fixed(matrix), Constant(b"Z")]
+
+
+def _decimals(values: npt.NDArray[np.int64], scale: int) -> list[Piece]:
+    """Exact values of `values` · 10^-scale."""
+    # The least int64 has no positive counterpart; as uint64 it has.
+    negative = values < 0
+    size = np.where(negative, -values, values).view(np.uint64) if negative.any() else values
+    unit = size.dtype.type(10**scale)
+    whole = size // unit
+    rest = size - whole * unit
+    pieces: list[Piece] = []
+    if negative.any():
+        pieces.append(Choice(negative.view(np.int8), binary([b"", b"-"])))
+    pieces.append(_integers(whole))
+    if not rest.any():
+        return pieces
+    for digits, texts in _FRACTIONS.items():
+        step = size.dtype.type(10 ** (scale - digits))
+        short = rest // step
+        if (short * step == rest).all():
+            return [*pieces, Choice(short.astype(np.int32), texts)]
+    digits = pc.cast(pa.array(rest + unit), pa.utf8())
+    # The leading 1 that keeps the zeros becomes the point.
+    trimmed = pc.ascii_rtrim(digits, characters="0")
+    fraction = pc.utf8_replace_slice(trimmed, 0, 1, ".")
+    return [*pieces, Strings(pc.if_else(pa.array(rest == 0), "", fraction).view(pa.binary()))]
+
+
+def _integers(values: npt.NDArray[np.integer]) -> Piece:
+    low, high = int(values.min()), int(values.max())
+    if low == high:
+        return Constant(str(low).encode())
+    if high - low < len(values) // 2:
+        texts = pc.cast(pa.array(np.arange(low, high + 1, dtype=values.dtype)), pa.utf8())
+        return Choice((values - values.dtype.type(low)).astype(np.int32), texts.view(pa.binary()))
+    return Strings(pc.cast(pa.array(values), pa.utf8()).view(pa.binary()))
+
+
+def _distinct(
+    values: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.integer]]:
+    low, high = int(values.min()), int(values.max())
+    if high - low < 64:
+        return np.arange(low, high + 1), values - low
+    return np.unique(values, return_inverse=True)
+
+
+def _with_nulls(pieces: list[Piece], column: pa.Array) -> Strings:
+    """The pieces as one, `null` where the column is."""
+    rows = len(column)
+    texts: list[pa.BinaryArray] = []
+    for piece in pieces:
+        match piece:
+            case Constant(text):
+                texts.append(pa.scalar(text, pa.binary()))
+            case _:
+                texts.append(as_array(piece))
+    if all(isinstance(piece, Constant) for piece in pieces):
+        texts.append(pa.repeat(pa.scalar(b"", pa.binary()), rows))
+    joined = pc.binary_join_element_wise(*texts, pa.scalar(b"", pa.binary()))
+    return Strings(pc.if_else(column.is_valid(), joined, pa.scalar(_NULL, pa.binary())))
