@@ -1,0 +1,37 @@
+"""`python -m control_plane`: serve the control plane until SIGTERM or SIGINT, then end in order."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from control_plane.app import create_app
+from control_plane.logs import configure_logging
+from control_plane.settings import SettingsError, load_settings
+
+GRACEFUL_SHUTDOWN_SECONDS = 10
+
+
+def main() -> int:
+    """Serve; the exit code is 2 when the settings are unusable."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    configure_logging(settings)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.http_host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

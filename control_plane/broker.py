@@ -1,0 +1,189 @@
+"""The broker's binary protocol as the control plane uses it: write plans, follow status reports.
+
+One client for the process, made in the application's lifespan. Its calls block, so they run in
+threads; each is bounded by `timeout_seconds`, and every failure is a BrokerUnavailableError after
+which the same call may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pulsar
+import structlog
+
+from control_plane.errors import BrokerUnavailableError
+from marketdata.plans import PLAN_KEY
+
+T = TypeVar("T")
+
+READ_POLL_MS = 500
+REOPEN_PAUSE_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Broker:
+    """A Pulsar client, its producer of plans and its followers."""
+
+    def __init__(self, service_url: str, *, timeout_seconds: float) -> None:
+        self._service_url = service_url
+        self._timeout_seconds = timeout_seconds
+        self._client: pulsar.Client | None = None
+        self._producers: dict[str, pulsar.Producer] = {}
+        self._producer_lock = threading.Lock()
+
+    async def open(self) -> None:
+        """Make the client; does not need the broker to be up."""
+        self._client = pulsar.Client(
+            self._service_url,
+            operation_timeout_seconds=max(1, round(self._timeout_seconds)),
+            connection_timeout_ms=int(min(self._timeout_seconds, 3.0) * 1000),
+            logger=logging.getLogger("pulsar.client"),
+        )
+
+    async def close(self) -> None:
+        """Close the client with all that it opened; never raises."""
+        client, self._client = self._client, None
+        self._producers.clear()
+        if client is not None:
+            try:
+                await asyncio.wait_for(asyncio.to_thread(client.close), self._timeout_seconds)
+            except Exception as error:
+                log.warning("broker client did not close cleanly", error=repr(error))
+
+    @property
+    def client(self) -> pulsar.Client:
+        """The open client."""
+        if self._client is None:
+            raise BrokerUnavailableError("The broker client is closed: the process is stopping.")
+        return self._client
+
+    async def check(self, topic: str) -> None:
+        """BrokerUnavailableError unless the broker answers a lookup of a topic."""
+        await self._call(lambda: self.client.get_topic_partitions(topic))
+
+    async def publish_plan(self, topic: str, document: bytes) -> None:
+        """Store a plan as the newest message of a topic; returns when the broker has it on disk."""
+
+        def send() -> None:
+            producer = self._producer(topic)
+            try:
+                producer.send(document, partition_key=PLAN_KEY)
+            except Exception:
+                self._drop_producer(topic)
+                raise
+
+        await self._call(send)
+
+    async def newest_plan(self, topic: str) -> bytes | None:
+        """The last message of a topic; None when there is none."""
+
+        def read() -> bytes | None:
+            reader = self.client.create_reader(
+                topic,
+                pulsar.MessageId.latest,
+                is_read_compacted=True,
+                start_message_id_inclusive=True,
+            )
+            try:
+                # The call is what makes an inclusive `latest` work: it seeks to the last message.
+                if not reader.has_message_available():
+                    return None
+                timeout_ms = int(self._timeout_seconds * 1000)
+                return bytes(reader.read_next(timeout_millis=timeout_ms).data())
+            finally:
+                reader.close()
+
+        return await self._call(read)
+
+    def _producer(self, topic: str) -> pulsar.Producer:
+        with self._producer_lock:
+            if topic not in self._producers:
+                self._producers[topic] = self.client.create_producer(
+                    topic,
+                    batching_enabled=False,
+                    compression_type=pulsar.CompressionType.ZSTD,
+                    send_timeout_millis=int(self._timeout_seconds * 1000),
+                )
+            return self._producers[topic]
+
+    def _drop_producer(self, topic: str) -> None:
+        with self._producer_lock:
+            producer = self._producers.pop(topic, None)
+        if producer is not None:
+            try:
+                producer.close()
+            except Exception as error:
+                log.debug("producer did not close cleanly", topic=topic, error=repr(error))
+
+    async def _call(self, blocking: Callable[[], T]) -> T:
+        try:
+            # A little longer than the client's own bound, so that its error is the one seen.
+            async with asyncio.timeout(self._timeout_seconds + 1):
+                return await asyncio.to_thread(blocking)
+        except (TimeoutError, pulsar.exceptions.PulsarException) as error:
+            raise BrokerUnavailableError(
+                f"The broker does not answer ({type(error).__name__})."
+            ) from error
+
+
+class Follower:
+    """Reads a compacted topic from its start for ever, in a thread, and hands over each message.
+
+    `on_message` runs in that thread, once a message and in the topic's order; after the connection
+    was lost for good the topic is read from its start again.
+    """
+
+    def __init__(
+        self, broker: Broker, topic: str, on_message: Callable[[pulsar.Message], None]
+    ) -> None:
+        self._broker = broker
+        self._topic = topic
+        self._on_message = on_message
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to follow; the broker may still be down."""
+        self._thread = threading.Thread(target=self._run, name=f"follow {self._topic}", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Stop following; returns when the thread has ended or is known to hang in the client."""
+        self._stop.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, 2 * READ_POLL_MS / 1000)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            reader: Any = None
+            try:
+                reader = self._broker.client.create_reader(
+                    self._topic, pulsar.MessageId.earliest, is_read_compacted=True
+                )
+                self._read(reader)
+            except (pulsar.exceptions.PulsarException, BrokerUnavailableError) as error:
+                log.debug("cannot follow", topic=self._topic, error=type(error).__name__)
+                self._stop.wait(REOPEN_PAUSE_SECONDS)
+            finally:
+                if reader is not None:
+                    try:
+                        reader.close()
+                    except pulsar.exceptions.PulsarException as error:
+                        log.debug("reader did not close", topic=self._topic, error=repr(error))
+
+    def _read(self, reader: pulsar.Reader) -> None:
+        while not self._stop.is_set():
+            try:
+                message = reader.read_next(timeout_millis=READ_POLL_MS)
+            except pulsar.exceptions.Timeout:
+                continue
+            try:
+                self._on_message(message)
+            except Exception as error:
+                log.warning("message not understood", topic=self._topic, error=repr(error))

@@ -1,0 +1,136 @@
+"""PostgreSQL: the engine, sessions, and the advisory locks that serialize control planes.
+
+Every failure to reach the database surfaces as DatabaseUnavailableError, so that callers can tell
+"try again" from "fix the request"; constraint violations stay SQLAlchemy's IntegrityError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import IntEnum
+
+import psycopg
+from sqlalchemy import URL, make_url, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+
+from control_plane.errors import DatabaseUnavailableError
+
+# The Alembic revision this code is written against; a test keeps it equal to the newest migration.
+SCHEMA_REVISION = "0001"
+CONNECT_TIMEOUT_SECONDS = 3
+
+
+class Base(DeclarativeBase):
+    """All tables; constraint names are fixed so that migrations and error mapping can use them."""
+
+
+Base.metadata.naming_convention = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+
+class Lock(IntEnum):
+    """Advisory locks; the numbers are part of the protocol between control planes."""
+
+    PLAN_SEQUENCE = 0x6464_7301
+    """Held while a change and its plan are written: plan numbers rise without holes."""
+    PUBLISH = 0x6464_7302
+    """Held by the one control plane that publishes."""
+    RECONCILE = 0x6464_7303
+    """Held by the one control plane that reconciles."""
+
+
+def sqlalchemy_url(url: str) -> URL:
+    """Any usual spelling of a PostgreSQL URL as one for psycopg 3."""
+    return make_url(url.replace("postgres://", "postgresql://", 1)).set(
+        drivername="postgresql+psycopg"
+    )
+
+
+def integrity_constraint(error: IntegrityError) -> str | None:
+    """The name of the constraint that a statement ran into."""
+    original = error.orig
+    return original.diag.constraint_name if isinstance(original, psycopg.Error) else None
+
+
+@asynccontextmanager
+async def _unavailable_errors() -> AsyncIterator[None]:
+    try:
+        yield
+    except ProgrammingError as error:
+        if isinstance(error.orig, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+            raise DatabaseUnavailableError(
+                "The database is not migrated: run `alembic -c migrations/alembic.ini upgrade head`."
+            ) from error
+        raise
+    except PoolTimeoutError as error:
+        raise DatabaseUnavailableError("All database connections are in use.") from error
+    except DBAPIError as error:
+        if error.connection_invalidated or isinstance(
+            error.orig, psycopg.OperationalError | psycopg.InterfaceError
+        ):
+            raise DatabaseUnavailableError("PostgreSQL does not answer.") from error
+        raise
+    except (psycopg.OperationalError, OSError) as error:
+        raise DatabaseUnavailableError("PostgreSQL does not answer.") from error
+
+
+class Database:
+    """One engine and its sessions; safe to make while PostgreSQL is down."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self.engine = create_async_engine(
+            sqlalchemy_url(url),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=5,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A session in one transaction: committed at the end, rolled back on an error."""
+        async with _unavailable_errors(), self._sessions() as session, session.begin():
+            yield session
+
+    async def ping(self) -> None:
+        """DatabaseUnavailableError when PostgreSQL does not answer."""
+        async with self.transaction() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def schema_revision(self) -> str | None:
+        """The Alembic revision that the database is at; None when it was never migrated."""
+        async with self.transaction() as session:
+            table = await session.scalar(text("SELECT to_regclass('alembic_version')::text"))
+            if table is None:
+                return None
+            revision: str | None = await session.scalar(
+                text("SELECT version_num FROM alembic_version")
+            )
+            return revision
+
+
+async def lock(session: AsyncSession, which: Lock) -> None:
+    """Wait for an advisory lock; it is released with the session's transaction."""
+    await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int(which)})
+
+
+async def try_lock(session: AsyncSession, which: Lock) -> bool:
+    """Take an advisory lock if it is free; it is released with the session's transaction."""
+    return bool(
+        await session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": int(which)})
+    )

@@ -1,0 +1,1 @@
+"""Consumers: who receives events; owner of subscriptions."""

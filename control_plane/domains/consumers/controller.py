@@ -1,0 +1,91 @@
+"""Routes of consumers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import Controller, Response, delete, get, patch, post
+from litestar.params import Parameter
+
+
+from control_plane.domains.consumers.schemas import ConsumerCreate, ConsumerOut, ConsumerUpdate
+from control_plane.domains.consumers.service import ConsumerService
+from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
+from control_plane.problems import responses
+
+Key = Annotated[str, Parameter(max_length=64, description="Id or name of the consumer.")]
+
+
+class ConsumerController(Controller):
+    """Who receives events."""
+
+    path = "/consumers"
+    tags = ["consumers"]
+
+    @post(
+        "/",
+        operation_id="createConsumer",
+        summary="Register a consumer",
+        responses=responses(400, 409, 503),
+    )
+    async def create(
+        self, data: ConsumerCreate, consumers: ConsumerService
+    ) -> Response[ConsumerOut]:
+        """Register a consumer; its name is free again once it is deleted."""
+        created, version = await consumers.create(data)
+        headers = {"ETag": etag(version), "Location": f"/v1/consumers/{created.id}"}
+        return Response(created, headers=headers)
+
+    @get(
+        "/",
+        operation_id="listConsumers",
+        summary="List consumers",
+        responses=responses(400, 422, 503),
+    )
+    async def list_(
+        self,
+        consumers: ConsumerService,
+        cursor: Cursor = None,
+        limit: Limit = DEFAULT_LIMIT,
+        name: str | None = None,
+    ) -> Page[ConsumerOut]:
+        """Consumers in the order of their registration."""
+        return await consumers.page(cursor=cursor, limit=limit, name=name)
+
+    @get(
+        "/{key:str}",
+        operation_id="getConsumer",
+        summary="Describe a consumer",
+        responses=responses(400, 404, 503),
+    )
+    async def read(self, key: Key, consumers: ConsumerService) -> Response[ConsumerOut]:
+        """One consumer by its id or name."""
+        found, version = await consumers.get(key)
+        return Response(found, headers={"ETag": etag(version)})
+
+    @patch(
+        "/{key:str}",
+        operation_id="updateConsumer",
+        summary="Change a consumer",
+        responses=responses(400, 404, 412, 503),
+    )
+    async def update(
+        self,
+        key: Key,
+        data: ConsumerUpdate,
+        consumers: ConsumerService,
+        if_match: IfMatch = None,
+    ) -> Response[ConsumerOut]:
+        """Change the fields given; the others stay."""
+        changed, version = await consumers.update(key, data, if_match)
+        return Response(changed, headers={"ETag": etag(version)})
+
+    @delete(
+        "/{key:str}",
+        operation_id="deleteConsumer",
+        summary="Delete a consumer",
+        responses=responses(400, 404, 409, 412, 503),
+    )
+    async def remove(self, key: Key, consumers: ConsumerService, if_match: IfMatch = None) -> None:
+        """Delete a consumer that has no live subscriptions."""
+        await consumers.delete(key, if_match)

@@ -1,0 +1,71 @@
+"""Queries on consumers; each runs in the transaction of the session given."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import exists, func, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.errors import NotFoundError
+
+
+def new_consumer_id() -> str:
+    """A fresh id. All have one length, so that none is the beginning of another."""
+    return "c" + secrets.token_hex(8)
+
+
+async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> Consumer:
+    """The consumer with this id or name, its row locked on request; NotFoundError for none."""
+    query = (
+        select(Consumer)
+        .where(Consumer.deleted_at.is_(None), or_(Consumer.id == key, Consumer.name == key))
+        .order_by((Consumer.id == key).desc())
+        .limit(1)
+    )
+    if for_update:
+        query = query.with_for_update()
+    consumer = await session.scalar(query)
+    if consumer is None:
+        raise NotFoundError("consumer", key)
+    return consumer
+
+
+async def page(
+    session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int, name: str | None
+) -> Sequence[Consumer]:
+    """Up to `limit` consumers after a place in the order (created_at, id)."""
+    query = (
+        select(Consumer)
+        .where(Consumer.deleted_at.is_(None))
+        .order_by(Consumer.created_at, Consumer.id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(tuple_(Consumer.created_at, Consumer.id) > after)
+    if name is not None:
+        query = query.where(Consumer.name == name)
+    return (await session.scalars(query)).all()
+
+
+async def has_live_subscriptions(session: AsyncSession, consumer_id: str) -> bool:
+    """Whether a consumer still owns a subscription that is not closed."""
+    return bool(
+        await session.scalar(
+            select(
+                exists().where(
+                    Subscription.consumer_id == consumer_id, Subscription.state != State.CLOSED
+                )
+            )
+        )
+    )
+
+
+def touch(consumer: Consumer) -> None:
+    """Mark a change: the version, and so the ETag, rises."""
+    consumer.version += 1
+    consumer.updated_at = func.clock_timestamp()

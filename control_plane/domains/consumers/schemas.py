@@ -1,0 +1,59 @@
+"""Consumers as they travel over HTTP."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
+
+Name = Annotated[
+    str,
+    Meta(
+        pattern=NAME_PATTERN,
+        max_length=64,
+        description="1 to 64 of a-z, 0-9, '.', '_' and '-'; begins and ends with a letter or digit.",
+        examples=["instrument-analysis"],
+    ),
+]
+# PostgreSQL text cannot hold U+0000.
+Text = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*$")]
+LabelKey = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[^\x00]*$")]
+Labels = Annotated[
+    dict[LabelKey, Text], Meta(max_length=32, description="Free labels, at most 32.")
+]
+
+
+class ConsumerCreate(msgspec.Struct, forbid_unknown_fields=True):
+    """A consumer to register."""
+
+    name: Name
+    owner: Annotated[Text, Meta(description="Team or person responsible.")] = ""
+    contact: Annotated[Text, Meta(description="How to reach the owner.")] = ""
+    region: Annotated[Text, Meta(description="Where the consumer runs.")] = ""
+    labels: Labels = {}
+
+
+class ConsumerUpdate(msgspec.Struct, forbid_unknown_fields=True):
+    """What to change of a consumer; absent fields stay."""
+
+    owner: Text | UnsetType = UNSET
+    contact: Text | UnsetType = UNSET
+    region: Text | UnsetType = UNSET
+    labels: Labels | UnsetType = UNSET
+
+
+class ConsumerOut(msgspec.Struct):
+    """A registered consumer."""
+
+    id: str
+    name: str
+    owner: str
+    contact: str
+    region: str
+    labels: dict[str, str]
+    created_at: datetime
+    updated_at: datetime

@@ -1,0 +1,1 @@
+"""Functions: what the running function instances report about themselves."""

@@ -1,0 +1,36 @@
+"""Routes of functions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import Controller, get
+from litestar.params import Parameter
+
+from control_plane.domains.functions.schemas import FunctionList, FunctionOut
+from control_plane.domains.functions.service import StatusBoard
+from control_plane.problems import responses
+
+
+class FunctionController(Controller):
+    """What runs inside the broker."""
+
+    path = "/functions"
+    tags = ["functions"]
+
+    @get("/", operation_id="listFunctions", summary="List functions", responses=responses(400))
+    async def list_(self, board: StatusBoard) -> FunctionList:
+        """Every function with its instances, their plan, version and counters."""
+        return board.listing()
+
+    @get(
+        "/{name:str}",
+        operation_id="getFunction",
+        summary="Describe a function",
+        responses=responses(400, 404),
+    )
+    async def read(
+        self, name: Annotated[str, Parameter(max_length=128)], board: StatusBoard
+    ) -> FunctionOut:
+        """One function."""
+        return board.describe(name)

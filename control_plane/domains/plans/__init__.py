@@ -1,0 +1,1 @@
+"""Plans: compilation of every live subscription, their outbox and their rollout."""

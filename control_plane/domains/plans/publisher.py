@@ -1,0 +1,287 @@
+"""The outbox worker: makes the broker hold what the database has decided.
+
+Guarantees:
+
+- A plan is published only when the delivery topic and the Pulsar subscription of every subscription
+  in it exist, so no event of a subscription can be routed before its cursor is there.
+- One control plane publishes at a time (advisory lock), always the newest plan.
+- Every step may be repeated: a crash anywhere is repaired by the next run.
+- The topic is compared with the database at the start and at intervals; a plan that is missing
+  there (topic deleted, disk lost) is published again, and a topic that is ahead of the database
+  (database lost or restored) is answered with a plan of a higher number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+from sqlalchemy import func, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.broker import Broker
+from control_plane.database import Database, Lock, lock
+from control_plane.domains.plans import repository
+from control_plane.domains.plans.models import PlanRow
+from control_plane.domains.subscriptions import repository as subscription_rows
+from control_plane.domains.subscriptions.models import Subscription
+from control_plane.errors import BrokerUnavailableError, UnavailableError
+from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
+from marketdata.plans import Plan, decode_plan
+from marketdata.topics import PLANS, SEQUENCED_EVENTS
+
+MAX_CONCURRENT_ADMIN_CALLS = 16
+MAX_BACKOFF_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class DeliveryTopics:
+    """Creates and removes delivery topics and the Pulsar subscriptions on them; all idempotent."""
+
+    def __init__(self, admin: PulsarAdmin) -> None:
+        self._admin = admin
+        self._limit = asyncio.Semaphore(MAX_CONCURRENT_ADMIN_CALLS)
+
+    async def ensure(self, subscriptions: Sequence[Subscription], *, start: str | None) -> None:
+        """Make every topic and Pulsar subscription exist; `start` overrides where they begin."""
+        if not subscriptions:
+            return
+        try:
+            partitions = await self._admin.partitions(SEQUENCED_EVENTS)
+            topics = sorted({row.view.topic for row in subscriptions})
+            await asyncio.gather(*(self._topic(topic, partitions) for topic in topics))
+            await asyncio.gather(
+                *(
+                    self._cursor(row.view.topic, row.subscription_name, start or row.start)
+                    for row in subscriptions
+                )
+            )
+        except AdminNotFound as error:
+            raise BrokerUnavailableError(
+                "The topology is not applied: run scripts/deploy_functions.py apply."
+            ) from error
+        except AdminError as error:
+            raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
+
+    async def drop_cursors(self, subscriptions: Sequence[Subscription]) -> list[str]:
+        """Delete Pulsar subscriptions, connected or not; gives the ids of those that are gone."""
+
+        async def drop(row: Subscription) -> str | None:
+            async with self._limit:
+                try:
+                    await self._admin.delete_subscription(
+                        row.view.topic, row.subscription_name, force=True
+                    )
+                except AdminNotFound:
+                    return row.id
+                except AdminError as error:
+                    log.warning("cursor not removed yet", subscription=row.id, error=str(error))
+                    return None
+            return row.id
+
+        dropped = await asyncio.gather(*map(drop, subscriptions))
+        return [row_id for row_id in dropped if row_id is not None]
+
+    async def _topic(self, topic: str, partitions: int) -> None:
+        async with self._limit:
+            try:
+                await self._admin.create_topic(topic, partitions=partitions)
+            except AdminConflict:
+                return
+        log.info("delivery topic created", topic=topic, partitions=partitions)
+
+    async def _cursor(self, topic: str, subscription: str, start: str) -> None:
+        async with self._limit:
+            try:
+                await self._admin.create_subscription(
+                    topic, subscription, start="earliest" if start == "earliest" else "latest"
+                )
+            except AdminConflict:
+                return
+
+
+class PlanPublisher:
+    """One per control plane; `run` is its task, `published` what requests wait on."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        topics: DeliveryTopics,
+        *,
+        poll_seconds: float,
+        compare_seconds: float,
+        on_published: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        self._database = database
+        self._broker = broker
+        self._topics = topics
+        self._poll_seconds = poll_seconds
+        self._compare_seconds = compare_seconds
+        self._on_published = on_published
+        self._wake = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._compare_at = 0.0
+        self.failure: str | None = None
+        """Why the last run failed; None after a good one."""
+
+    def wake(self) -> None:
+        """Run now rather than at the next interval."""
+        self._wake.set()
+
+    async def published(self, timeout_seconds: float) -> bool:
+        """Whether everything committed before the call was published within the time given."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self.wake()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await waiter
+        except TimeoutError:
+            return False
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+        return True
+
+    async def run(self) -> None:
+        """Publish for ever; a failure is logged and tried again with a growing pause."""
+        pause = self._poll_seconds
+        while True:
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            waiters, self._waiters = self._waiters, []
+            try:
+                if time.monotonic() >= self._compare_at:
+                    await self.compare_with_topic()
+                    self._compare_at = time.monotonic() + self._compare_seconds
+                await self.publish_once()
+            except UnavailableError as error:
+                self._failed(str(error), waiters)
+                pause = min(max(pause, 0.1) * 2, MAX_BACKOFF_SECONDS)
+            except Exception as error:
+                log.exception("publication failed")
+                self._failed(f"{type(error).__name__}", waiters)
+                pause = MAX_BACKOFF_SECONDS
+            else:
+                if self.failure is not None:
+                    log.info("publication works again")
+                self.failure = None
+                pause = self._poll_seconds
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
+
+    def _failed(self, reason: str, waiters: list[asyncio.Future[None]]) -> None:
+        if self.failure != reason:
+            log.warning("publication waits", reason=reason)
+        self.failure = reason
+        self._compare_at = 0.0
+        # They wait on: a later run within their time serves them.
+        self._waiters[:0] = [waiter for waiter in waiters if not waiter.done()]
+
+    async def publish_once(self) -> None:
+        """Bring the broker to the newest plan; does nothing when it is there already.
+
+        Raises:
+            UnavailableError: something is down; what was done stays done.
+        """
+        async with self._database.transaction() as session:
+            if not await self._has_work(session):
+                return
+        async with self._database.transaction() as session:
+            await _lock_publication(session)
+            plan = await repository.newest(session, with_document=True)
+            if plan is None:
+                return
+            pending = await subscription_rows.pending(session, plan.number)
+            await self._topics.ensure(pending, start=None)
+            if plan.published_at is None:
+                await self._publish(session, plan)
+            await subscription_rows.activate(session, [row.id for row in pending])
+            closed = await subscription_rows.cursors_left(session, plan.number)
+            dropped = await self._topics.drop_cursors(closed)
+            await subscription_rows.mark_cursors_removed(session, dropped)
+
+    async def _has_work(self, session: AsyncSession) -> bool:
+        return bool(
+            await session.scalar(
+                text(
+                    "SELECT EXISTS (SELECT FROM plans WHERE published_at IS NULL AND number >"
+                    " COALESCE((SELECT max(number) FROM plans WHERE published_at IS NOT NULL), 0))"
+                    " OR EXISTS (SELECT FROM subscriptions WHERE state = 'pending')"
+                    " OR EXISTS (SELECT FROM subscriptions"
+                    " WHERE state = 'closed' AND cursor_removed_at IS NULL)"
+                )
+            )
+        )
+
+    async def _publish(self, session: AsyncSession, plan: PlanRow) -> None:
+        await self._broker.publish_plan(PLANS, plan.document)
+        await session.execute(
+            update(PlanRow)
+            .where(PlanRow.number == plan.number)
+            .values(published_at=func.clock_timestamp())
+        )
+        self._on_published(plan.number)
+        log.info(
+            "plan published",
+            plan=plan.number,
+            digest=plan.digest,
+            views=plan.view_count,
+            correlation_id=plan.correlation_id,
+        )
+
+    async def compare_with_topic(self) -> None:
+        """Repair a difference between the topic's last plan and the database's newest."""
+        async with self._database.transaction() as session:
+            await _lock_publication(session)
+            there = await self._plan_on_topic()
+            newest = await repository.newest(session)
+            if newest is None:
+                number = there.number if there else 0
+                await repository.compile_next(session, "start", above=number)
+                if there is not None:
+                    log.warning("the database knows no plan, the topic does", plan=number)
+            elif there is not None and (
+                there.number > newest.number
+                or (there.number == newest.number and there.digest != newest.digest)
+            ):
+                log.warning(
+                    "the topic is ahead of the database: compiling a newer plan",
+                    topic_plan=there.number,
+                    database_plan=newest.number,
+                )
+                await repository.compile_next(session, "repair", above=there.number)
+            elif newest.published_at is not None and (
+                there is None or there.number < newest.number
+            ):
+                log.warning(
+                    "the newest plan is missing on the topic: publishing it again",
+                    plan=newest.number,
+                    topic_plan=there.number if there else None,
+                )
+                newest.published_at = None
+
+    async def _plan_on_topic(self) -> Plan | None:
+        document = await self._broker.newest_plan(PLANS)
+        if document is None:
+            return None
+        try:
+            return decode_plan(document)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            log.warning("the last message of the plan topic is no plan")
+            return None
+
+
+async def _lock_publication(session: AsyncSession) -> None:
+    await session.execute(text("SET LOCAL lock_timeout = '10s'"))
+    await lock(session, Lock.PUBLISH)

@@ -1,0 +1,143 @@
+"""Queries on plans and views; compilation of the next plan inside the caller's transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import undefer
+
+from control_plane.database import Lock, lock
+from control_plane.domains.plans.models import PlanRow, ViewRow
+from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.errors import NotFoundError
+from marketdata.plans import ViewSpec, compile_plan, encode_plan, view_of
+
+
+async def newest(session: AsyncSession, *, with_document: bool = False) -> PlanRow | None:
+    """The plan with the highest number."""
+    query = select(PlanRow).order_by(PlanRow.number.desc()).limit(1)
+    if with_document:
+        query = query.options(undefer(PlanRow.document))
+    return await session.scalar(query)
+
+
+async def find(session: AsyncSession, number: int) -> PlanRow:
+    """A plan with its document; NotFoundError for none."""
+    row = await session.get(PlanRow, number, options=[undefer(PlanRow.document)])
+    if row is None:
+        raise NotFoundError("plan", number)
+    return row
+
+
+async def page(session: AsyncSession, *, before: int | None, limit: int) -> Sequence[PlanRow]:
+    """Up to `limit` plans below a number, newest first."""
+    query = select(PlanRow).order_by(PlanRow.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(PlanRow.number < before)
+    return (await session.scalars(query)).all()
+
+
+async def newest_published(session: AsyncSession) -> int:
+    """The number of the newest published plan; 0 before the first."""
+    return int(
+        await session.scalar(
+            select(func.max(PlanRow.number)).where(PlanRow.published_at.is_not(None))
+        )
+        or 0
+    )
+
+
+async def ensure_view(session: AsyncSession, spec: ViewSpec) -> ViewRow:
+    """The row of a view, made where there is none and no longer retired."""
+    view = view_of(spec)
+    values = {"id": view.id, "topic": view.topic, "spec": spec_json(spec)}
+    # The update also waits for a transaction that is removing the view's topic right now.
+    statement = (
+        insert(ViewRow)
+        .values(**values)
+        .on_conflict_do_update(index_elements=[ViewRow.id], set_={"retired_in_plan": None})
+        .returning(ViewRow)
+    )
+    row = await session.scalar(statement, execution_options={"populate_existing": True})
+    assert row is not None
+    return row
+
+
+async def is_live(session: AsyncSession, view_id: str) -> bool:
+    """Whether a subscription that is not closed points at a view."""
+    return bool(
+        await session.scalar(
+            select(
+                exists().where(Subscription.view_id == view_id, Subscription.state != State.CLOSED)
+            )
+        )
+    )
+
+
+async def compile_next(
+    session: AsyncSession, correlation_id: str, *, above: int | None = None
+) -> int:
+    """Compile the live views and store the plan; gives its number.
+
+    When nothing has changed since the newest plan, that one's number is given and nothing is
+    stored. `above` forces a plan with a higher number than that, whatever its content. The caller
+    holds Lock.PLAN_SEQUENCE, which this takes too, until its transaction ends.
+    """
+    await lock(session, Lock.PLAN_SEQUENCE)
+    specs = await session.scalars(
+        select(ViewRow.spec).where(
+            exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED)
+        )
+    )
+    latest = await newest(session)
+    number = max(latest.number if latest else 0, above or 0) + 1
+    plan = compile_plan(
+        number,
+        [msgspec.convert(spec, ViewSpec) for spec in specs],
+        created_at_ns=time.time_ns(),
+        correlation_id=correlation_id,
+    )
+    if latest is not None and above is None and latest.digest == plan.digest:
+        return latest.number
+    session.add(
+        PlanRow(
+            number=number,
+            digest=plan.digest,
+            document=encode_plan(plan),
+            view_count=len(plan.views),
+            correlation_id=correlation_id,
+        )
+    )
+    await session.flush()
+    return number
+
+
+async def retire_view(session: AsyncSession, view_id: str, number: int) -> None:
+    """Note that a plan is the first without a view."""
+    await session.execute(
+        update(ViewRow).where(ViewRow.id == view_id).values(retired_in_plan=number)
+    )
+
+
+async def retired_views(session: AsyncSession, upto: int) -> Sequence[ViewRow]:
+    """Views that no plan from `upto` on holds and whose topic is still there; rows are locked."""
+    query = (
+        select(ViewRow)
+        .where(ViewRow.retired_in_plan <= upto)
+        .order_by(ViewRow.retired_in_plan)
+        .limit(100)
+        .with_for_update(skip_locked=True)
+    )
+    return (await session.scalars(query)).all()
+
+
+def spec_json(spec: ViewSpec) -> dict[str, Any]:
+    """A spec as it is stored."""
+    stored: dict[str, Any] = msgspec.to_builtins(spec)
+    return stored

@@ -1,0 +1,79 @@
+"""Reading plans: lists, documents, and how far each has been rolled out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from control_plane.database import Database
+from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.plans import repository
+from control_plane.domains.plans.models import PlanRow
+from control_plane.domains.plans.schemas import PlanDetail, PlanOut, Rollout
+from control_plane.errors import FieldProblem, InvalidRequestError, NotFoundError
+from control_plane.pages import Page
+
+
+class PlanService:
+    """Plans and their rollouts."""
+
+    def __init__(self, database: Database, board: StatusBoard) -> None:
+        self._database = database
+        self._board = board
+
+    async def page(self, *, cursor: str | None, limit: int) -> Page[PlanOut]:
+        """Plans, newest first; the cursor is the number of the last plan seen."""
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+            raise InvalidRequestError(
+                "The cursor is not one that this API gave out.",
+                [FieldProblem("query:cursor", "use `next_cursor` of the page before, unchanged")],
+            )
+        async with self._database.transaction() as session:
+            rows = await repository.page(
+                session, before=int(cursor) if cursor else None, limit=limit + 1
+            )
+            published = await repository.newest_published(session)
+        items = [PlanOut(**self._fields(row, published)) for row in rows[:limit]]
+        return Page(items, str(rows[limit - 1].number) if len(rows) > limit else None)
+
+    async def get(self, number: int) -> PlanDetail:
+        """One plan with its views."""
+        async with self._database.transaction() as session:
+            row = await repository.find(session, number)
+            published = await repository.newest_published(session)
+        return self._detail(row, published)
+
+    async def current(self) -> PlanDetail:
+        """The newest published plan: what the functions run or are about to run."""
+        async with self._database.transaction() as session:
+            published = await repository.newest_published(session)
+            if not published:
+                raise NotFoundError("plan", "current")
+            row = await repository.find(session, published)
+        return self._detail(row, published)
+
+    def _detail(self, row: PlanRow, published: int) -> PlanDetail:
+        views = msgspec.json.decode(row.document)["views"]
+        return PlanDetail(views=views, **self._fields(row, published))
+
+    def _fields(self, row: PlanRow, published: int) -> dict[str, Any]:
+        return {
+            "number": row.number,
+            "digest": row.digest,
+            "view_count": row.view_count,
+            "correlation_id": row.correlation_id,
+            "created_at": row.created_at,
+            "published_at": row.published_at,
+            "rollout": self._rollout(row, published),
+        }
+
+    def _rollout(self, row: PlanRow, published: int) -> Rollout:
+        progress = self._board.progress(row.number)
+        detail = f"applied by {progress.applied} of {progress.expected}"
+        if row.number < published:
+            return Rollout("superseded", progress.applied, progress.expected, detail)
+        if row.published_at is None:
+            return Rollout("pending", 0, progress.expected, "not published yet")
+        state = "applied" if progress.complete else "rolling"
+        return Rollout(state, progress.applied, progress.expected, detail)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Subscriptions: a consumer's registered interest, and the view it points at."""

@@ -1,0 +1,109 @@
+"""Routes of subscriptions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from litestar import Controller, Response, delete, get, patch, post
+from litestar.params import Parameter
+
+from control_plane.domains.subscriptions.schemas import (
+    SubscriptionCreate,
+    SubscriptionOut,
+    SubscriptionUpdate,
+)
+from control_plane.domains.subscriptions.service import SubscriptionService
+from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
+from control_plane.problems import responses
+
+Key = Annotated[str, Parameter(max_length=64, description="Id of the subscription.")]
+
+
+class SubscriptionController(Controller):
+    """What a consumer receives."""
+
+    path = "/subscriptions"
+    tags = ["subscriptions"]
+
+    @post(
+        "/",
+        operation_id="createSubscription",
+        summary="Subscribe",
+        responses=responses(400, 404, 409, 422, 503),
+    )
+    async def create(
+        self, data: SubscriptionCreate, subscriptions: SubscriptionService
+    ) -> Response[SubscriptionOut]:
+        """Make a subscription.
+
+        201 with state `active`: the plan with it is published. 201 with state `pending`: it is
+        stored and becomes active by itself; ask again. 503: nothing was stored.
+        """
+        created, version = await subscriptions.create(data)
+        headers = {"ETag": etag(version), "Location": f"/v1/subscriptions/{created.id}"}
+        return Response(created, headers=headers)
+
+    @get(
+        "/",
+        operation_id="listSubscriptions",
+        summary="List subscriptions",
+        responses=responses(400, 422, 503),
+    )
+    async def list_(
+        self,
+        subscriptions: SubscriptionService,
+        cursor: Cursor = None,
+        limit: Limit = DEFAULT_LIMIT,
+        consumer: Annotated[
+            str | None, Parameter(max_length=64, description="Id or name of the consumer.")
+        ] = None,
+        name: Annotated[str | None, Parameter(max_length=64)] = None,
+        subscription_state: Annotated[
+            Literal["pending", "active", "closed"] | None,
+            Parameter(query="state", description="Absent: all that are not closed."),
+        ] = None,
+    ) -> Page[SubscriptionOut]:
+        """Subscriptions in the order of their creation."""
+        return await subscriptions.page(
+            cursor=cursor, limit=limit, consumer=consumer, name=name, state=subscription_state
+        )
+
+    @get(
+        "/{key:str}",
+        operation_id="getSubscription",
+        summary="Describe a subscription",
+        responses=responses(400, 404, 503),
+    )
+    async def read(self, key: Key, subscriptions: SubscriptionService) -> Response[SubscriptionOut]:
+        """One subscription, closed ones too."""
+        found, version = await subscriptions.get(key)
+        return Response(found, headers={"ETag": etag(version)})
+
+    @patch(
+        "/{key:str}",
+        operation_id="updateSubscription",
+        summary="Change a subscription",
+        responses=responses(400, 404, 409, 412, 503),
+    )
+    async def update(
+        self,
+        key: Key,
+        data: SubscriptionUpdate,
+        subscriptions: SubscriptionService,
+        if_match: IfMatch = None,
+    ) -> Response[SubscriptionOut]:
+        """Change name or labels. What is delivered cannot be changed in place."""
+        changed, version = await subscriptions.update(key, data, if_match)
+        return Response(changed, headers={"ETag": etag(version)})
+
+    @delete(
+        "/{key:str}",
+        operation_id="closeSubscription",
+        summary="Close a subscription",
+        responses=responses(400, 404, 412, 503),
+    )
+    async def close(
+        self, key: Key, subscriptions: SubscriptionService, if_match: IfMatch = None
+    ) -> None:
+        """Close a subscription: its position in the topic is given up."""
+        await subscriptions.close(key, if_match)

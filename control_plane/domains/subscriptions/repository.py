@@ -1,0 +1,160 @@
+"""Queries on subscriptions; each runs in the transaction of the session given."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import func, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import joinedload
+
+from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.errors import NotFoundError
+
+
+def new_subscription_id() -> str:
+    """A fresh id; all have one length."""
+    return "s" + secrets.token_hex(8)
+
+
+async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> Subscription:
+    """The subscription with this id, closed or not, with consumer and view; NotFoundError."""
+    query = (
+        select(Subscription)
+        .where(Subscription.id == key)
+        .options(joinedload(Subscription.consumer), joinedload(Subscription.view))
+        .execution_options(populate_existing=True)
+    )
+    if for_update:
+        query = query.with_for_update(of=Subscription)
+    row = await session.scalar(query)
+    if row is None:
+        raise NotFoundError("subscription", key)
+    return row
+
+
+async def page(
+    session: AsyncSession,
+    *,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    consumer: str | None,
+    name: str | None,
+    states: Collection[str],
+) -> Sequence[Subscription]:
+    """Up to `limit` subscriptions in these states after a place in the order (created_at, id)."""
+    query = (
+        select(Subscription)
+        .where(Subscription.state.in_(states))
+        .options(joinedload(Subscription.consumer), joinedload(Subscription.view))
+        .order_by(Subscription.created_at, Subscription.id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(tuple_(Subscription.created_at, Subscription.id) > after)
+    if consumer is not None:
+        query = query.where(
+            or_(Subscription.consumer_id == consumer, Subscription.consumer.has(name=consumer))
+        )
+    if name is not None:
+        query = query.where(Subscription.name == name)
+    return (await session.scalars(query)).all()
+
+
+async def pending(session: AsyncSession, plan: int) -> Sequence[Subscription]:
+    """Pending subscriptions that a plan already holds."""
+    query = (
+        select(Subscription)
+        .where(Subscription.state == State.PENDING, Subscription.plan <= plan)
+        .options(joinedload(Subscription.view))
+        .order_by(Subscription.created_at)
+    )
+    return (await session.scalars(query)).all()
+
+
+async def cursors_left(session: AsyncSession, plan: int) -> Sequence[Subscription]:
+    """Closed subscriptions without which a plan was made and whose Pulsar subscription remains."""
+    query = (
+        select(Subscription)
+        .where(
+            Subscription.state == State.CLOSED,
+            Subscription.cursor_removed_at.is_(None),
+            Subscription.closed_in_plan <= plan,
+        )
+        .options(joinedload(Subscription.view))
+        .limit(1000)
+    )
+    return (await session.scalars(query)).all()
+
+
+async def active(session: AsyncSession, *, after: str, limit: int) -> Sequence[Subscription]:
+    """Active subscriptions ordered by view and id, from the view after `after`."""
+    views = (
+        select(Subscription.view_id)
+        .where(Subscription.state == State.ACTIVE, Subscription.view_id > after)
+        .distinct()
+        .order_by(Subscription.view_id)
+        .limit(limit)
+    )
+    query = (
+        select(Subscription)
+        .where(Subscription.state == State.ACTIVE, Subscription.view_id.in_(views))
+        .options(joinedload(Subscription.view))
+        .order_by(Subscription.view_id, Subscription.id)
+    )
+    return (await session.scalars(query)).all()
+
+
+async def still_active(session: AsyncSession, ids: Collection[str]) -> Sequence[Subscription]:
+    """Those of some subscriptions that are active at this moment, with their views."""
+    query = (
+        select(Subscription)
+        .where(Subscription.id.in_(ids), Subscription.state == State.ACTIVE)
+        .options(joinedload(Subscription.view))
+    )
+    return (await session.scalars(query)).all()
+
+
+async def activate(session: AsyncSession, ids: Collection[str]) -> None:
+    """Make pending subscriptions active; those closed in the meantime stay closed."""
+    if ids:
+        await session.execute(
+            update(Subscription)
+            .where(Subscription.id.in_(ids), Subscription.state == State.PENDING)
+            .values(
+                state=State.ACTIVE.value,
+                activated_at=func.clock_timestamp(),
+                updated_at=func.clock_timestamp(),
+                version=Subscription.version + 1,
+            )
+            .execution_options(synchronize_session=False)
+        )
+
+
+async def mark_cursors_removed(session: AsyncSession, ids: Collection[str]) -> None:
+    """Note that the Pulsar subscriptions of closed ones are gone."""
+    if ids:
+        await session.execute(
+            update(Subscription)
+            .where(Subscription.id.in_(ids))
+            .values(cursor_removed_at=func.clock_timestamp())
+            .execution_options(synchronize_session=False)
+        )
+
+
+async def count_by_state(session: AsyncSession) -> dict[str, int]:
+    """How many subscriptions are in each state."""
+    rows = await session.execute(
+        select(Subscription.state, func.count()).group_by(Subscription.state)
+    )
+    counts = dict.fromkeys(State, 0)
+    counts.update({State(state): count for state, count in rows})
+    return {state.value: count for state, count in counts.items()}
+
+
+def touch(subscription: Subscription) -> None:
+    """Mark a change: the version, and so the ETag, rises."""
+    subscription.version += 1
+    subscription.updated_at = func.clock_timestamp()

@@ -1,0 +1,239 @@
+"""Rules of subscriptions: a change and its plan commit together; publication follows by the outbox.
+
+`create` and `delete` return once the change is durable. What the broker still has to do (topic,
+Pulsar subscription, plan) is done by the PlanPublisher, which both wake and wait for, for a bounded
+time; when it takes longer the subscription is told as `pending` and becomes `active` by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Literal, Protocol, cast
+
+import msgspec
+import structlog
+from msgspec import UNSET
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.database import Database, Lock, integrity_constraint, lock
+from control_plane.domains.consumers import repository as consumer_rows
+from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.models import UNIQUE_NAME, State, Subscription
+from control_plane.domains.subscriptions.schemas import (
+    SubscriptionCreate,
+    SubscriptionOut,
+    SubscriptionUpdate,
+)
+from control_plane.domains.subscriptions.view_check import describe_schema, view_spec
+from control_plane.errors import ConflictError
+from control_plane.pages import Page, check_match, decode_cursor, page_of
+from control_plane.requests import current_request_id
+from marketdata.plans import ViewSpec
+
+# The view's topic is partitioned by instrument: Failover keeps the order of each partition and
+# lets members of a group be added at any time.
+SUBSCRIPTION_TYPE = "Failover"
+
+LIVE_STATES = (State.PENDING.value, State.ACTIVE.value)
+
+log = structlog.get_logger(__name__)
+
+
+class Publication(Protocol):
+    """The part of the PlanPublisher that requests need."""
+
+    async def published(self, timeout_seconds: float) -> bool:
+        """Whether everything committed before the call was published within the time given."""
+
+
+class SubscriptionService:
+    """Make, describe, change and close subscriptions."""
+
+    def __init__(
+        self,
+        database: Database,
+        publication: Publication,
+        *,
+        require_broker: Callable[[], Awaitable[None]],
+        service_url: str,
+        wait_seconds: float,
+    ) -> None:
+        self._database = database
+        self._publication = publication
+        self._require_broker = require_broker
+        self._service_url = service_url
+        self._wait_seconds = wait_seconds
+
+    async def create(self, data: SubscriptionCreate) -> tuple[SubscriptionOut, int]:
+        """Make a subscription; gives it, active or still pending, and its version.
+
+        Raises:
+            InvalidRequestError: the filter or the transformation is refused.
+            NotFoundError: there is no such consumer.
+            ConflictError: the consumer has a live subscription of this name.
+            UnavailableError: the broker or the database is down; nothing was stored.
+        """
+        spec = view_spec(data)
+        await self._require_broker()
+        subscription_id = repository.new_subscription_id()
+        try:
+            async with self._database.transaction() as session:
+                plan = await self._insert(session, subscription_id, data, spec)
+        except IntegrityError as error:
+            if integrity_constraint(error) == UNIQUE_NAME:
+                raise ConflictError(
+                    f"The consumer has a subscription {data.name!r} already; "
+                    "delete that one or choose another name."
+                ) from None
+            raise
+        log.info("subscription created", subscription=subscription_id, plan=plan)
+        await self._publication.published(self._wait_seconds)
+        return await self.get(subscription_id)
+
+    async def _insert(
+        self,
+        session: AsyncSession,
+        subscription_id: str,
+        data: SubscriptionCreate,
+        spec: ViewSpec,
+    ) -> int:
+        consumer = await consumer_rows.find(session, data.consumer)
+        await lock(session, Lock.PLAN_SEQUENCE)
+        # Only now the row lock: every transaction takes the plan sequence first.
+        await session.refresh(consumer, with_for_update={"read": True})
+        if consumer.deleted_at is not None:
+            raise ConflictError(f"Consumer {consumer.name!r} is being deleted.")
+        view = await plan_rows.ensure_view(session, spec)
+        latest = await plan_rows.newest(session)
+        shared = latest is not None and await plan_rows.is_live(session, view.id)
+        row = Subscription(
+            id=subscription_id,
+            consumer_id=consumer.id,
+            view_id=view.id,
+            name=data.name,
+            filter=data.filter,
+            start=data.start,
+            labels=data.labels,
+            plan=latest.number if latest else 0,
+        )
+        session.add(row)
+        await session.flush()
+        if not shared:
+            row.plan = await plan_rows.compile_next(session, current_request_id())
+        return row.plan
+
+    async def get(self, key: str) -> tuple[SubscriptionOut, int]:
+        """The subscription with this id, closed or not, and its version."""
+        async with self._database.transaction() as session:
+            row = await repository.find(session, key)
+            return self._out(row, row.consumer), row.version
+
+    async def page(
+        self,
+        *,
+        cursor: str | None,
+        limit: int,
+        consumer: str | None,
+        name: str | None,
+        state: Literal["pending", "active", "closed"] | None,
+    ) -> Page[SubscriptionOut]:
+        """One page of subscriptions; without `state`, of those that are not closed."""
+        after = decode_cursor(cursor) if cursor else None
+        async with self._database.transaction() as session:
+            rows = await repository.page(
+                session,
+                after=after,
+                limit=limit + 1,
+                consumer=consumer,
+                name=name,
+                states=(state,) if state else LIVE_STATES,
+            )
+            return page_of(
+                [self._out(row, row.consumer, in_list=True) for row in rows],
+                limit,
+                [(row.created_at, row.id) for row in rows],
+            )
+
+    async def update(
+        self, key: str, data: SubscriptionUpdate, if_match: str | None
+    ) -> tuple[SubscriptionOut, int]:
+        """Change name or labels; PreconditionFailedError when If-Match does not hold."""
+        try:
+            async with self._database.transaction() as session:
+                row = await repository.find(session, key, for_update=True)
+                check_match(if_match, row.version)
+                if row.state == State.CLOSED:
+                    raise ConflictError("The subscription is closed and can no longer be changed.")
+                if data.name is not UNSET:
+                    row.name = data.name
+                if data.labels is not UNSET:
+                    row.labels = data.labels
+                if session.is_modified(row):
+                    repository.touch(row)
+                await session.flush()
+                await session.refresh(row, ["version", "updated_at"])
+                return self._out(row, row.consumer), row.version
+        except IntegrityError as error:
+            if integrity_constraint(error) == UNIQUE_NAME:
+                raise ConflictError(
+                    f"The consumer has a subscription {data.name!r} already."
+                ) from None
+            raise
+
+    async def close(self, key: str, if_match: str | None) -> None:
+        """Close a subscription for good; closing a closed one again does nothing.
+
+        Its Pulsar subscription goes as soon as the plan without it is published.
+        """
+        async with self._database.transaction() as session:
+            await lock(session, Lock.PLAN_SEQUENCE)
+            row = await repository.find(session, key, for_update=True)
+            check_match(if_match, row.version)
+            if row.state == State.CLOSED:
+                return
+            latest = await plan_rows.newest(session)
+            row.state = State.CLOSED.value
+            row.closed_at = datetime.now(UTC)
+            row.closed_in_plan = latest.number if latest else row.plan
+            repository.touch(row)
+            await session.flush()
+            if not await plan_rows.is_live(session, row.view_id):
+                number = await plan_rows.compile_next(session, current_request_id())
+                row.closed_in_plan = number
+                await plan_rows.retire_view(session, row.view_id, number)
+        log.info("subscription closed", subscription=key, plan=row.closed_in_plan)
+        await self._publication.published(self._wait_seconds)
+
+    def _out(
+        self, row: Subscription, consumer: Consumer, *, in_list: bool = False
+    ) -> SubscriptionOut:
+        spec = msgspec.convert(row.view.spec, ViewSpec)
+        return SubscriptionOut(
+            id=row.id,
+            consumer=consumer.id,
+            consumer_name=consumer.name,
+            name=row.name,
+            state=cast(Literal["pending", "active", "closed"], str(row.state)),
+            filter=row.filter,
+            canonical_filter=spec.filter,
+            transformation=spec.transformation,
+            format=spec.format,
+            delivery=spec.delivery,
+            start=cast(Literal["latest", "earliest"], row.start),
+            labels=row.labels,
+            service_url=self._service_url,
+            topic=row.view.topic,
+            subscription_name=row.subscription_name,
+            subscription_type=SUBSCRIPTION_TYPE,
+            message_schema=describe_schema(spec, with_columns=not in_list),
+            view=row.view_id,
+            plan=row.plan,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            activated_at=row.activated_at,
+            closed_at=row.closed_at,
+        )

@@ -1,0 +1,92 @@
+"""From a request to the view it asks for: filter and transformation are checked here, once.
+
+Pure: no database, no broker. Everything refused comes back as InvalidRequestError whose problems
+name the member of the request, for filters with the position in the text.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
+from control_plane.errors import FieldProblem, InvalidRequestError
+from marketdata.filters import FilterError, compile_filter
+from marketdata.plans import ViewSpec
+from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS
+from marketdata.transformations import Transformation, TransformationError
+
+MEDIA_TYPES = {"arrow": "application/vnd.apache.arrow.stream", "json": "application/x-ndjson"}
+DESCRIPTIONS = {
+    "arrow": "Each message is one Arrow IPC stream with one record batch of events of one kind. "
+    "Prices are int64 in units of 1e-9, sizes int64 in units of 1e-8.",
+    "json": "Each message is NDJSON, one event a line. Prices and sizes are exact decimal strings, "
+    "times ISO 8601 with nanoseconds.",
+}
+
+
+def view_spec(data: SubscriptionCreate) -> ViewSpec:
+    """The view that a request asks for.
+
+    >>> view_spec(SubscriptionCreate(consumer="desk", name="all")).format
+    'arrow'
+    """
+    problems: list[FieldProblem] = []
+    canonical, predicate = "", None
+    if data.filter.strip():
+        try:
+            compiled = compile_filter(data.filter)
+            canonical, predicate = compiled.canonical, compiled.to_json()
+        except FilterError as error:
+            problems.append(
+                FieldProblem(
+                    "/filter",
+                    error.message,
+                    position=error.position,
+                    line=error.line,
+                    column=error.column,
+                    hint=error.hint or None,
+                )
+            )
+    try:
+        data.transformation.validate()
+    except TransformationError as error:
+        problems.append(FieldProblem("/transformation", error.message, hint=error.hint))
+    if problems:
+        raise InvalidRequestError(
+            " ".join(f"{problem.pointer[1:]}: {problem.detail}." for problem in problems), problems
+        )
+    return ViewSpec(
+        filter=canonical,
+        predicate=predicate,
+        transformation=data.transformation,
+        format=data.format,
+        delivery=data.delivery,
+    )
+
+
+def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:
+    """How messages of a view are to be read."""
+    return SchemaOut(
+        format=spec.format,
+        media_type=MEDIA_TYPES[spec.format],
+        compression=spec.delivery.compression,
+        schema_version=SCHEMA_VERSION,
+        description=DESCRIPTIONS[spec.format],
+        columns=_columns(spec.transformation) if with_columns else None,
+    )
+
+
+def _columns(transformation: Transformation) -> dict[str, list[ColumnOut]]:
+    rename = tuple(sorted(transformation.rename.items()))
+    return _columns_of(transformation.select, rename)
+
+
+@lru_cache(maxsize=1024)
+def _columns_of(
+    select: tuple[str, ...] | None, rename: tuple[tuple[str, str], ...]
+) -> dict[str, list[ColumnOut]]:
+    transformation = Transformation(select=select, rename=dict(rename))
+    return {
+        kind: [ColumnOut(field.name, str(field.type)) for field in transformation.schema(schema)]
+        for kind, schema in SEQUENCED_SCHEMAS.items()
+    }

@@ -1,0 +1,55 @@
+"""Routes of health, readiness and metrics; they stand outside /v1 and keep their paths."""
+
+from __future__ import annotations
+
+from litestar import Controller, Response, get
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from control_plane import __version__
+from control_plane.database import Database
+from control_plane.domains.subscriptions import repository as subscription_rows
+from control_plane.domains.system.metrics import Metrics
+from control_plane.domains.system.schemas import Health, Readiness
+from control_plane.domains.system.service import HealthService
+from control_plane.errors import DatabaseUnavailableError
+from control_plane.settings import Settings
+
+
+class SystemController(Controller):
+    """The control plane itself."""
+
+    path = "/"
+    tags = ["system"]
+
+    @get("/healthz", operation_id="getHealth", summary="Is the process alive")
+    async def health(self) -> Health:
+        """Answers as long as the process serves, whatever is missing around it."""
+        return Health(version=__version__)
+
+    @get("/readyz", operation_id="getReadiness", summary="Can requests be served")
+    async def readiness(
+        self, health_service: HealthService, settings: Settings
+    ) -> Response[Readiness]:
+        """200 when all dependencies answer; 503 with Retry-After naming those that do not."""
+        found = await health_service.readiness()
+        if found.missing:
+            return Response(
+                found,
+                status_code=503,
+                headers={"Retry-After": str(settings.retry_after_seconds)},
+            )
+        return Response(found)
+
+    @get(
+        "/metrics", operation_id="getMetrics", summary="Prometheus metrics", media_type="text/plain"
+    )
+    async def metrics(self, metrics: Metrics, database: Database) -> Response[bytes]:
+        """Everything measured here; the number of subscriptions is absent while PostgreSQL is."""
+        try:
+            async with database.transaction() as session:
+                metrics.set_subscriptions(await subscription_rows.count_by_state(session))
+        except DatabaseUnavailableError:
+            metrics.subscriptions.clear()
+        return Response(
+            generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )

@@ -1,0 +1,30 @@
+"""Health as it travels over HTTP."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Health(msgspec.Struct):
+    """The process is alive."""
+
+    status: Literal["alive"] = "alive"
+    version: str = ""
+
+
+class DependencyHealth(msgspec.Struct):
+    """One dependency: `ok`, or `missing` with what to do about it."""
+
+    status: Literal["ok", "missing"]
+    detail: str
+    latency_ms: float
+
+
+class Readiness(msgspec.Struct):
+    """Whether requests can be served in full, and what is missing if not."""
+
+    status: Literal["ready", "not ready"]
+    missing: list[str]
+    dependencies: dict[str, DependencyHealth]

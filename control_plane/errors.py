@@ -1,0 +1,78 @@
+"""The control plane's error tree; every error says what the caller does next.
+
+ControlPlaneError
+├── NotFoundError            ask for something that exists
+├── ConflictError            the request contradicts what is stored: change one or the other
+├── PreconditionFailedError  read again, then repeat the change (If-Match did not hold)
+├── InvalidRequestError      fix the request; `.problems` says where
+└── UnavailableError         repeat later, nothing is wrong with the request
+    ├── DatabaseUnavailableError
+    └── BrokerUnavailableError
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """One thing wrong with a request: where (JSON pointer) and what; filters add the position."""
+
+    pointer: str
+    detail: str
+    position: int | None = None
+    line: int | None = None
+    column: int | None = None
+    hint: str | None = None
+
+
+class ControlPlaneError(Exception):
+    """Base of everything the control plane reports on purpose."""
+
+
+class NotFoundError(ControlPlaneError):
+    """What was asked for does not exist."""
+
+    def __init__(self, kind: str, key: str | int) -> None:
+        super().__init__(f"There is no {kind} {key!r}.")
+
+
+class ConflictError(ControlPlaneError):
+    """The request contradicts what is stored."""
+
+
+class PreconditionFailedError(ControlPlaneError):
+    """If-Match named a version that is no longer the current one."""
+
+    def __init__(self, current_etag: str) -> None:
+        super().__init__(
+            f"The resource has changed since it was read (it is now {current_etag}). "
+            "Read it again and repeat the change."
+        )
+
+
+class InvalidRequestError(ControlPlaneError):
+    """The request cannot be carried out as written."""
+
+    def __init__(self, detail: str, problems: list[FieldProblem]) -> None:
+        super().__init__(detail)
+        self.problems = problems
+
+
+class UnavailableError(ControlPlaneError):
+    """A dependency is missing at the moment; the same request will work later."""
+
+    dependency = "a dependency"
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """PostgreSQL cannot be reached or is not migrated."""
+
+    dependency = "database"
+
+
+class BrokerUnavailableError(UnavailableError):
+    """Pulsar cannot be reached."""
+
+    dependency = "broker"

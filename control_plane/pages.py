@@ -1,0 +1,84 @@
+"""Cursor pagination and entity tags: the conventions that every list and resource follows.
+
+Lists are ordered by (created_at, id), oldest first; a cursor is opaque to the caller and stays
+valid while rows come and go.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Generic, TypeVar
+
+import msgspec
+from litestar.params import Parameter
+
+from control_plane.errors import FieldProblem, InvalidRequestError, PreconditionFailedError
+
+T = TypeVar("T")
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+
+Limit = Annotated[int, Parameter(ge=1, le=MAX_LIMIT, description="Most items to answer with.")]
+Cursor = Annotated[
+    str | None,
+    Parameter(max_length=200, description="`next_cursor` of the page before; absent: the first."),
+]
+IfMatch = Annotated[
+    str | None,
+    Parameter(
+        header="If-Match",
+        max_length=200,
+        description="ETag that the resource must still have; else 412.",
+    ),
+]
+
+
+class Page(msgspec.Struct, Generic[T]):
+    """One page of a list; `next_cursor` is null on the last one."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+def encode_cursor(created_at: datetime, key: str) -> str:
+    """The cursor that continues after an item."""
+    return base64.urlsafe_b64encode(f"{created_at.isoformat()} {key}".encode()).decode()
+
+
+def decode_cursor(cursor: str) -> tuple[datetime, str]:
+    """Where a cursor continues; InvalidRequestError for one that was not made here."""
+    try:
+        moment, _, key = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        created_at = datetime.fromisoformat(moment)
+        if created_at.tzinfo is None or not key.isprintable():
+            raise ValueError(cursor)
+    except (ValueError, binascii.Error):
+        raise InvalidRequestError(
+            "The cursor is not one that this API gave out.",
+            [FieldProblem("query:cursor", "use `next_cursor` of the page before, unchanged")],
+        ) from None
+    return created_at, key
+
+
+def page_of(items: Sequence[T], limit: int, rows: Sequence[tuple[datetime, str]]) -> Page[T]:
+    """A page from up to `limit + 1` items and their (created_at, id)."""
+    more = len(items) > limit
+    return Page(list(items[:limit]), encode_cursor(*rows[limit - 1]) if more else None)
+
+
+def etag(version: int) -> str:
+    """The entity tag of a row's version."""
+    return f'"{version}"'
+
+
+def check_match(if_match: str | None, version: int) -> None:
+    """PreconditionFailedError unless If-Match is absent, `*`, or names this version."""
+    if if_match is None:
+        return
+    tags = {tag.strip() for tag in if_match.split(",")}
+    if "*" not in tags and etag(version) not in tags:
+        raise PreconditionFailedError(etag(version))

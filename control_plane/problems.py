@@ -1,0 +1,184 @@
+"""The one mapper from errors to RFC 9457 problem documents (`application/problem+json`).
+
+Types are stable: `urn:dds:problem:<slug>`. No stack trace and no text of a dependency's error
+leaves the process; those are logged beside the request id that the answer names.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
+from sqlalchemy.exc import DataError, SQLAlchemyError
+
+from control_plane.errors import (
+    ConflictError,
+    ControlPlaneError,
+    InvalidRequestError,
+    NotFoundError,
+    PreconditionFailedError,
+    UnavailableError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:dds:problem:"
+
+log = structlog.get_logger(__name__)
+
+
+class ProblemItem(msgspec.Struct, omit_defaults=True):
+    """One thing wrong with a request; filters add where in their text."""
+
+    pointer: str
+    detail: str
+    position: int | None = None
+    line: int | None = None
+    column: int | None = None
+    hint: str | None = None
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """An RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    errors: list[ProblemItem] = []
+
+
+def responses(*statuses: int) -> dict[int, ResponseSpec]:
+    """The OpenAPI description of the problems that a route answers with."""
+    return {
+        status: ResponseSpec(
+            data_container=Problem,
+            description=HTTPStatus(status).phrase,
+            media_type=MEDIA_TYPE,
+            generate_examples=False,
+        )
+        for status in statuses
+    }
+
+
+_DOMAIN: dict[type[ControlPlaneError], tuple[int, str, str]] = {
+    NotFoundError: (404, "not-found", "Not found"),
+    ConflictError: (409, "conflict", "Conflict"),
+    PreconditionFailedError: (412, "precondition-failed", "Precondition failed"),
+    InvalidRequestError: (422, "invalid-request", "The request cannot be carried out as written"),
+    UnavailableError: (503, "unavailable", "Temporarily unavailable"),
+}
+
+
+def domain_problem(request: Request[Any, Any, Any], error: ControlPlaneError) -> Response[Problem]:
+    """The answer to an error that the control plane raised on purpose."""
+    status, slug, title = next(_DOMAIN[cls] for cls in type(error).__mro__ if cls in _DOMAIN)
+    headers = {}
+    errors: list[ProblemItem] = []
+    if isinstance(error, UnavailableError):
+        headers["Retry-After"] = str(request.app.state.settings.retry_after_seconds)
+        slug = f"{error.dependency}-unavailable"
+        log.warning("dependency missing", dependency=error.dependency, error=str(error))
+    if isinstance(error, InvalidRequestError):
+        errors = [
+            ProblemItem(p.pointer, p.detail, p.position, p.line, p.column, p.hint)
+            for p in error.problems
+        ]
+    return _answer(request, status, slug, title, str(error), errors=errors, headers=headers)
+
+
+def http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """The answer to what Litestar refuses: no such route, wrong method, a body of wrong shape."""
+    errors: list[ProblemItem] = []
+    slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    detail = error.detail
+    if isinstance(error, ValidationException):
+        slug, detail = "request-shape", "The request does not fit its description."
+        errors = _shape_errors(error)
+    title = HTTPStatus(error.status_code).phrase
+    return _answer(
+        request,
+        error.status_code,
+        slug,
+        title,
+        detail or title,
+        errors=errors,
+        headers={k: v for k, v in (error.headers or {}).items() if k.lower() == "allow"},
+    )
+
+
+def unexpected_problem(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    """The answer to an error nobody foresaw: logged in full, told without insides."""
+    log.error("unexpected error", exc_info=error, path=request.url.path)
+    return _answer(
+        request,
+        500,
+        "internal-error",
+        "Internal error",
+        "Something went wrong here. Tell the platform team the request id.",
+    )
+
+
+def data_problem(request: Request[Any, Any, Any], error: DataError) -> Response[Problem]:
+    """The answer to a value that PostgreSQL cannot hold, such as text with U+0000."""
+    log.info("value refused by the database", error=type(error.orig).__name__)
+    detail = "A value in the request cannot be stored; text may not contain U+0000."
+    return _answer(request, 400, "request-shape", "Bad Request", detail)
+
+
+EXCEPTION_HANDLERS: dict[Any, Any] = {
+    ControlPlaneError: domain_problem,
+    HTTPException: http_problem,
+    DataError: data_problem,
+    SQLAlchemyError: unexpected_problem,
+    Exception: unexpected_problem,
+}
+
+
+def _shape_errors(error: ValidationException) -> list[ProblemItem]:
+    extra = error.extra if isinstance(error.extra, list) else []
+    items = []
+    for entry in extra:
+        if not isinstance(entry, dict):
+            continue
+        key = str(entry.get("key", ""))
+        source = str(getattr(entry.get("source"), "value", entry.get("source", "body")))
+        if source == "body":
+            # Litestar calls the body as a whole `data`.
+            pointer = "" if key in ("", "data") else "/" + key.replace(".", "/")
+        else:
+            pointer = f"{source}:{key}"
+        items.append(ProblemItem(pointer, str(entry.get("message", "not valid"))))
+    return items or [ProblemItem("", error.detail)]
+
+
+def _answer(
+    request: Request[Any, Any, Any],
+    status: int,
+    slug: str,
+    title: str,
+    detail: str,
+    *,
+    errors: list[ProblemItem] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response[Problem]:
+    return Response(
+        Problem(
+            type=TYPE_PREFIX + slug,
+            title=title,
+            status=status,
+            detail=detail,
+            instance=request.url.path,
+            request_id=str(request.scope.get("state", {}).get("request_id", "")),
+            errors=errors or [],
+        ),
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )

@@ -1,0 +1,140 @@
+"""What Pulsar's admin API tells about topics, cursors and functions, as typed values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePosition:
+    """A message id; `partition` is the index within a partitioned topic, -1 for a plain topic."""
+
+    ledger_id: int
+    entry_id: int
+    partition: int = -1
+
+    def body(self) -> Json:
+        """As the admin API takes it."""
+        return {
+            "ledgerId": self.ledger_id,
+            "entryId": self.entry_id,
+            "partitionIndex": self.partition,
+        }
+
+
+StartPosition = Literal["earliest", "latest"] | MessagePosition
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStats:
+    """A cursor's state. `backlog_messages` counts frames, not events; rates are per second."""
+
+    backlog_messages: int
+    backlog_bytes: int
+    oldest_backlog_published_ms: int
+    consumers: int
+    delivered_messages: int
+    rate_out: float
+    unacknowledged_messages: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicStats:
+    """A topic's counters since the broker loaded it; `partitions` holds them for each partition."""
+
+    messages_in: int
+    bytes_in: int
+    rate_in: float
+    rate_out: float
+    storage_bytes: int
+    backlog_bytes: int
+    producers: int
+    subscriptions: Mapping[str, SubscriptionStats]
+    partitions: Mapping[int, TopicStats]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """One instance of a function; `error` is why it does not run, or its latest exception."""
+
+    instance: int
+    running: bool
+    error: str
+    restarts: int
+    worker: str
+    received: int
+    user_exceptions: int
+    system_exceptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionStatus:
+    """What the functions worker says about the instances of one function."""
+
+    expected: int
+    running: int
+    instances: tuple[InstanceStatus, ...]
+
+    @property
+    def all_running(self) -> bool:
+        """Whether there is an instance and none is down."""
+        return self.expected > 0 and self.running >= self.expected
+
+
+def instance_status(found: Json) -> InstanceStatus:
+    """One entry of `instances` in a function's status."""
+    status = found.get("status", {})
+    problems = [status.get("error") or ""]
+    for kind in ("latestSystemExceptions", "latestUserExceptions"):
+        problems += [str(each.get("exceptionString", "")) for each in status.get(kind) or ()][-1:]
+    return InstanceStatus(
+        instance=int(found.get("instanceId", 0)),
+        running=bool(status.get("running", False)),
+        error=next((each for each in problems if each), ""),
+        restarts=int(status.get("numRestarts", 0)),
+        worker=str(status.get("workerId", "")),
+        received=int(status.get("numReceived", 0)),
+        user_exceptions=int(status.get("numUserExceptions", 0)),
+        system_exceptions=int(status.get("numSystemExceptions", 0)),
+    )
+
+
+def topic_stats(found: Json) -> TopicStats:
+    """The statistics of a topic or of a partition."""
+    partitions = found.get("partitions") or {}
+    return TopicStats(
+        messages_in=int(found.get("msgInCounter", 0)),
+        bytes_in=int(found.get("bytesInCounter", 0)),
+        rate_in=float(found.get("msgRateIn", 0)),
+        rate_out=float(found.get("msgRateOut", 0)),
+        storage_bytes=int(found.get("storageSize", 0)),
+        backlog_bytes=int(found.get("backlogSize", 0)),
+        producers=len(found.get("publishers") or ()),
+        subscriptions={
+            name: _subscription_stats(each)
+            for name, each in (found.get("subscriptions") or {}).items()
+            if name != "__compaction"
+        },
+        partitions={
+            int(name.rsplit("-partition-", 1)[1]): topic_stats(each)
+            for name, each in sorted(partitions.items())
+        },
+    )
+
+
+def _subscription_stats(found: Json) -> SubscriptionStats:
+    return SubscriptionStats(
+        backlog_messages=int(found.get("msgBacklog", 0)),
+        backlog_bytes=int(found.get("backlogSize", 0)),
+        oldest_backlog_published_ms=int(found.get("earliestMsgPublishTimeInBacklog", 0)),
+        consumers=len(found.get("consumers") or ()),
+        delivered_messages=int(found.get("msgOutCounter", 0)),
+        rate_out=float(found.get("msgRateOut", 0)),
+        unacknowledged_messages=int(found.get("unackedMessages", 0)),
+        kind=str(found.get("type", "None")),
+    )

@@ -1,0 +1,297 @@
+"""The reconciler: makes the cluster match the topology and the database, again and again.
+
+One control plane reconciles at a time (advisory lock). Each look:
+
+1. functions: config drift is redeployed, one function at a time; a function that has been down for
+   `unhealthy_after_seconds` is restarted (after a broker restart nothing else brings it back),
+   with a growing pause between attempts;
+2. delivery: topics and Pulsar subscriptions of active subscriptions that are missing are made
+   again, beginning at the earliest message, so that nothing is lost;
+3. removal: the topic of a view that no plan holds goes once every distributor runs such a plan.
+
+A difference must be seen in two looks before it is acted on, so that a rollout under way is not
+fought. Functions that were never deployed are reported, not created: their code comes from
+`scripts/deploy_functions.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from control_plane.database import Database, Lock, lock, try_lock
+from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.plans.publisher import DeliveryTopics
+from control_plane.domains.subscriptions import repository as subscription_rows
+from control_plane.domains.system.metrics import Metrics
+from control_plane.errors import UnavailableError
+from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
+from control_plane.settings import Settings
+from control_plane.topology import (
+    Actual,
+    ApplyError,
+    Change,
+    Topology,
+    TopologyError,
+    apply,
+    diff,
+    load_topology,
+    read_actual,
+)
+
+VIEWS_PER_LOOK = 200
+FIRST_RETRY_SECONDS = 15.0
+LONGEST_RETRY_SECONDS = 300.0
+APPLY_TIMEOUT_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Difference:
+    """A difference of one function: since when it is seen, and when it may be acted on again."""
+
+    since: float
+    action: str
+    looks: int = 1
+    attempts: int = 0
+    not_before: float = 0.0
+
+
+class Patience:
+    """Decides when a difference of a function is acted on. Pure but for its memory."""
+
+    def __init__(self, unhealthy_after_seconds: float) -> None:
+        self._unhealthy_after_seconds = unhealthy_after_seconds
+        self._seen: dict[str, _Difference] = {}
+
+    def due(self, changes: list[Change], now: float) -> list[Change]:
+        """Those of the changes whose time has come; differences that are gone are forgotten."""
+        names = {change.name for change in changes}
+        self._seen = {name: seen for name, seen in self._seen.items() if name in names}
+        due = []
+        for change in changes:
+            seen = self._seen.get(change.name)
+            if seen is None:
+                self._seen[change.name] = _Difference(now, change.action)
+                continue
+            if seen.action != change.action:
+                seen.since, seen.action, seen.looks = now, change.action, 0
+            seen.looks += 1
+            waited = change.action != "restart" or now - seen.since >= self._unhealthy_after_seconds
+            if seen.looks >= 2 and waited and now >= seen.not_before:
+                due.append(change)
+        return due
+
+    def tried(self, name: str, now: float) -> None:
+        """Note an attempt: the next one waits longer than the last."""
+        seen = self._seen.get(name)
+        if seen is not None:
+            pause = min(FIRST_RETRY_SECONDS * 2**seen.attempts, LONGEST_RETRY_SECONDS)
+            seen.attempts += 1
+            seen.not_before = now + pause
+
+
+class Reconciler:
+    """One per control plane; `run` is its task."""
+
+    def __init__(
+        self,
+        database: Database,
+        admin: PulsarAdmin,
+        topics: DeliveryTopics,
+        board: StatusBoard,
+        metrics: Metrics,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._admin = admin
+        self._topics = topics
+        self._board = board
+        self._metrics = metrics
+        self._settings = settings
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._patience = Patience(settings.unhealthy_after_seconds)
+        self._topology_problem: str | None = None
+        self._failure: str | None = None
+        self._after_view = ""
+
+    def wake(self) -> None:
+        """Look now rather than at the next interval."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look at every interval for ever; a failure is logged and the next look comes."""
+        while True:
+            await self._look()
+            try:
+                async with asyncio.timeout(self._settings.reconcile_interval_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def _look(self) -> None:
+        try:
+            await self.reconcile_once()
+        except UnavailableError as error:
+            self._failed(error.dependency, str(error))
+        except AdminError as error:
+            self._failed("broker", str(error))
+        except Exception:
+            self._metrics.reconcile_errors.labels("none").inc()
+            log.exception("reconciliation failed")
+        else:
+            if self._failure is not None:
+                log.info("reconciliation works again")
+            self._failure = None
+
+    def _failed(self, dependency: str, reason: str) -> None:
+        self._metrics.reconcile_errors.labels(dependency).inc()
+        if self._failure != dependency:
+            log.warning("reconciliation waits", dependency=dependency, reason=reason)
+        self._failure = dependency
+
+    async def reconcile_once(self) -> None:
+        """One look at everything; returns at once while another control plane reconciles.
+
+        Raises:
+            UnavailableError, AdminError: something is down; the next look repeats all.
+        """
+        topology = self._load()
+        if topology is not None:
+            self._board.expected = {
+                _short(name): spec.parallelism for name, spec in topology.functions.items()
+            }
+        async with self._database.transaction() as session:
+            if not await try_lock(session, Lock.RECONCILE):
+                return
+            self._metrics.reconcile_runs.inc()
+            if topology is not None:
+                await self._functions(topology)
+            await self._delivery()
+            await self._removals()
+
+    def _load(self) -> Topology | None:
+        try:
+            topology = load_topology(self._settings.topology_dir).only_functions()
+        except (TopologyError, OSError) as error:
+            if self._topology_problem != str(error):
+                log.error("the topology cannot be read; functions are left alone", error=str(error))
+            self._topology_problem = str(error)
+            return None
+        self._topology_problem = None
+        return topology
+
+    async def _functions(self, topology: Topology) -> None:
+        actual = await read_actual(self._admin, topology)
+        changes = diff(topology, actual)
+        self._note(topology, actual, changes)
+        repairable = [
+            change
+            for change in changes
+            if change.kind == "function" and change.action in ("update", "restart")
+        ]
+        # One a look: the next begins only after this one runs, or is given time.
+        for change in self._patience.due(repairable, self._clock())[:1]:
+            attributes = [attribute.name for attribute in change.attributes]
+            log.warning(
+                "repairing function", function=change.name, action=change.action, differs=attributes
+            )
+            self._patience.tried(change.name, self._clock())
+            try:
+                await apply(self._admin, [change], timeout_s=APPLY_TIMEOUT_SECONDS)
+            except ApplyError as error:
+                self._metrics.reconcile_errors.labels("function").inc()
+                log.error("function not repaired", function=change.name, error=str(error))
+            else:
+                self._metrics.reconcile_actions.labels(f"function_{change.action}").inc()
+                log.info("function repaired", function=change.name, action=change.action)
+                self.wake()
+
+    def _note(self, topology: Topology, actual: Actual, changes: list[Change]) -> None:
+        """Tell the status board what the cluster says, for GET /v1/functions."""
+        by_name = {change.name: change for change in changes if change.kind == "function"}
+        for name, spec in topology.functions.items():
+            found = actual.functions.get(name)
+            change = by_name.get(name)
+            if found is None:
+                state = "not deployed"
+                detail = "run scripts/deploy_functions.py apply"
+            elif change is None:
+                state, detail = "running", ""
+            elif change.action == "restart":
+                state = "down"
+                detail = change.reason
+            else:
+                state = "drifted"
+                detail = "differs in " + ", ".join(each.name for each in change.attributes)
+            self._board.note_cluster(
+                _short(name),
+                expected=spec.parallelism,
+                running=found.running_instances if found else 0,
+                state=state,
+                detail=detail,
+            )
+
+    async def _delivery(self) -> None:
+        """Check some views a look, all of them in turn."""
+        async with self._database.transaction() as session:
+            rows = await subscription_rows.active(
+                session, after=self._after_view, limit=VIEWS_PER_LOOK
+            )
+        views = sorted({row.view_id for row in rows})
+        self._after_view = views[-1] if len(views) == VIEWS_PER_LOOK else ""
+        missing: list[str] = []
+        for topic in sorted({row.view.topic for row in rows}):
+            try:
+                present = set(await self._admin.subscriptions(topic))
+            except AdminNotFound:
+                present = set()
+            missing += [
+                row.id
+                for row in rows
+                if row.view.topic == topic and row.subscription_name not in present
+            ]
+        if not missing:
+            return
+        async with self._database.transaction() as session:
+            # Under the publisher's lock, and only what is active still: it removes cursors too.
+            await lock(session, Lock.PUBLISH)
+            lost = await subscription_rows.still_active(session, missing)
+            await self._topics.ensure(lost, start="earliest")
+        self._metrics.reconcile_actions.labels("delivery").inc(len(lost))
+        log.warning(
+            "missing Pulsar subscriptions made again", subscriptions=[row.id for row in lost]
+        )
+
+    async def _removals(self) -> None:
+        live = self._board.live("distributor")
+        expected = self._board.expected.get("distributor")
+        if expected is None or len(live) < expected:
+            return
+        applied = min((report.plan for report in live), default=0)
+        async with self._database.transaction() as session:
+            await lock(session, Lock.PUBLISH)
+            for view in await plan_rows.retired_views(session, applied):
+                try:
+                    await self._admin.delete_topic(view.topic, partitioned=True)
+                except AdminNotFound:
+                    pass
+                except AdminError as error:
+                    log.info("topic still in use; kept for now", topic=view.topic, error=str(error))
+                    continue
+                view.retired_in_plan = None
+                self._metrics.reconcile_actions.labels("topic_removed").inc()
+                log.info("delivery topic removed", topic=view.topic)
+
+
+def _short(function: str) -> str:
+    return function.rsplit("/", 1)[-1]

@@ -1,0 +1,116 @@
+"""The control plane's settings: read once from the environment (prefix ``DDS_``), validated, typed.
+
+Every field is documented here; this declaration is the reference. `load_settings` reports all bad
+variables at once by their environment name and never prints a value that may hold a password.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "DDS_"
+REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(Exception):
+    """The environment does not describe a runnable control plane; fix the variables named."""
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if urlsplit(value).scheme not in schemes:
+            allowed = " or ".join(f"{scheme}://" for scheme in schemes)
+            raise ValueError(f"must be a URL beginning with {allowed}")
+        return value
+
+    return AfterValidator(check)
+
+
+PulsarUrl = Annotated[str, _url("pulsar", "pulsar+ssl")]
+HttpUrl = Annotated[str, _url("http", "https")]
+DatabaseUrl = Annotated[str, _url("postgresql", "postgres", "postgresql+psycopg")]
+
+
+class Settings(BaseSettings):
+    """What a control plane needs to know; every field is `DDS_<NAME>` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+
+    database_url: DatabaseUrl = Field(
+        default="postgresql://postgres@127.0.0.1:5432/postgres",
+        description="PostgreSQL 15+; `?host=/folder` reaches a Unix socket.",
+    )
+    database_pool_size: int = Field(default=10, ge=2, le=200, description="Open connections kept.")
+    pulsar_service_url: PulsarUrl = Field(
+        default="pulsar://127.0.0.1:6650", description="The broker's binary protocol."
+    )
+    pulsar_admin_url: HttpUrl = Field(
+        default="http://127.0.0.1:8080", description="The broker's admin API."
+    )
+    public_service_url: PulsarUrl | None = Field(
+        default=None,
+        description="The service URL told to consumers, where it differs from pulsar_service_url.",
+    )
+    tenant: str = Field(
+        default="marketdata", pattern=r"^[a-z0-9][a-z0-9-]*$", description="The Pulsar tenant."
+    )
+    topology_dir: Path = Field(
+        default=REPOSITORY_ROOT / "topology", description="The folder of topology YAML files."
+    )
+    http_host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    http_port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    reconcile_interval_seconds: float = Field(
+        default=5.0, gt=0, le=3600, description="Pause between two looks at the cluster."
+    )
+    unhealthy_after_seconds: float = Field(
+        default=8.0,
+        ge=0,
+        le=3600,
+        description="How long a function may be down before the reconciler restarts it.",
+    )
+    plan_publish_interval_ms: int = Field(
+        default=500,
+        ge=10,
+        le=60_000,
+        description="Longest time a stored change waits for its publication when nothing wakes it.",
+    )
+    activation_timeout_ms: int = Field(
+        default=2_000,
+        ge=0,
+        le=30_000,
+        description="How long POST /v1/subscriptions waits for the plan before answering `pending`.",
+    )
+    broker_timeout_seconds: float = Field(
+        default=5.0, gt=0, le=60, description="Longest wait for one answer of the broker."
+    )
+    retry_after_seconds: int = Field(
+        default=2, ge=1, le=300, description="Retry-After of a 503 answer."
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="Shape of log lines."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least severity that is logged."
+    )
+
+    @property
+    def consumer_service_url(self) -> str:
+        """The Pulsar service URL that consumers are told to connect to."""
+        return self.public_service_url or self.pulsar_service_url
+
+
+def load_settings() -> Settings:
+    """The settings of this process's environment; SettingsError lists every bad variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"  {ENV_PREFIX}{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError("These settings are not usable:\n" + "\n".join(lines)) from None

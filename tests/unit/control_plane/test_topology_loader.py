@@ -1,0 +1,124 @@
+"""Topology files: what is wrong is named with its place and with what is allowed there."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from control_plane.topology import TopologyError, desired_functions, load_topology
+
+TOPOLOGY = Path(__file__).resolve().parents[3] / "topology"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for file in TOPOLOGY.iterdir():
+        shutil.copy(file, tmp_path)
+    return tmp_path
+
+
+def edit(folder: Path, file: str, old: str, new: str) -> None:
+    path = folder / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def problems(folder: Path) -> list[str]:
+    with pytest.raises(TopologyError) as caught:
+        load_topology(folder)
+    return [str(each).replace(f"{folder}/", "") for each in caught.value.problems]
+
+
+def test_the_project_s_own_topology_loads_and_names_every_topic_once() -> None:
+    topology = load_topology(TOPOLOGY)
+    assert topology.topic_names["ingest"] == "persistent://marketdata/ingest/events"
+    functions = desired_functions(topology)
+    assert list(functions) == [
+        "marketdata/functions/sequencer",
+        "marketdata/functions/distributor",
+    ]
+    for function in functions.values():
+        assert function.user_config["partitions"] == topology.partitions
+        assert set(function.user_config["topics"].values()) <= set(topology.topics)
+        assert function.parallelism <= topology.partitions
+    text = (TOPOLOGY / "topics.yaml").read_text()
+    names = (topic.removeprefix("persistent://") for topic in topology.topics)
+    assert all(text.count(f"name: {name}\n") == 1 for name in names)
+
+
+def test_every_file_points_editors_to_the_schema() -> None:
+    for file in TOPOLOGY.glob("*.yaml"):
+        assert file.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+
+
+def test_an_unknown_key_is_named_with_its_place_and_the_nearest_allowed_one(folder: Path) -> None:
+    edit(folder, "namespaces.yaml", "message_ttl: 3d", "mesage_ttl: 3d")
+    (problem,) = problems(folder)
+    line = (folder / "namespaces.yaml").read_text().split("mesage_ttl")[0].count("\n") + 1
+    assert problem.startswith(
+        f"namespaces.yaml:{line}:7: namespaces.marketdata/delivery.policies.mesage_ttl: "
+        "unknown key 'mesage_ttl'. Did you mean 'message_ttl'? Allowed: auto_subscription_creation"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("namespaces.yaml", "time: 7d", "time: 7 days", "Allowed: a duration of whole minutes"),
+        ("namespaces.yaml", "size: 10GiB", "size: 10GB", "Allowed: a size of whole MiB"),
+        ("namespaces.yaml", "schema_compatibility: full", "schema_compatibility: ful", "'full'?"),
+        ("namespaces.yaml", "deduplication: true", "deduplication: 1", "boolean: true:"),
+        ("namespaces.yaml", "size: 8GiB", "size: 10GiB", "below the retention's size"),
+        ("namespaces.yaml", "write_quorum: 1", "write_quorum: 2", "ensemble >= write_quorum"),
+        ("namespaces.yaml", "retention: {time: 1h, ", "retention: {", "'time' is missing"),
+        ("namespaces.yaml", "  marketdata: {}", "  other: {}", "tenant 'marketdata' is not"),
+        ("topics.yaml", "partitions: 4", "partitions: 0", "found 0. Allowed: integer: partition"),
+        ("topics.yaml", "partitions: 4", "", "the key 'partitions' is missing"),
+        ("topics.yaml", "marketdata/ingest/events", "marketdata/ingst/events", "'marketdata/inges"),
+        ("topics.yaml", "marketdata/ingest/events", "events", "tenant/namespace/topic"),
+        ("topics.yaml", "sequenced/events", "ingest/events", "is declared twice"),
+        ("topics.yaml", "control/plans", "delivery/view-x", "dynamic topics"),
+        ("functions.yaml", "inputs: [ingest]", "inputs: [ingst]", "Did you mean 'ingest'?"),
+        ("functions.yaml", "state: sequencer-state", "state: nowhere", "Allowed: deadletter-dis"),
+        ("functions.yaml", "parallelism: 2", "parallelism: 5", "Allowed: 1 to 4"),
+        ("functions.yaml", "parallelism: 2", "parallelism: two", 'found "two". Allowed: integer'),
+        ("functions.yaml", "log_level: info", "log_level: verbose", "debug, info, warning, error"),
+        ("functions.yaml", "max_rows: 8192", "partitions: 8192", "from the rest of the topology"),
+        ("functions.yaml", "max_rows: 8192", "max_rows: null", "found null"),
+        ("functions.yaml", "  sequencer:", "  9sequencer:", "no good name"),
+        ("functions.yaml", "inputs: [ingest]", "inputs: []", "at least one item"),
+        ("functions.yaml", "inputs: [ingest]", "inputs: [ingest]\n    inputs: [x]", "stands twice"),
+        ("functions.yaml", "functions:", "functions: [", "this is not YAML"),
+        ("functions.yaml", "functions:", "tenants: {marketdata: {}}\nfunctions:", "declared alr"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_is_allowed(
+    folder: Path, file: str, old: str, new: str, expected: str
+) -> None:
+    edit(folder, file, old, new)
+    found = problems(folder)
+    assert any(expected in each for each in found), found
+    missing_entirely = new == ""
+    assert missing_entirely or all(".yaml:" in each for each in found)
+
+
+def test_all_problems_are_reported_at_once(folder: Path) -> None:
+    edit(folder, "functions.yaml", "log_level: info", "log_level: verbose")
+    edit(folder, "topics.yaml", "partitions: 4", "partitions: many")
+    assert len(problems(folder)) == 2
+
+
+def test_an_empty_folder_and_a_missing_schema_say_what_to_do(folder: Path) -> None:
+    (folder / "schema.json").unlink()
+    assert "schema.json is missing" in problems(folder)[0]
+    for file in folder.glob("*.yaml"):
+        file.unlink()
+    assert "no *.yaml files" in problems(folder)[0]
+
+
+def test_a_file_that_is_no_mapping_or_no_text_is_refused(folder: Path) -> None:
+    (folder / "list.yaml").write_text("- 1\n")
+    assert "must be a mapping" in problems(folder)[0]
+    (folder / "list.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "not YAML" in problems(folder)[0]
