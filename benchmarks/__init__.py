@@ -1,0 +1,1 @@
+"""What the performance figures of the project come from; run by `scripts/bench.py`."""

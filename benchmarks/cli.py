@@ -1,0 +1,84 @@
+"""The command line of the benchmarks.
+
+Exit codes: 0 measured, 1 no figure could be given (events were missing, a component failed),
+2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from benchmarks import end_to_end, latency, routing, sequencing
+from benchmarks.figures import BenchmarkFailed, report
+from scripts.devstack.component import CHECKOUT
+from scripts.devstack.errors import StackError
+
+BENCHMARKS: Mapping[str, ModuleType] = {
+    "end-to-end": end_to_end,
+    "latency": latency,
+    "routing": routing,
+    "sequencing": sequencing,
+}
+"""Each has SUMMARY, add_arguments(parser) and measure(options) -> (samples of runs, settings)."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one benchmark and return the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.list:
+        width = max(map(len, BENCHMARKS))
+        for name, module in BENCHMARKS.items():
+            print(f"{name:<{width}}  {module.SUMMARY}")
+        return 0
+    if options.name is None:
+        parser.error(f"name a benchmark: {', '.join(BENCHMARKS)}")
+    # A terminated benchmark stops what it started, as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        runs, settings = BENCHMARKS[options.name].measure(options)
+    except StackError as error:
+        print(error.report(), file=sys.stderr)
+        return 1
+    except BenchmarkFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was measured", file=sys.stderr)
+        return 130
+    found = report(options.name, runs, settings, CHECKOUT)
+    print(found.to_markdown())
+    if options.json is not None:
+        options.json.write_text(found.to_json(), "utf-8")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench.py", description="Measures the service and parts of it."
+    )
+    parser.add_argument("--list", action="store_true", help="name the benchmarks")
+    commands = parser.add_subparsers(dest="name", metavar="NAME")
+    for name, module in BENCHMARKS.items():
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument("--json", type=Path, help="write the report to this file, too")
+        command.add_argument("--runs", type=_positive, default=3, help="how often (default 3)")
+        module.add_arguments(command)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("give at least 1")
+    return number

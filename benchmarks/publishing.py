@@ -1,0 +1,79 @@
+"""The worker that publishes: batches made beforehand, as fast as taken or at a stated rate."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.pool import Pool
+from benchmarks.workers import Answer, serve
+from marketdata.publisher import Publisher
+
+FLUSH_TIMEOUT_S = 120.0
+
+
+class Publishing:
+    """The commands `prepare` and `run`; a pool may be run once or more."""
+
+    def __init__(self) -> None:
+        self._pool: Pool | None = None
+        self._views = 1
+
+    def prepare(self, **config: Any) -> Answer:
+        """Make the batches; the arguments are those of `Pool`."""
+        self._views = config["views"]
+        self._pool = Pool(**config)
+        return {}
+
+    def run(
+        self,
+        *,
+        service_url: str,
+        name: str,
+        seconds: float,
+        max_events: int,
+        rate: float | None,
+        publisher: dict[str, Any],
+    ) -> Answer:
+        """Publish for `seconds` or `max_events`, and wait until all of it is stored.
+
+        Args:
+            rate: events a second; None for as fast as the publisher takes them.
+            publisher: further arguments of `marketdata.publisher.Publisher`.
+        """
+        assert self._pool is not None, "prepare comes before run"
+        of_view = np.zeros(self._views, dtype=np.int64)
+        events = 0
+        with Publisher(service_url, name=name, **publisher) as client:
+            started_ns = time.time_ns()
+            started = time.monotonic()
+            for batch, counts in self._pool:
+                client.publish(batch)
+                events += batch.num_rows
+                of_view += counts
+                if rate is not None:
+                    ahead_s = started + events / rate - time.monotonic()
+                    if ahead_s > 0:
+                        time.sleep(ahead_s)
+                if events >= max_events or time.monotonic() >= started + seconds:
+                    break
+            published_s = time.monotonic() - started
+            client.flush(FLUSH_TIMEOUT_S)
+            done = client.statistics()
+        return {
+            "started_ns": started_ns,
+            "published_s": published_s,
+            "events": events,
+            "of_view": of_view.tolist(),
+            "stored_events": done.events,
+            "frames": done.frames,
+            "frame_bytes": done.frame_bytes,
+            "confirm_p50_ms": done.confirm_latency_p50_ms,
+        }
+
+
+if __name__ == "__main__":
+    work = Publishing()
+    serve({"prepare": work.prepare, "run": work.run})

@@ -1,0 +1,104 @@
+"""`routing`: the router alone, with plans of more and more views, on one core.
+
+Every view wants ten instruments of its own choice, so the views an event matches stay few while
+the plan grows: what is measured is whether cost follows the matches and not the plan.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import Sample
+from benchmarks.pool import Pool, instrument_name
+from functions.operators.route import Router, take_rows
+from functions.operators.sequence import InstrumentSequences, with_sequences
+from marketdata.filters import compile_filter
+from marketdata.frames import frame_kind
+from marketdata.plans import ViewSpec, compile_plan
+
+SUMMARY = "the router on one core with 16, 1,000 and 10,000 views"
+INSTRUMENTS_OF_VIEW = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each run (default 3)")
+    parser.add_argument("--instruments", type=int, default=10_000)
+    parser.add_argument("--rows", type=int, default=8192, help="events in a frame (default 8192)")
+    parser.add_argument("--views", type=int, nargs="+", default=[16, 1_000, 10_000])
+
+
+def measure(options: argparse.Namespace) -> tuple[list[dict[str, Sample]], dict[str, Any]]:
+    """Run it `options.runs` times."""
+    pool = iter(
+        Pool(
+            "bench",
+            events=20 * options.rows,
+            batch_rows=options.rows,
+            instruments=options.instruments,
+            views=1,
+        )
+    )
+    sequences = InstrumentSequences()
+    frames = []
+    for batch, _ in (next(pool) for _ in range(20)):
+        kind = frame_kind(batch)
+        numbers = sequences.assign(batch)
+        frames.append((with_sequences(batch, kind, numbers, epoch=1, ts_sequenced_ns=0), kind))
+    runs: list[dict[str, Sample]] = [{} for _ in range(options.runs)]
+    for views in options.views:
+        plan = compile_plan(1, _specs(views, options.instruments), created_at_ns=0)
+        for run in runs:
+            started = time.perf_counter()
+            router = Router(plan)
+            made_ms = (time.perf_counter() - started) * 1e3
+            run[f"router_ready_ms_{views}_views"] = Sample(made_ms, "ms")
+            run |= _run(router, frames, options.seconds, views)
+    return runs, {
+        "seconds": options.seconds,
+        "instruments": options.instruments,
+        "instruments_per_view": INSTRUMENTS_OF_VIEW,
+        "rows_per_frame": options.rows,
+    }
+
+
+def _specs(views: int, instruments: int) -> list[ViewSpec]:
+    random = np.random.Generator(np.random.PCG64(views))
+    specs = []
+    for _ in range(views):
+        chosen = random.choice(instruments, INSTRUMENTS_OF_VIEW, replace=False)
+        names = ", ".join(f"'{instrument_name(int(number))}'" for number in chosen)
+        compiled = compile_filter(f"instrument IN ({names})")
+        specs.append(ViewSpec(filter=compiled.canonical, predicate=compiled.to_json()))
+    return specs
+
+
+def _run(
+    router: Router, frames: list[tuple[Any, str]], seconds: float, views: int
+) -> dict[str, Sample]:
+    for batch, kind in frames:
+        list(router.route(batch, kind))
+    events = taken = 0
+    route_ns = take_ns = matches = 0
+    started = time.perf_counter()
+    while time.perf_counter() < started + seconds:
+        for batch, kind in frames:
+            before = time.perf_counter_ns()
+            routed = list(router.route(batch, kind))
+            between = time.perf_counter_ns()
+            taken += sum(take_rows(batch, rows).num_rows for _, rows in routed)
+            take_ns += time.perf_counter_ns() - between
+            route_ns += between - before
+            matches += len(routed)
+            events += batch.num_rows
+            if time.perf_counter() >= started + seconds:
+                break
+    return {
+        f"events_per_second_{views}_views": Sample(events / (route_ns / 1e9), "events/s"),
+        f"matches_per_second_{views}_views": Sample(matches / (route_ns / 1e9), "views/s"),
+        f"taken_rows_per_second_{views}_views": Sample(taken / (take_ns / 1e9), "events/s"),
+    }

@@ -1,0 +1,143 @@
+"""What the demo subscribes to: each subscription in SQL, and once more in NumPy.
+
+The SQL goes to the control plane and runs in the functions. The NumPy beside it is written by hand
+over the data set and says what must arrive; neither is made from the other.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scripts.demonstration.data import DataSet
+from scripts.verification.expectations import (
+    Mask,
+    ViewExpectation,
+    everything,
+    numbers_of,
+    of_instruments,
+    symbols_of,
+)
+
+PRICE_UNIT = 10**9
+SIZE_UNIT = 10**8
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSubscription:
+    """A subscription and what must come of it."""
+
+    filter: str
+    expectation: ViewExpectation
+
+    @property
+    def name(self) -> str:
+        """Its name at the API and in the table."""
+        return self.expectation.name
+
+    def request(self) -> dict[str, Any]:
+        """What `POST /v1/subscriptions` is sent, but for consumer and name."""
+        view = self.expectation
+        return {
+            "filter": self.filter,
+            "format": view.format,
+            "transformation": {"select": view.select, "rename": view.rename},
+        }
+
+
+def subscriptions_for(data: DataSet) -> list[DemoSubscription]:
+    """Five different subscriptions: by instrument, by content, as JSON, transformed, and all."""
+    return [
+        _by_instrument(data),
+        *(_of_bars() if data.kinds == {"bar"} else _of_ticks()),
+        DemoSubscription("", ViewExpectation("everything", everything)),
+    ]
+
+
+def _by_instrument(data: DataSet) -> DemoSubscription:
+    names = sorted(data.instruments[:2])
+    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    expectation = ViewExpectation("by-instrument", of_instruments(*names))
+    return DemoSubscription(f"instrument IN ({quoted})", expectation)
+
+
+def _of_bars() -> list[DemoSubscription]:
+    return [
+        DemoSubscription(
+            "close > open * 1.02 AND volume > 10000000",
+            ViewExpectation("strong-days", _strong),
+        ),
+        DemoSubscription(
+            "region = 'us' AND high - low > 5",
+            ViewExpectation("wide-days-json", _wide, format="json"),
+        ),
+        DemoSubscription(
+            "venue <> 'XNAS'",
+            ViewExpectation(
+                "closes-off-nasdaq",
+                _off_nasdaq,
+                select=("instrument", "sequence", "ts_event", "close", "volume"),
+                rename={"ts_event": "opened_at", "close": "price"},
+            ),
+        ),
+    ]
+
+
+def _of_ticks() -> list[DemoSubscription]:
+    return [
+        DemoSubscription(
+            "side = 'buy' AND size >= 100", ViewExpectation("large-buys", _large_buys)
+        ),
+        DemoSubscription(
+            "kind = 'trade' AND price > 100",
+            ViewExpectation("trades-json", _trades_above_100, format="json"),
+        ),
+        DemoSubscription(
+            "ask_price - bid_price <= 0.02",
+            ViewExpectation(
+                "tight-quotes",
+                _tight,
+                select=("instrument", "sequence", "ts_event", "bid_price", "ask_price"),
+                rename={"bid_price": "bid", "ask_price": "ask"},
+            ),
+        ),
+    ]
+
+
+def _strong(batch: pa.RecordBatch, _kind: str) -> Mask:
+    (close, a), (open_, b) = numbers_of(batch, "close"), numbers_of(batch, "open")
+    volume, c = numbers_of(batch, "volume")
+    strong: Mask = (close * 100 > open_ * 102) & (volume > 10_000_000 * SIZE_UNIT)
+    return strong & a & b & c
+
+
+def _wide(batch: pa.RecordBatch, _kind: str) -> Mask:
+    (high, a), (low, b) = numbers_of(batch, "high"), numbers_of(batch, "low")
+    wide: Mask = (high - low > 5 * PRICE_UNIT) & a & b
+    return wide & (symbols_of(batch, "region") == "us")
+
+
+def _off_nasdaq(batch: pa.RecordBatch, _kind: str) -> Mask:
+    off: Mask = symbols_of(batch, "venue") != "XNAS"
+    return off
+
+
+def _large_buys(batch: pa.RecordBatch, _kind: str) -> Mask:
+    size, known = numbers_of(batch, "size")
+    if batch.schema.get_field_index("side") < 0:
+        return np.zeros(batch.num_rows, dtype=bool)
+    buys: Mask = symbols_of(batch, "side") == "buy"
+    return buys & known & (size >= 100 * SIZE_UNIT)
+
+
+def _trades_above_100(batch: pa.RecordBatch, kind: str) -> Mask:
+    price, known = numbers_of(batch, "price")
+    above: Mask = known & (price > 100 * PRICE_UNIT)
+    return above if kind == "trade" else np.zeros(batch.num_rows, dtype=bool)
+
+
+def _tight(batch: pa.RecordBatch, _kind: str) -> Mask:
+    (ask, a), (bid, b) = numbers_of(batch, "ask_price"), numbers_of(batch, "bid_price")
+    tight: Mask = (ask - bid) * 50 <= PRICE_UNIT
+    return tight & a & b

@@ -1,0 +1,266 @@
+"""The checker: proves from a `History` that nothing was lost, doubled, reordered or changed.
+
+In the spirit of Jepsen it knows nothing of how the service works. It compares what publishers were
+told is stored with what stands in the log and what consumers received:
+
+- every accepted event is in the log once, unchanged, in the order of acceptance per publisher and
+  instrument, and nothing else of its source is;
+- sequences per instrument and epoch are contiguous, and an instrument stays in one partition;
+- every view holds exactly the events that its expectation names, in the same order, with the
+  columns and values asked for, under delivery sequences without holes and plans that never fall.
+
+Events of other sources may flow at the same time: they count for sequences, and nothing else.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from scripts.verification.matching import (
+    SEQUENCE_BITS,
+    UNKNOWN,
+    Indices,
+    Lives,
+    Mask,
+    below_before,
+    first_occurrences,
+    match,
+)
+from scripts.verification.recording import Columns, FrameRecord, History, ReceivedView
+from scripts.verification.report import MOST_SAMPLES, Report, StreamReport, Violation
+
+_FOREIGN: Final = -2
+"""Stands for a log event of a source that this run did not publish."""
+
+
+def check(
+    history: History,
+    *,
+    from_first: bool = False,
+    required_after_ns: Mapping[str, int] | None = None,
+) -> Report:
+    """Compare what was accepted with what was received.
+
+    Args:
+        history: of the whole run.
+        from_first: every instrument is new in this run, so its sequences start at 1.
+        required_after_ns: for views that join midway, the time of publishing (nanoseconds since
+            the epoch) from which on they must hold everything at the latest.
+    """
+    accepted = history.accepted_rows.columns()
+    log = history.log_rows.columns()
+    report = StreamReport("sequenced", redelivered=history.redelivered["sequenced"])
+    origin = _check_log(history, accepted, log, report)
+    lives = Lives(log["instrument"], log["epoch"])
+    _check_sequences(history, log, lives, report, from_first=from_first)
+    index = _LogIndex(log, lives, origin)
+    views = {
+        name: _check_view(history, name, accepted, index, (required_after_ns or {}).get(name))
+        for name in history.views
+    }
+    return Report(len(accepted["fingerprint"]), report, views)
+
+
+def _check_log(history: History, accepted: Columns, log: Columns, report: StreamReport) -> Indices:
+    """The accepted event behind each row of the log: its index, `UNKNOWN` or `_FOREIGN`."""
+    ours = np.isin(log["source"], np.unique(accepted["source"]))
+    origin = np.full(len(ours), _FOREIGN, dtype=np.int64)
+    first = np.zeros(len(ours), dtype=bool)
+    origin[ours], first[ours] = match(accepted["fingerprint"], log["fingerprint"][ours])
+    in_log = np.zeros(len(accepted["fingerprint"]), dtype=bool)
+    in_log[origin[first]] = True
+    report.expected = int(np.count_nonzero(accepted["certain"] | in_log))
+    report.delivered = int(np.count_nonzero(in_log))
+
+    def found(violation: Violation, rows: Indices) -> None:
+        report.add(violation, len(rows), [_log_row(history, log, r) for r in rows[:MOST_SAMPLES]])
+
+    lost = np.flatnonzero(accepted["certain"] & ~in_log)
+    report.add(Violation.MISSING, len(lost), _accepted_rows(history, accepted, lost))
+    found(Violation.DUPLICATES, np.flatnonzero((origin >= 0) & ~first))
+    found(Violation.UNEXPECTED, np.flatnonzero(origin == UNKNOWN))
+    rows = np.flatnonzero(first)
+    found(Violation.OUT_OF_ORDER, rows[_overtaken(accepted, origin[rows])])
+    strayed = first.copy()
+    strayed[first] = accepted["partition"][origin[first]] != log["partition"][first]
+    found(Violation.WRONG_PARTITION, np.flatnonzero(strayed))
+    return origin
+
+
+def _check_sequences(
+    history: History, log: Columns, lives: Lives, report: StreamReport, *, from_first: bool
+) -> None:
+    """Contiguity per instrument and epoch over everything in the log, foreign sources too."""
+    sequence = log["sequence"]
+
+    def found(violation: Violation, rows: Indices) -> None:
+        report.add(violation, len(rows), [_log_row(history, log, r) for r in rows[:MOST_SAMPLES]])
+
+    found(
+        Violation.SEQUENCE_REVERSALS, np.flatnonzero(below_before(log["instrument"], log["epoch"]))
+    )
+    keys = lives.keys(log["instrument"], log["epoch"], sequence)
+    first = first_occurrences(keys)
+    found(Violation.SEQUENCE_REPEATS, np.flatnonzero(~first))
+    below = below_before(keys >> SEQUENCE_BITS, sequence)
+    found(Violation.SEQUENCE_REVERSALS, np.flatnonzero(below & first))
+
+    rows = np.flatnonzero(first)[np.argsort(keys[first])]
+    life, numbers = keys[rows] >> SEQUENCE_BITS, sequence[rows]
+    opens = np.diff(life, prepend=-1) != 0
+    before = np.diff(numbers, prepend=0) - 1
+    # A life that began in this run begins at 1; of others we may have missed the beginning.
+    begun = np.full(len(rows), from_first) | lives.later(life)
+    before[opens] = np.where(begun, numbers - 1, 0)[opens]
+    behind = np.flatnonzero(before > 0)
+    report.add(
+        Violation.SEQUENCE_GAPS,
+        int(before[behind].sum()),
+        [f"{before[at]} before {_log_row(history, log, rows[at])}" for at in behind[:MOST_SAMPLES]],
+    )
+
+
+class _LogIndex:
+    """From (instrument, epoch, sequence), as consumers see them, to the accepted event."""
+
+    def __init__(self, log: Columns, lives: Lives, origin: Indices) -> None:
+        keys = lives.keys(log["instrument"], log["epoch"], log["sequence"])
+        self._lives = lives
+        self._keys, first = np.unique(keys, return_index=True)
+        self._origin = origin[first]
+
+    def origin_of(self, view: str, rows: Columns) -> Indices:
+        """The accepted event of each row: its index, `UNKNOWN` or `_FOREIGN`."""
+        instrument, epoch = rows["instrument"], rows["epoch"].copy()
+        bare = epoch < 0
+        if bare.any():
+            if self._lives.several_epochs & set(np.unique(instrument[bare]).tolist()):
+                raise ValueError(
+                    f"view {view!r} does not deliver `epoch`, and epochs changed in this run:"
+                    " its events cannot be told apart; select `epoch` too"
+                )
+            epoch[bare] = self._lives.only_epoch(instrument[bare])
+        keys = self._lives.keys(instrument, epoch, rows["sequence"])
+        if not len(self._keys):
+            return keys
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        known = (self._keys[at] == keys) & (keys != UNKNOWN)
+        return np.where(known, self._origin[at], UNKNOWN)
+
+
+def _check_view(
+    history: History,
+    name: str,
+    accepted: Columns,
+    index: _LogIndex,
+    required_after_ns: int | None,
+) -> StreamReport:
+    view, received = history.views[name], history.received[name]
+    report = StreamReport(name, redelivered=history.redelivered[name])
+    rows = received.rows.columns()
+    origin = index.origin_of(name, rows)
+
+    def found(violation: Violation, at: Indices) -> None:
+        report.add(violation, len(at), [_view_row(history, rows, r) for r in at[:MOST_SAMPLES]])
+
+    due = accepted[f"expected:{name}"]
+    known = np.flatnonzero(origin >= 0)
+    first = first_occurrences(origin[known])
+    found(Violation.DUPLICATES, known[~first])
+    distinct = known[first]
+    events = origin[distinct]
+    belongs = due[events]
+    unknown = np.flatnonzero(origin == UNKNOWN)
+    found(Violation.UNEXPECTED, np.concatenate([unknown, distinct[~belongs]]))
+    changed = accepted[f"fingerprint:{name}"][events] != rows["fingerprint"][distinct]
+    found(Violation.ALTERED, distinct[changed])
+    found(Violation.OUT_OF_ORDER, distinct[belongs][_overtaken(accepted, events[belongs])])
+
+    here = np.zeros(len(due), dtype=bool)
+    here[events] = True
+    required = due & accepted["certain"]
+    if view.joins_midway:
+        required &= _since_joining(accepted, here, required_after_ns)
+    report.expected = int(np.count_nonzero(required | (due & here)))
+    report.delivered = int(np.count_nonzero(due & here))
+    lost = np.flatnonzero(required & ~here)
+    report.add(Violation.MISSING, len(lost), _accepted_rows(history, accepted, lost))
+    report.latency_ns = rows["received_ns"][distinct] - accepted["ts_publish"][events]
+    _check_frames(received, report, from_first=view.from_first)
+    return report
+
+
+def _since_joining(accepted: Columns, here: Mask, required_after_ns: int | None) -> Mask:
+    """Events from the first one on that arrived, per publisher and partition."""
+    lane = accepted["publisher"].astype(np.int64) << 32 | accepted["partition"]
+    since = np.zeros(len(here), dtype=bool)
+    for number in np.unique(lane):
+        mine = np.flatnonzero(lane == number)
+        arrived = here[mine]
+        if arrived.any():
+            since[mine[int(np.argmax(arrived)) :]] = True
+    if required_after_ns is not None:
+        since |= accepted["ts_publish"] >= required_after_ns
+    return since
+
+
+def _check_frames(received: ReceivedView, report: StreamReport, *, from_first: bool) -> None:
+    """Delivery sequences, counts and plans; a loop over frames, not events."""
+    before: dict[int, FrameRecord] = {}
+    following: dict[int, int] = {}
+    for frame in received.frames:
+        where = (
+            f"partition {frame.partition}, delivery sequence {frame.delivery_sequence}"
+            f" of epoch {frame.delivery_epoch}, plan {frame.plan}"
+        )
+        last = before.get(frame.partition)
+        start = frame.delivery_sequence
+        if last is None:
+            due = 1 if from_first else start
+        elif frame.delivery_epoch != last.delivery_epoch:
+            due = 1
+        else:
+            due = following[frame.partition]
+        if last is not None and frame.delivery_epoch < last.delivery_epoch:
+            report.add(Violation.DELIVERY_REPEATS, frame.rows, [where])
+        elif start > due:
+            report.add(Violation.DELIVERY_GAPS, start - due, [f"{start - due} before {where}"])
+        elif start < due:
+            report.add(Violation.DELIVERY_REPEATS, min(due - start, frame.rows), [where])
+        if frame.count != frame.rows:
+            text = f"{where}: says {frame.count}, holds {frame.rows}"
+            report.add(Violation.WRONG_COUNT, 1, [text])
+        if last is not None and frame.plan < last.plan:
+            report.add(Violation.PLAN_REVERSALS, 1, [f"{where} after plan {last.plan}"])
+        before[frame.partition] = frame
+        following[frame.partition] = max(due, start + frame.rows)
+
+
+def _overtaken(accepted: Columns, events: Indices) -> Mask:
+    """Which of `events`, in the order received, come behind one accepted after them."""
+    group = accepted["publisher"][events].astype(np.int64) << 40 | accepted["instrument"][events]
+    return below_before(group, events)
+
+
+def _accepted_rows(history: History, accepted: Columns, rows: Indices) -> list[str]:
+    return [
+        f"{history.name(accepted['instrument'][row])} source sequence"
+        f" {accepted['source_sequence'][row]} of {history.name(accepted['source'][row])},"
+        f" partition {accepted['partition'][row]}"
+        for row in rows[:MOST_SAMPLES]
+    ]
+
+
+def _log_row(history: History, log: Columns, row: int) -> str:
+    return (
+        f"{history.name(log['instrument'][row])} sequence {log['sequence'][row]} of epoch"
+        f" {log['epoch'][row]}, partition {log['partition'][row]}"
+    )
+
+
+def _view_row(history: History, rows: Columns, row: int) -> str:
+    return (
+        f"{history.name(rows['instrument'][row])} sequence {rows['sequence'][row]},"
+        f" partition {rows['partition'][row]}"
+    )

@@ -1,0 +1,86 @@
+"""Delivered bytes as columns, the way a foreign consumer would read them: by pyarrow alone."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from marketdata.schemas import COLUMNS, decimal_scale
+
+_NO_RENAMES: Final[Mapping[str, str]] = {}
+
+
+def decode_arrow(data: bytes, rename: Mapping[str, str] = _NO_RENAMES) -> pa.RecordBatch:
+    """The one record batch of an Arrow IPC stream, its columns under their original names.
+
+    Args:
+        data: the message's payload.
+        rename: original name -> delivered name, as the subscription has it.
+
+    Raises:
+        ValueError: the stream does not hold exactly one batch.
+    """
+    with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+        batches = list(reader)
+    if len(batches) != 1:
+        raise ValueError(f"a frame holds one record batch, this one {len(batches)}")
+    back = {new: old for old, new in rename.items()}
+    names = [back.get(name, name) for name in batches[0].schema.names]
+    batch: pa.RecordBatch = batches[0].rename_columns(names)
+    return batch
+
+
+def decode_json(data: bytes, rename: Mapping[str, str] = _NO_RENAMES) -> pa.RecordBatch:
+    """The lines of an NDJSON frame with the types of the event schemas, exact to the last digit.
+
+    `kind`, which every line has, is left out.
+
+    Raises:
+        ValueError, pa.ArrowException: not what the service documents as its JSON format.
+    """
+    original = {rename.get(name, name): name for name in COLUMNS}
+    transport = pa.schema(
+        [pa.field("kind", pa.string())]
+        + [
+            pa.field(delivered, _transport_type(COLUMNS[name]))
+            for delivered, name in original.items()
+        ]
+    )
+    table = pyarrow.json.read_json(
+        pa.BufferReader(data),
+        read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+        parse_options=pyarrow.json.ParseOptions(
+            explicit_schema=transport, unexpected_field_behavior="error"
+        ),
+    ).combine_chunks()
+    first = data[: data.index(b"\n")]
+    columns = {}
+    for delivered, name in original.items():
+        # The reader adds what a schema names; what is in the text decides.
+        if b'"%s":' % delivered.encode() in first:
+            columns[name] = _column(table.column(delivered), COLUMNS[name])
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _transport_type(field: pa.Field) -> pa.DataType:
+    if pa.types.is_dictionary(field.type) or pa.types.is_timestamp(field.type):
+        return pa.string()
+    return pa.string() if decimal_scale(field) is not None else field.type
+
+
+def _column(values: pa.ChunkedArray, field: pa.Field) -> pa.Array:
+    column = values.chunk(0) if values.num_chunks else pa.array([], values.type)
+    scale = decimal_scale(field)
+    if scale is not None:
+        return _fixed_point(column, scale)
+    return column.cast(field.type) if pa.types.is_timestamp(field.type) else column
+
+
+def _fixed_point(texts: pa.StringArray, scale: int) -> pa.Int64Array:
+    decimals = pc.cast(texts, pa.decimal128(38, scale)).fill_null(0)
+    low = np.frombuffer(decimals.buffers()[1], dtype=np.int64)[::2]
+    low = low[decimals.offset : decimals.offset + len(decimals)]
+    return pa.array(low, mask=texts.is_null().to_numpy(zero_copy_only=False))

@@ -1,0 +1,296 @@
+"""The record of a run: what publishers were told was stored, and what consumers received.
+
+Everything is kept column-wise, a few dozen bytes an event, so that a run of millions of events
+fits in memory. Recording is thread safe; each stream (a publisher's partition, the log's partition,
+a view's partition) must be recorded in its own order.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from scripts.verification.expectations import ViewExpectation, published_columns
+from scripts.verification.fingerprints import Words, fingerprints, text_hash
+
+Columns = dict[str, npt.NDArray[Any]]
+
+_NO_EPOCH: Final = -1
+"""The epoch of a row whose view does not deliver it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRecord:
+    """What a delivered frame said about itself; `rows` is what it held."""
+
+    partition: int
+    delivery_epoch: int
+    delivery_sequence: int
+    count: int
+    rows: int
+    plan: int
+
+
+class Chunks:
+    """Columns that grow by chunks."""
+
+    def __init__(self, dtypes: Mapping[str, npt.DTypeLike]) -> None:
+        self._dtypes = dict(dtypes)
+        self._chunks: list[Columns] = []
+
+    def append(self, columns: Columns) -> None:
+        """Add rows; every column must be there."""
+        self._chunks.append(columns)
+
+    def columns(self) -> Columns:
+        """All rows so far."""
+        chunks = list(self._chunks)
+        return {
+            name: np.concatenate([np.zeros(0, dtype), *(chunk[name] for chunk in chunks)]).astype(
+                dtype, copy=False
+            )
+            for name, dtype in self._dtypes.items()
+        }
+
+
+@dataclass(slots=True)
+class ReceivedView:
+    """What came from one view."""
+
+    rows: Chunks = field(
+        default_factory=lambda: Chunks(
+            {
+                "partition": np.int32,
+                "instrument": np.int64,
+                "sequence": np.int64,
+                "epoch": np.int64,
+                "fingerprint": np.uint64,
+                "received_ns": np.int64,
+            }
+        )
+    )
+    frames: list[FrameRecord] = field(default_factory=list)
+    events: int = 0
+    last_received_ns: int = 0
+
+
+class History:
+    """What happened in a run.
+
+    Args:
+        views: what each view must hold; named before the first event, so that events need not
+            be kept.
+    """
+
+    def __init__(self, views: Iterable[ViewExpectation] = ()) -> None:
+        self.views = {view.name: view for view in views}
+        dtypes: dict[str, npt.DTypeLike] = {
+            "publisher": np.int32,
+            "partition": np.int32,
+            "instrument": np.int64,
+            "source": np.int64,
+            "source_sequence": np.int64,
+            "ts_publish": np.int64,
+            "certain": np.bool_,
+            "fingerprint": np.uint64,
+        }
+        for name in self.views:
+            dtypes[f"expected:{name}"] = np.bool_
+            dtypes[f"fingerprint:{name}"] = np.uint64
+        self.accepted_rows = Chunks(dtypes)
+        self.log_rows = Chunks(
+            {
+                "partition": np.int32,
+                "instrument": np.int64,
+                "source": np.int64,
+                "sequence": np.int64,
+                "epoch": np.int64,
+                "fingerprint": np.uint64,
+            }
+        )
+        self.received = {name: ReceivedView() for name in self.views}
+        self.redelivered: defaultdict[str, int] = defaultdict(int)
+        self.accepted_events = 0
+        self.expected_events: defaultdict[str, int] = defaultdict(int)
+        self._accepted_sources: set[int] = set()
+        self._log_events: defaultdict[int, int] = defaultdict(int)
+        self._seen: set[tuple[str, int, Hashable]] = set()
+        self._names: dict[str, int] = {}
+        self._lock = Lock()
+
+    def accepted(
+        self, publisher: str, partition: int, batch: pa.RecordBatch, *, certain: bool = True
+    ) -> None:
+        """A publisher was told that a frame is stored; frames of a partition in that order.
+
+        Args:
+            publisher: its name; order holds within what one publisher sent.
+            partition: where the frame is stored.
+            batch: the events as they were sent.
+            certain: False when the publisher died before it learned the outcome: such events may
+                be there or not, but neither twice nor out of order.
+        """
+        kind = kind_of(batch)
+        rows = batch.num_rows
+        names = batch.schema.names
+        whole = _content(batch, kind, names)
+        columns: Columns = {
+            "publisher": np.full(rows, self._codes([publisher])[0], dtype=np.int32),
+            "partition": np.full(rows, partition, dtype=np.int32),
+            "instrument": self._symbols(batch, "instrument"),
+            "source": self._symbols(batch, "source"),
+            "source_sequence": _integers(batch, "source_sequence"),
+            "ts_publish": _integers(batch, "ts_publish"),
+            "certain": np.full(rows, certain),
+            "fingerprint": whole,
+        }
+        for name, view in self.views.items():
+            mask = view.matches(batch, kind)
+            columns[f"expected:{name}"] = mask
+            columns[f"fingerprint:{name}"] = (
+                whole if view.select is None else _content(batch, kind, view.columns(kind))
+            )
+            with self._lock:
+                self.expected_events[name] += int(np.count_nonzero(mask))
+        with self._lock:
+            self.accepted_rows.append(columns)
+            self.accepted_events += rows
+            self._accepted_sources.update(np.unique(columns["source"]).tolist())
+
+    def sequenced(
+        self, partition: int, batch: pa.RecordBatch, *, message_id: Hashable = None
+    ) -> None:
+        """A frame was read from `sequenced`; frames of a partition in the order of the log.
+
+        Args:
+            partition: of the log.
+            batch: the events.
+            message_id: a message received a second time under its id is a redelivery, which a
+                plain client sees after a reconnect, and no doubled event.
+        """
+        if self._redelivered("sequenced", partition, message_id):
+            return
+        source = self._symbols(batch, "source")
+        columns = {
+            "partition": np.full(batch.num_rows, partition, dtype=np.int32),
+            "instrument": self._symbols(batch, "instrument"),
+            "source": source,
+            "sequence": _integers(batch, "sequence"),
+            "epoch": _integers(batch, "epoch"),
+            "fingerprint": _content(batch, kind_of(batch), batch.schema.names),
+        }
+        with self._lock:
+            self.log_rows.append(columns)
+            for code, count in zip(*np.unique(source, return_counts=True), strict=True):
+                self._log_events[int(code)] += int(count)
+
+    def delivered(
+        self,
+        view: str,
+        partition: int,
+        batch: pa.RecordBatch,
+        properties: Mapping[str, str],
+        *,
+        message_id: Hashable = None,
+        received_ns: int = 0,
+    ) -> None:
+        """A consumer of a view received a frame; frames of a partition in that order.
+
+        Args:
+            view: name of its expectation.
+            partition: of the view's topic.
+            batch: its events under their original column names (`decoding` gives them).
+            properties: of the message.
+            message_id: as for `sequenced`.
+            received_ns: when, in nanoseconds since the epoch.
+        """
+        if self._redelivered(view, partition, message_id):
+            return
+        rows, names = batch.num_rows, batch.schema.names
+        columns = {
+            "partition": np.full(rows, partition, dtype=np.int32),
+            "instrument": self._symbols(batch, "instrument"),
+            "sequence": _integers(batch, "sequence"),
+            "epoch": _integers(batch, "epoch")
+            if "epoch" in names
+            else np.full(rows, _NO_EPOCH, dtype=np.int64),
+            "fingerprint": _content(batch, properties["kind"], names),
+            "received_ns": np.full(rows, received_ns, dtype=np.int64),
+        }
+        record = FrameRecord(
+            partition=partition,
+            delivery_epoch=int(properties["delivery_epoch"]),
+            delivery_sequence=int(properties["delivery_sequence"]),
+            count=int(properties["count"]),
+            rows=rows,
+            plan=int(properties["plan"]),
+        )
+        received = self.received[view]
+        with self._lock:
+            received.rows.append(columns)
+            received.frames.append(record)
+            received.events += rows
+            received.last_received_ns = max(received.last_received_ns, received_ns)
+
+    @property
+    def log_events(self) -> int:
+        """Events read from the log so far whose source has published in this run."""
+        with self._lock:
+            return sum(self._log_events[source] for source in self._accepted_sources)
+
+    def last_received_ns(self) -> int:
+        """When the last frame of any view was received; 0 before the first."""
+        return max((view.last_received_ns for view in self.received.values()), default=0)
+
+    def name(self, code: int) -> str:
+        """The symbol that a code stands for."""
+        with self._lock:
+            return next((name for name, known in self._names.items() if known == code), "?")
+
+    def _redelivered(self, stream: str, partition: int, message_id: Hashable) -> bool:
+        if message_id is None:
+            return False
+        key = (stream, partition, message_id)
+        with self._lock:
+            if key in self._seen:
+                self.redelivered[stream] += 1
+                return True
+            self._seen.add(key)
+            return False
+
+    def _symbols(self, batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
+        column = batch.column(name)
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        codes = np.array(self._codes(column.dictionary.to_pylist()), dtype=np.int64)
+        found: npt.NDArray[np.int64] = codes[column.indices.to_numpy(zero_copy_only=False)]
+        return found
+
+    def _codes(self, names: list[str]) -> list[int]:
+        with self._lock:
+            return [self._names.setdefault(name, len(self._names)) for name in names]
+
+
+def kind_of(batch: pa.RecordBatch) -> str:
+    """The kind that a frame's schema metadata names."""
+    return str((batch.schema.metadata or {})[b"kind"].decode())
+
+
+def _content(batch: pa.RecordBatch, kind: str, names: Iterable[str]) -> Words:
+    columns = [(name, batch.column(name)) for name in published_columns(names)]
+    return fingerprints(columns, batch.num_rows) ^ np.uint64(text_hash(kind))
+
+
+def _integers(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
+    column = batch.column(name)
+    if pa.types.is_timestamp(column.type):
+        column = column.view(pa.int64())
+    numbers: npt.NDArray[np.int64] = (
+        column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    )
+    return numbers
