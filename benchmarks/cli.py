@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one benchmark and return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.list:
+    if options.list or "--list" in arguments:
         width = max(map(len, BENCHMARKS))
         for name, module in BENCHMARKS.items():
             print(f"{name:<{width}}  {module.SUMMARY}")

@@ -1,4 +1,4 @@
-"""Synthetic batches made before a measurement and repeated in it, so that making them costs nothing.
+"""Synthetic batches, made before a measurement and repeated in it, so that they cost nothing.
 
 Each round through the pool continues the source sequences and the event times of the round before,
 and every pool has a source name of its own: nothing that is published looks like a repeat.
@@ -64,9 +64,7 @@ class Pool:
         """Batches without end, each with how many of its events belong to which view."""
         rounds = 0
         while True:
-            for batch, step, of_view in zip(
-                self._batches, self._steps, self._of_view, strict=True
-            ):
+            for batch, step, of_view in zip(self._batches, self._steps, self._of_view, strict=True):
                 yield _shifted(batch, step, rounds, self._round_ns), of_view
             rounds += 1
 

@@ -57,7 +57,7 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Sample]], dict[
             router = Router(plan)
             made_ms = (time.perf_counter() - started) * 1e3
             run[f"router_ready_ms_{views}_views"] = Sample(made_ms, "ms")
-            run |= _run(router, frames, options.seconds, views)
+            run.update(_run(router, frames, options.seconds, views))
     return runs, {
         "seconds": options.seconds,
         "instruments": options.instruments,

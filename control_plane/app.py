@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -69,7 +68,7 @@ class ControlPlane:
             self.topics,
             poll_seconds=settings.plan_publish_interval_ms / 1000,
             compare_seconds=settings.reconcile_interval_seconds,
-            on_published=lambda number: self.metrics.note_published(number, time.time_ns()),
+            on_published=self.metrics.note_published,
         )
         self.reconciler = Reconciler(
             self.database, self.admin, self.topics, self.board, self.metrics, settings
@@ -86,7 +85,7 @@ class ControlPlane:
         self.plans = PlanService(self.database, self.board)
 
     @asynccontextmanager
-    async def running(self, app: Litestar) -> AsyncIterator[None]:
+    async def running(self, _app: Litestar) -> AsyncIterator[None]:
         """Run the background tasks while the server serves."""
         await self.broker.open()
         follower = Follower(self.broker, STATUS, lambda message: self.board.take(message.data()))

@@ -53,7 +53,7 @@ class Broker:
         if client is not None:
             try:
                 await asyncio.wait_for(asyncio.to_thread(client.close), self._timeout_seconds)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (stopping goes on)
                 log.warning("broker client did not close cleanly", error=repr(error))
 
     @property
@@ -118,7 +118,7 @@ class Broker:
         if producer is not None:
             try:
                 producer.close()
-            except Exception as error:
+            except pulsar.exceptions.PulsarException as error:
                 log.debug("producer did not close cleanly", topic=topic, error=repr(error))
 
     async def _call(self, blocking: Callable[[], T]) -> T:
@@ -185,5 +185,5 @@ class Follower:
                 continue
             try:
                 self._on_message(message)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (one bad message stops nothing)
                 log.warning("message not understood", topic=self._topic, error=repr(error))

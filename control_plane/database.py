@@ -68,7 +68,8 @@ async def _unavailable_errors() -> AsyncIterator[None]:
     except ProgrammingError as error:
         if isinstance(error.orig, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
             raise DatabaseUnavailableError(
-                "The database is not migrated: run `alembic -c migrations/alembic.ini upgrade head`."
+                "The database is not migrated: run "
+                "`alembic -c migrations/alembic.ini upgrade head`."
             ) from error
         raise
     except PoolTimeoutError as error:

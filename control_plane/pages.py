@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 
 import msgspec
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, QueryParameter
 
 from control_plane.errors import FieldProblem, InvalidRequestError, PreconditionFailedError
 
@@ -22,15 +22,17 @@ T = TypeVar("T")
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 
-Limit = Annotated[int, Parameter(ge=1, le=MAX_LIMIT, description="Most items to answer with.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Most items to answer with.")]
 Cursor = Annotated[
     str | None,
-    Parameter(max_length=200, description="`next_cursor` of the page before; absent: the first."),
+    QueryParameter(
+        max_length=200, description="`next_cursor` of the page before; absent: the first."
+    ),
 ]
 IfMatch = Annotated[
     str | None,
-    Parameter(
-        header="If-Match",
+    HeaderParameter(
+        name="If-Match",
         max_length=200,
         description="ETag that the resource must still have; else 412.",
     ),

@@ -43,19 +43,19 @@ class AdminError(DistributionError):
         self.reason = reason
 
 
-class AdminUnavailable(AdminError):  # noqa: N818 - named by what its catcher does
+class AdminUnavailable(AdminError):
     """The broker or its functions worker does not answer or is not ready. Retry later."""
 
 
-class AdminNotFound(AdminError):  # noqa: N818 - named by what its catcher does
+class AdminNotFound(AdminError):
     """The cluster has no such thing. Create it, or drop the reference to it."""
 
 
-class AdminConflict(AdminError):  # noqa: N818 - named by what its catcher does
+class AdminConflict(AdminError):
     """It exists already, is in use or was changed at the same time. Read it again, then update."""
 
 
-class AdminRejected(AdminError):  # noqa: N818 - named by what its catcher does
+class AdminRejected(AdminError):
     """Pulsar refuses the request as it is. Change the request or the permissions; do not retry."""
 
 

@@ -184,7 +184,7 @@ class Reconciler:
             topology = load_topology(self._settings.topology_dir).only_functions()
         except (TopologyError, OSError) as error:
             if self._topology_problem != str(error):
-                log.error("the topology cannot be read; functions are left alone", error=str(error))
+                log.warning("topology not readable; functions are left alone", error=str(error))
             self._topology_problem = str(error)
             return None
         self._topology_problem = None
@@ -210,7 +210,7 @@ class Reconciler:
                 await apply(self._admin, [change], timeout_s=APPLY_TIMEOUT_SECONDS)
             except ApplyError as error:
                 self._metrics.reconcile_errors.labels("function").inc()
-                log.error("function not repaired", function=change.name, error=str(error))
+                log.warning("function not repaired", function=change.name, error=str(error))
             else:
                 self._metrics.reconcile_actions.labels(f"function_{change.action}").inc()
                 log.info("function repaired", function=change.name, action=change.action)

@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         default=2_000,
         ge=0,
         le=30_000,
-        description="How long POST /v1/subscriptions waits for the plan before answering `pending`.",
+        description="How long POST /v1/subscriptions waits for the plan before it says `pending`.",
     )
     broker_timeout_seconds: float = Field(
         default=5.0, gt=0, le=60, description="Longest wait for one answer of the broker."

@@ -91,6 +91,8 @@ class SequencerStage(PartitionStage):
                 )
             except InvalidFrame as error:
                 self._reject(item, error.code, error.reason)
+            except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
+                self._reject(item, "undecodable", f"{type(error).__name__}: {error}")
             else:
                 self._accept(item, batch)
 

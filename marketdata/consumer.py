@@ -24,12 +24,13 @@ import pyarrow as pa
 from marketdata.connection import logger, open_client
 from marketdata.continuity import Continuity, Duplicate, EpochChange, Finding, Gap, Reversal
 from marketdata.errors import DistributionError, InvalidFrame
-from marketdata.formats import get_format
+from marketdata.formats import FormatError, get_format
 from marketdata.frames import read_frame
 from marketdata.positions import Position
 from marketdata.redelivery import Arrival, RedeliveryTracker
-from marketdata.schemas import decimal_scale
+from marketdata.schemas import SEQUENCED_SCHEMAS, decimal_scale
 from marketdata.topics import partition_index
+from marketdata.transformations import Transformation
 
 SubscriptionType = Literal["failover", "exclusive"]
 
@@ -160,6 +161,7 @@ class Consumer:
         group: other members read the same subscription, so this consumer may find that they have
             read on in its partitions: such a step is a handover, not a gap.
         contiguous: holes in an instrument's sequences are gaps. None: for `sequenced` topics only.
+        transformation: of the view, needed for JSON frames with renamed columns.
         receiver_queue_frames: frames prefetched per partition.
         redelivery_delay_ms: how long after `nack` a frame comes again.
         deduplicate_window_s: how long acknowledged frames are remembered; a redelivery from before
@@ -184,6 +186,7 @@ class Consumer:
         deduplicate: bool = True,
         group: bool = False,
         contiguous: bool | None = None,
+        transformation: Transformation | None = None,
         consumer_name: str | None = None,
         receiver_queue_frames: int = 64,
         redelivery_delay_ms: int = 1000,
@@ -200,6 +203,7 @@ class Consumer:
         self._auto_ack = auto_ack
         self._deduplicate = deduplicate
         self._group = group
+        self._transformation = transformation
         if contiguous is None:
             contiguous = "/sequenced/" in topic
         self._continuity = Continuity(contiguous=contiguous)
@@ -207,18 +211,19 @@ class Consumer:
         self._statistics = ConsumerStatistics()
         self._held: Frame | None = None
         self._closed = False
+        self._topic = topic
+        self._subscription = subscription
+        self._options: dict[str, Any] = {
+            "consumer_type": _TYPES[subscription_type],
+            "consumer_name": consumer_name,
+            "initial_position": _INITIAL[initial_position],
+            "receiver_queue_size": receiver_queue_frames,
+            "negative_ack_redelivery_delay_ms": redelivery_delay_ms,
+            "start_message_id_inclusive": True,
+        }
         self._client, self._owns_client = open_client(service, client_options)
         try:
-            self._consumer = self._client.subscribe(
-                topic,
-                subscription,
-                consumer_type=_TYPES[subscription_type],
-                consumer_name=consumer_name,
-                initial_position=_INITIAL[initial_position],
-                receiver_queue_size=receiver_queue_frames,
-                negative_ack_redelivery_delay_ms=redelivery_delay_ms,
-                start_message_id_inclusive=True,
-            )
+            self._consumer = self._subscribe(topic)
         except BaseException:
             if self._owns_client:
                 self._client.close()
@@ -279,23 +284,25 @@ class Consumer:
 
         Args:
             position: "earliest", "latest", a time with time zone (of publishing), or the
-                message id of a frame of this consumer, which moves that frame's partition only and
-                delivers that frame first.
+                message id of a frame of this topic, which moves that frame's partition only and
+                delivers that frame first. Frames of other partitions that are not acknowledged
+                come again, marked as redelivered.
         """
-        if position == "earliest":
-            target: Any = pulsar.MessageId.earliest
-        elif position == "latest":
-            target = pulsar.MessageId.latest
+        partition: int | None = None
+        if isinstance(position, str):
+            if position not in _INITIAL:
+                raise ValueError(f"cannot seek to {position!r}; choose one of {sorted(_INITIAL)}")
+            self._consumer.seek(getattr(pulsar.MessageId, position))
         elif isinstance(position, datetime):
             if position.tzinfo is None:
                 raise ValueError("give a time with its time zone, for example datetime.now(UTC)")
-            target = int(position.timestamp() * 1000)
+            self._consumer.seek(int(position.timestamp() * 1000))
         else:
-            target = position
+            partition = max(0, position.partition())
+            self._seek_partition(position)
         self._held = None
-        self._consumer.seek(target)
-        self._tracker.forget()
-        self._continuity.forget()
+        self._tracker.forget(partition)
+        self._continuity.forget(partition)
 
     def statistics(self) -> ConsumerStatistics:
         """What has been seen so far."""
@@ -328,6 +335,26 @@ class Consumer:
     ) -> None:
         self.close()
 
+    def _subscribe(self, topic: str) -> Any:
+        return self._client.subscribe(topic, self._subscription, **self._options)
+
+    def _seek_partition(self, message_id: Any) -> None:
+        """Move one partition only.
+
+        Pulsar's client, seeking in one partition, throws away what it has prefetched of the others
+        and never asks for it again; so the seek is left to a consumer of that partition alone.
+        """
+        names = self._client.get_topic_partitions(self._topic)
+        self._consumer.close()
+        try:
+            alone = self._subscribe(names[max(0, message_id.partition())])
+            try:
+                alone.seek(message_id)
+            finally:
+                alone.close()
+        finally:
+            self._consumer = self._subscribe(self._topic)
+
     def _next_message(self, deadline: float | None) -> pulsar.Message | None:
         while True:
             left_ms = _WAIT_SLICE_MS
@@ -350,8 +377,8 @@ class Consumer:
             return None
         properties = message.properties()
         try:
-            batch = decode_payload(message.data(), properties)
-        except InvalidFrame as error:
+            batch = decode_payload(message.data(), properties, self._transformation)
+        except (InvalidFrame, FormatError) as error:
             raise BadFrame(partition, message_id, str(error)) from error
         if arrival in (Arrival.ACKNOWLEDGED, Arrival.UNACKNOWLEDGED):
             self._statistics.redelivered_frames += 1
@@ -390,20 +417,33 @@ class Consumer:
         return tuple(findings)
 
     def _release(self, frame: Frame | BadFrame) -> None:
-        if self._held is not None and self._held.message_id == frame.message_id:
+        if self._held is not None and (self._held.partition, self._held.message_id) == (
+            frame.partition,
+            frame.message_id,
+        ):
             self._held = None
 
 
-def decode_payload(data: bytes, properties: Mapping[str, str]) -> pa.RecordBatch:
+def decode_payload(
+    data: bytes, properties: Mapping[str, str], transformation: Transformation | None = None
+) -> pa.RecordBatch:
     """The events of a message, by the format that its properties name (Arrow without one).
 
+    Args:
+        data: the message's payload.
+        properties: the message's properties.
+        transformation: of the view; formats without a schema of their own need it to read renamed
+            columns.
+
     Raises:
-        InvalidFrame: the payload is not of that format, or the format is unknown.
+        InvalidFrame, FormatError: the payload is not of that format, or the format is unknown.
     """
     name = properties.get("format", "arrow")
     if name == "arrow":
         return read_frame(data)
-    return get_format(name).decode(data)
+    whole = SEQUENCED_SCHEMAS.get(properties.get("kind", ""))
+    schema = None if transformation is None or whole is None else transformation.schema(whole)
+    return get_format(name).decode(data, schema)
 
 
 def position_of(message_id: Any) -> Position:
@@ -413,12 +453,10 @@ def position_of(message_id: Any) -> Position:
 
 def _values(field: pa.Field, column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(field.type):
-        values: list[Any] = (
-            column.cast(pa.timestamp("ns", tz=field.type.tz)).view(pa.int64()).to_pylist()
-        )
-        return values
+        nanoseconds = column.cast(pa.timestamp("ns", tz=field.type.tz))
+        return list(nanoseconds.view(pa.int64()).to_pylist())
     scale = decimal_scale(field)
-    values = column.to_pylist()
+    values: list[Any] = column.to_pylist()
     if scale is None or not pa.types.is_integer(field.type):
         return values
     return [None if value is None else Decimal(value).scaleb(-scale) for value in values]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
@@ -193,11 +194,9 @@ class Lane:
         self._closed.set()
         with self._lock:
             self._generation += 1
-            try:
+            # Nothing of ours depends on an orderly goodbye: every frame has its answer.
+            with suppress(pulsar.PulsarException):
                 self._producer.close()
-            except pulsar.PulsarException:
-                # Nothing of ours depends on an orderly goodbye: every frame has its answer.
-                return
 
     def _send(self, cut: Cut) -> None:
         payload = encode_frame(cut.batch, compression=self._compression).to_pybytes()
@@ -234,11 +233,9 @@ class Lane:
         attempt = 0
         while not self._closed.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)]):
             attempt += 1
-            try:
+            # Already closed is what most often brought us here.
+            with suppress(pulsar.PulsarException):
                 self._producer.close()
-            except pulsar.PulsarException:
-                # Already closed is what most often brought us here.
-                pass
             try:
                 producer = self._open_producer()
             except pulsar.PulsarException as error:

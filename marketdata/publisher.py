@@ -6,8 +6,9 @@ brokers are healed by sending again under the same sequence id, which the broker
 What a publisher had not confirmed when its process died is the caller's to publish again; a caller
 that can repeat its calls exactly uses `resume_from` and gets exactly once across processes too.
 
-Errors: `InvalidEvents` (nothing of the batch was taken, fix it), `PublishTimeout` (nothing was taken
-or not everything is confirmed yet: call again), `PublishError` (for good; its text says what to do).
+Errors: `InvalidEvents` (nothing of the batch was taken, fix it), `PublishTimeout` (nothing was
+taken, or not everything is confirmed yet: call again), `PublishError` (for good; its text says what
+to do).
 """
 
 import time
@@ -420,8 +421,7 @@ class Publisher:
         for callback in self._on_confirmed:
             try:
                 callback(answer.lane.partition, frame.sequence_id, message_id, frame.batch)
-            except Exception:
-                # The frame is stored; an observer's fault must not stop the publisher.
+            except Exception:  # noqa: BLE001  (the frame is stored; an observer's fault is its own)
                 logger.exception("an on_confirmed callback of publisher %r failed", self._name)
 
     def _release(self) -> None:

@@ -25,14 +25,14 @@ from rich.console import Console
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from marketdata.errors import DistributionError
-from scripts.demonstration.data import DataSet, from_file, real_bars, synthetic_ticks
-from scripts.demonstration.session import consume, play
-from scripts.demonstration.show import LiveProgress, figures, show_table
-from scripts.demonstration.subscriptions import subscriptions_for
-from scripts.devstack.control_plane import DEPLOY, MIGRATE, run_task
-from scripts.devstack.errors import StackError
-from scripts.verification.control_api import ApiError, ControlApi
+from marketdata.errors import DistributionError  # noqa: E402 - path set above
+from scripts.demonstration.data import DataSet, from_file, real_bars, synthetic_ticks  # noqa: E402 - path set above
+from scripts.demonstration.session import consume, play  # noqa: E402 - path set above
+from scripts.demonstration.show import LiveProgress, figures, show_table  # noqa: E402 - path set above
+from scripts.demonstration.subscriptions import subscriptions_for  # noqa: E402 - path set above
+from scripts.devstack.control_plane import DEPLOY, MIGRATE, run_task  # noqa: E402 - path set above
+from scripts.devstack.errors import StackError  # noqa: E402 - path set above
+from scripts.verification.control_api import ApiError, ControlApi  # noqa: E402 - path set above
 
 VARIABLES = (
     "DDS_PULSAR_SERVICE_URL",

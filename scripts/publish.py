@@ -44,7 +44,6 @@ from marketdata.topics import INGEST_EVENTS
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 
-_SPEEDS: Final[dict[str, float | None]] = {"max": None}
 _DEFAULT_SERVICE_URL: Final = "pulsar://127.0.0.1:6650"
 _PATIENCE_S: Final = 5.0
 
@@ -205,8 +204,8 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _speed(text: str) -> float | None:
-    if text in _SPEEDS:
-        return _SPEEDS[text]
+    if text == "max":
+        return None
     try:
         speed = float(text.removesuffix("x"))
     except ValueError:

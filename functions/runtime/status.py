@@ -14,7 +14,9 @@ REPORT_INTERVAL_S = 1.0
 class Status(msgspec.Struct):
     """One report; the newest per key `function/instance` stays on the compacted topic.
 
-    `counters` rise since `started_at_ns`; times are nanoseconds since the epoch, UTC.
+    `partitions` are those of which this instance has received inputs, not a claim of ownership: a
+    Failover subscription moves partitions without telling. `counters` rise since `started_at_ns`;
+    times are nanoseconds since the epoch, UTC.
     """
 
     function: str

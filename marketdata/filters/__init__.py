@@ -5,8 +5,9 @@
 What a filter means follows SQL: three-valued logic, a row is chosen where the condition is TRUE. A
 column that a kind of event lacks is NULL there; `kind` names the kind. Prices and sizes are written
 in units and compared exactly. `/`, and what involves `quality`, is computed in doubles; division
-by zero is NULL, and so is NaN. LIKE is case-sensitive; ILIKE compares what Python's `str.lower` gives. Texts are
-ordered by code point. Times are `TIMESTAMP '2026-01-31T14:30:00.123456789Z'`, UTC without a zone.
+by zero is NULL, and so is NaN. LIKE is case-sensitive; ILIKE compares what Python's `str.lower`
+gives. Texts are ordered by code point. Times are `TIMESTAMP '2026-01-31T14:30:00.123456789Z'`,
+UTC without a zone.
 
 A filter never fails while events flow: what could is refused, with its position, when it is made.
 """

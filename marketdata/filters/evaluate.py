@@ -39,7 +39,7 @@ from marketdata.filters.tree import (
     Time,
     Truth,
 )
-from marketdata.filters.typecheck import Type, type_of
+from marketdata.filters.typecheck import Type, result_type
 from marketdata.schemas import COLUMNS
 
 _TEXT_COMPARE: Final = {
@@ -52,7 +52,7 @@ _TEXT_COMPARE: Final = {
 }
 
 
-def holds(node: Expression, columns: FrameColumns, *, want: bool = True) -> Mask:
+def holds(node: Expression, columns: FrameColumns, *, want: bool = True) -> Mask:  # noqa: PLR0911 - a case per node
     """Where a condition is TRUE (or, with want=False, FALSE); never where it is NULL."""
     match node:
         case Truth(value):
@@ -80,7 +80,7 @@ def holds(node: Expression, columns: FrameColumns, *, want: bool = True) -> Mask
 
 
 def _compare(op: CompareOp, left: Expression, right: Expression, columns: FrameColumns) -> Mask:
-    match type_of(left):
+    match result_type(left):
         case Type.TEXT:
             return _compare_texts(op, left, right, columns)
         case Type.TRUTH:
@@ -126,7 +126,7 @@ def _compare_texts(
 
 
 def _is_member(node: In, operand: Expression, columns: FrameColumns, *, want: bool) -> Mask:
-    if type_of(operand) is Type.TEXT:
+    if result_type(operand) is Type.TEXT:
         text = _texts(operand, columns)
         wanted = pa.array([value.value for value in node.values], pa.utf8())  # type: ignore[union-attr]
         return _by_code(text, _mask(pc.is_in(text.values, value_set=wanted)), want=want)
@@ -141,7 +141,7 @@ def _is_member(node: In, operand: Expression, columns: FrameColumns, *, want: bo
 
 
 def _null(node: Expression, columns: FrameColumns) -> Mask:
-    match type_of(node):
+    match result_type(node):
         case Type.TEXT:
             return np.broadcast_to(_texts(node, columns).codes < 0, (columns.rows,))
         case Type.TRUTH:
@@ -170,7 +170,7 @@ def _truths(node: Expression, columns: FrameColumns, *, want: bool) -> Mask:
             raise TypeError(f"not a condition: {node!r}")
 
 
-def _numbers(node: Expression, columns: FrameColumns) -> Numbers:
+def _numbers(node: Expression, columns: FrameColumns) -> Numbers:  # noqa: C901, PLR0911 - a case per node
     match node:
         case Column(name):
             return columns.numbers(name)
@@ -203,7 +203,7 @@ def _numbers(node: Expression, columns: FrameColumns) -> Numbers:
             raise TypeError(f"not a number: {node!r}")
 
 
-def _texts(node: Expression, columns: FrameColumns) -> Texts:
+def _texts(node: Expression, columns: FrameColumns) -> Texts:  # noqa: PLR0911 - a case per node
     match node:
         case Column("kind"):
             return Texts(np.zeros(columns.rows, np.intp), pa.array([columns.kind], pa.utf8()))

@@ -70,7 +70,7 @@ def compare_literals(op: CompareOp, left: Literals, right: Literals) -> bool:
     return _ORDER[op](literal_value(left), literal_value(right))
 
 
-def normalize(node: Expression, *, negate: bool = False) -> Expression:
+def normalize(node: Expression, *, negate: bool = False) -> Expression:  # noqa: C901, PLR0911 - a case per node
     """The normal form of a type-checked condition, or of its negation."""
     match node:
         case Truth(value):
@@ -96,6 +96,8 @@ def normalize(node: Expression, *, negate: bool = False) -> Expression:
             return _signed(IsNull(inner), negate)
         case _:
             inner = _value(node)
+            if isinstance(inner, Null):
+                return inner
             if isinstance(inner, Column | Function | Case):
                 return _signed(inner, negate)
             return normalize(inner, negate=negate)
@@ -172,7 +174,7 @@ def _comparison(op: CompareOp, left: Expression, right: Expression) -> Expressio
     return Compare(op, left, right)
 
 
-def _value(node: Expression) -> Expression:
+def _value(node: Expression) -> Expression:  # noqa: PLR0911 - a case per node
     match node:
         case Column() | Text() | Number() | Time() | Truth() | Null():
             return node

@@ -43,12 +43,12 @@ def constant(value: Decimal | int) -> Numbers:
 
 def negate(x: Numbers) -> Numbers:
     """-x."""
-    return Numbers(-_roomy(x).values, x.scale, x.null)
+    return Numbers(-_roomy(x.values), x.scale, x.null)
 
 
 def absolute(x: Numbers) -> Numbers:
     """|x|."""
-    return Numbers(np.abs(_roomy(x).values), x.scale, x.null)
+    return Numbers(np.abs(_roomy(x.values)), x.scale, x.null)
 
 
 def combine(op: ArithmeticOp, x: Numbers, y: Numbers) -> Numbers:
@@ -64,6 +64,7 @@ def combine(op: ArithmeticOp, x: Numbers, y: Numbers) -> Numbers:
         if zero.any():
             b = np.where(zero, 1, b)
             null = either_null(null, np.broadcast_to(zero, np.broadcast_shapes(a.shape, b.shape)))
+        a, b = _roomy(a), _roomy(b)
         # Python's remainder of integers has the sign of the divisor, SQL's that of the dividend.
         rest = np.abs(a) % np.abs(b)
         return Numbers(np.where(a < 0, -rest, rest), scale, null)
@@ -191,7 +192,7 @@ def _multiply(x: Numbers, y: Numbers, null: Mask | None) -> Numbers:
 
 def _shortened(values: npt.NDArray[Any], scale: int) -> tuple[npt.NDArray[Any], int]:
     """Drop the decimal zeros, up to `scale`, at which all values end."""
-    if not len(values) or values.dtype != np.int64:
+    if not len(values) or values.dtype != np.int64 or _peak(values) > _MOST:
         return values, 0
     common, dropped = abs(int(np.gcd.reduce(values))), 0
     while dropped < scale and common and common % 10 == 0:
@@ -214,11 +215,11 @@ def _scaled(values: npt.NDArray[Any], digits: int) -> npt.NDArray[Any]:
     return scaled
 
 
-def _roomy(x: Numbers) -> Numbers:
+def _roomy(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same, in Python integers if the least int64 is among them: it has no negative."""
-    if x.values.dtype == np.int64 and _peak(x.values) > _MOST:
-        return Numbers(x.values.astype(object), x.scale, x.null)
-    return x
+    if values.dtype == np.int64 and _peak(values) > _MOST:
+        return values.astype(object)
+    return values
 
 
 def _peak(values: npt.NDArray[Any]) -> int:

@@ -80,7 +80,8 @@ _OFFERED: Final = (
     " + - * / %, abs, lower, upper, coalesce and TIMESTAMP '…'"
 )
 _READ: Final = frozenset(
-    ["this", "expression", "expressions", "to", "low", "high", "symmetric", "query", "field", "unnest", "table", "quoted", "is_string", "ifs", "default", "negate", "is_nvl", "is_null"]
+    {"this", "expression", "expressions", "to", "low", "high", "symmetric", "query", "field"}
+    | {"unnest", "table", "quoted", "is_string", "ifs", "default", "negate", "is_nvl", "is_null"}
 )
 """Arguments of sqlglot's nodes that are understood here; a node with any other is refused, so that
 a meaning which a version of sqlglot puts into a new argument cannot get lost."""

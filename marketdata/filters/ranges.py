@@ -26,7 +26,7 @@ from marketdata.filters.tree import (
     Literals,
     Not,
 )
-from marketdata.filters.typecheck import Type, type_of
+from marketdata.filters.typecheck import Type, result_type
 from marketdata.schemas import COLUMNS, decimal_scale
 
 Conflict = tuple[Expression, Expression]
@@ -195,7 +195,7 @@ def _fits(value: Any, operand: Expression) -> bool:
 def _scaling(operand: Expression) -> Callable[[Any], Any]:
     """How a literal becomes what a column stores; for other values it stays as it is."""
     if not isinstance(operand, Column) or operand.name == "kind":
-        exact = type_of(operand) is not Type.FLOAT
+        exact = result_type(operand) is not Type.FLOAT
         return lambda value: (
             (Fraction(value) if exact else float(value)) if isinstance(value, Decimal) else value
         )

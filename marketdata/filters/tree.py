@@ -209,7 +209,7 @@ def columns_of(node: Expression) -> frozenset[str]:
     return frozenset(part.name for part in walk(node) if isinstance(part, Column))
 
 
-def to_sql(node: Expression) -> str:
+def to_sql(node: Expression) -> str:  # noqa: C901, PLR0911, PLR0912 - a case per node
     """SQL that parses to this tree; equal trees give equal text."""
     match node:
         case Column(name):

@@ -81,7 +81,7 @@ def type_of(node: Expression) -> Type:
     return check(node, [type_of(child) for child in children(node)])
 
 
-def check(node: Expression, types: Sequence[Type]) -> Type:
+def check(node: Expression, types: Sequence[Type]) -> Type:  # noqa: C901, PLR0911, PLR0912 - a case per node
     """The type of a node, given those of its `children`, in their order.
 
     Raises:
@@ -133,6 +133,36 @@ def check(node: Expression, types: Sequence[Type]) -> Type:
             for child, given in zip(children(node), types, strict=True):
                 require_condition(child, given)
             return Type.TRUTH
+
+
+def result_type(node: Expression) -> Type:  # noqa: PLR0911 - a case per node
+    """The type of a checked tree, or of what specializing one to a kind left: it may hold NULL."""
+    match node:
+        case Column(name):
+            return COLUMN_TYPES[name]
+        case Text():
+            return Type.TEXT
+        case Number():
+            return Type.NUMBER
+        case Time():
+            return Type.TIME
+        case Null():
+            return Type.NULL
+        case Arithmetic("/"):
+            return Type.FLOAT
+        case Negative() | Arithmetic() | Function():
+            return _widest([result_type(child) for child in children(node)])
+        case Case(whens, otherwise):
+            return _widest([result_type(r) for r in (*(w.result for w in whens), otherwise)])
+        case _:
+            return Type.TRUTH
+
+
+def _widest(types: Sequence[Type]) -> Type:
+    known = [given for given in types if given is not Type.NULL]
+    if not known:
+        return Type.NULL
+    return Type.FLOAT if Type.FLOAT in known else known[0]
 
 
 def require_condition(node: Expression, given: Type) -> None:

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
 SLICE_S: Final = 0.01
-"""Events of so much real time go out together."""
+"""Events go out together that are due within so much real time."""
 
 _LATEST_NS: Final = 9_214_646_400_000_000_000
 """2262-01-01, the last new year that int64 nanoseconds reach."""
@@ -35,7 +34,6 @@ def paced(
     if speed is None:
         yield from batches
         return
-    window_ns = max(1, int(SLICE_S * 1e9 * speed))
     start_s = clock()
     start_ns = latest_ns = None
     for batch in batches:
@@ -46,15 +44,18 @@ def paced(
             start_ns = latest_ns = int(times[0])
         times = np.maximum(times, latest_ns)
         latest_ns = int(times[-1])
-        cuts = np.flatnonzero(np.diff((times - start_ns) // window_ns)) + 1
-        for low, high in pairwise([0, *cuts.tolist(), batch.num_rows]):
+        low = 0
+        while low < batch.num_rows:
             wait_s = start_s + (int(times[low]) - start_ns) / 1e9 / speed - clock()
             if max_gap_s is not None and wait_s > max_gap_s:
                 start_s -= wait_s - max_gap_s
                 wait_s = max_gap_s
             if wait_s > 0:
                 sleep(wait_s)
+            due_ns = start_ns + int((clock() - start_s + SLICE_S) * 1e9 * speed)
+            high = max(low + 1, int(np.searchsorted(times, due_ns, side="right")))
             yield batch.slice(low, high - low)
+            low = high
 
 
 def repeated(play: Callable[[], Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:

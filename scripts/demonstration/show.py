@@ -72,7 +72,7 @@ def figures(report: Report, formats: dict[str, str], seconds: float) -> dict[str
 def show_table(console: Console, report: Report, document: dict[str, Any], rate: int) -> None:
     """The table of a run, and below it samples of whatever is wrong."""
     table = Table(title="what the data set says must arrive, and what did", title_justify="left")
-    table.add_column("stream")
+    table.add_column("stream", no_wrap=True)
     table.add_column("format")
     for name in ("expected", "delivered", "missing", "gaps", "duplicates", "out of order"):
         table.add_column(name, justify="right")

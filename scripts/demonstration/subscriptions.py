@@ -50,7 +50,7 @@ def subscriptions_for(data: DataSet) -> list[DemoSubscription]:
     """Five different subscriptions: by instrument, by content, as JSON, transformed, and all."""
     return [
         _by_instrument(data),
-        *(_of_bars() if data.kinds == {"bar"} else _of_ticks()),
+        *(_of_bars() if data.kinds == {"bar"} else tick_subscriptions()),
         DemoSubscription("", ViewExpectation("everything", everything)),
     ]
 
@@ -84,7 +84,8 @@ def _of_bars() -> list[DemoSubscription]:
     ]
 
 
-def _of_ticks() -> list[DemoSubscription]:
+def tick_subscriptions() -> list[DemoSubscription]:
+    """By content, as JSON and transformed, of quotes and trades."""
     return [
         DemoSubscription(
             "side = 'buy' AND size >= 100", ViewExpectation("large-buys", _large_buys)

@@ -44,6 +44,7 @@ class Component(ABC):
     """One process of the stack."""
 
     name: ClassVar[str]
+    port_names: ClassVar[tuple[str, ...]]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     stop_grace_s: ClassVar[float] = 20.0
     start_timeout_s: ClassVar[float] = 60.0
@@ -74,20 +75,31 @@ class Component(ABC):
 
     def await_healthy(self, identity: Identity) -> None:
         """Wait until the process serves; raise when it ends or takes too long."""
-        wait_until(
-            lambda: not identity.alive or self.healthy(), self.start_timeout_s, interval_s=0.1
-        )
+        ports = {self.place.ports[name] for name in self.port_names}
+
+        def serves() -> bool:
+            # Another program on the port may answer in its place until it fails to bind.
+            return ports <= identity.listening_ports() and self.healthy()
+
+        def decided() -> bool:
+            self.check_start()
+            return not identity.alive or serves()
+
+        served = wait_until(decided, self.start_timeout_s, interval_s=0.1)
         if not identity.alive:
             raise ComponentError(
                 self.name, "the process ended while starting", log=self.log, hint=self.hint()
             )
-        if not self.healthy():
+        if not served:
             raise ComponentError(
                 self.name,
                 f"not ready after {self.start_timeout_s:.0f} s",
                 log=self.log,
                 hint=self.hint(),
             )
+
+    def check_start(self) -> None:  # noqa: B027  (most components have nothing to check)
+        """Raise when a start that is under way cannot succeed. Called again and again."""
 
     def stop(self, identity: Identity) -> None:
         """End the process in good order, by force after `stop_grace_s`."""

@@ -25,6 +25,7 @@ class ControlPlane(Component):
     """The HTTP API."""
 
     name = "control_plane"
+    port_names = ("control_plane",)
     start_timeout_s = 60.0
 
     def __init__(self, place: Place, environment: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
     StackError           something of the stack failed; the message is for a person
     ├── ComponentError   one component failed: carries its name and log file
+    │   └── StartAgainError  its start failed by chance: stop it and start it again
     ├── BootstrapError   the virtual environment could not be made
     └── UsageError       the request or the environment variables contradict themselves
 
@@ -58,6 +59,10 @@ class ComponentError(StackError):
         if self.hint:
             lines.append(f"what to do: {self.hint}")
         return "\n".join(lines)
+
+
+class StartAgainError(ComponentError):
+    """A start that went wrong by chance: stop the component and start it again."""
 
 
 def tail(path: Path, lines: int) -> list[str]:

@@ -11,6 +11,26 @@ from scripts.devstack.errors import UsageError, tail
 _POLL_S = 0.25
 
 
+class LogSince:
+    """Counts a text in what is added to a log file after this object was made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_bytes = path.stat().st_size if path.exists() else 0
+        self._count = 0
+
+    def count(self, text: bytes) -> int:
+        """How often `text` was added so far. Always ask for the same text."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._read_bytes)
+                added = file.read()
+            whole = added.rfind(b"\n") + 1
+            self._count += added.count(text, 0, whole)
+            self._read_bytes += whole
+        return self._count
+
+
 def log_files(logs: Path, name: str | None) -> dict[str, Path]:
     """The log files below `logs` by label: all, or those of one component or function."""
     files = {path.stem: path for path in sorted(logs.glob("*.log"))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Collection, Mapping, Sequence
 
@@ -15,11 +16,18 @@ _SEARCH = 2000
 USUAL: Mapping[str, int] = {
     "pulsar": 6650,
     "pulsar_admin": 8080,
-    "bookie": 3181,
     "postgresql": 15432,
     "control_plane": 8000,
 }
 """What each port is when nobody else has it."""
+
+
+_LASTING = range(20_000, 30_000)
+
+
+def lasting() -> int:
+    """A port for what can never move to another: somewhere that nobody else is likely to look."""
+    return secrets.choice(_LASTING)
 
 
 def is_free(port: int) -> bool:

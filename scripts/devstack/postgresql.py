@@ -44,6 +44,7 @@ class PostgreSQL(Component):
     """A PostgreSQL server with one database."""
 
     name = "postgresql"
+    port_names = ("postgresql",)
     # "Fast shutdown": open transactions are rolled back, connections are closed.
     stop_signal = signal.SIGINT
     start_timeout_s = 60.0

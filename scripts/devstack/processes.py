@@ -72,6 +72,17 @@ class Identity:
             return False
         return True
 
+    def listening_ports(self) -> set[int]:
+        """The TCP ports that this very process accepts connections on."""
+        process = self.process()
+        if process is None:
+            return set()
+        try:
+            connections = process.net_connections("tcp")
+        except psutil.Error:
+            return set()
+        return {c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN}
+
     def wait(self, timeout_s: float) -> bool:
         """Wait for the end of the process; False when it still lives after `timeout_s`."""
         return wait_until(lambda: not self.alive, timeout_s)

@@ -24,7 +24,7 @@ from scripts.devstack import ports as port_choice
 from scripts.devstack.component import CHECKOUT, Component, Place
 from scripts.devstack.console import Console
 from scripts.devstack.control_plane import DEPLOY, MIGRATE, ControlPlane, run_task
-from scripts.devstack.errors import ComponentError, StackError, UsageError
+from scripts.devstack.errors import ComponentError, StackError, StartAgainError, UsageError
 from scripts.devstack.external import External
 from scripts.devstack.fingerprint import fingerprint
 from scripts.devstack.postgresql import PostgreSQL
@@ -35,12 +35,11 @@ from scripts.devstack.state import State, exclusive
 COMPONENTS = ("pulsar", "postgresql", "control_plane")
 """The processes of a full stack, in the order of their start."""
 
-_PORTS_OF = {
-    "pulsar": ("pulsar", "pulsar_admin", "bookie"),
-    "postgresql": ("postgresql",),
-    "control_plane": ("control_plane",),
+_PORTS_OF: Mapping[str, tuple[str, ...]] = {
+    part.name: part.port_names for part in (Pulsar, PostgreSQL, ControlPlane)
 }
 _ANSWER_GRACE_S = 10.0
+_START_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ class Stack:
         """
         with self._exclusive():
             self._sweep_unrecorded()
-            self._assign_ports()
+            self._assign_ports(COMPONENTS)
             self._check_external()
             servers = [name for name in ("pulsar", "postgresql") if self._managed(name)]
             started = self._in_parallel({name: self._ensurer(name) for name in servers})
@@ -269,23 +268,24 @@ class Stack:
         }
         self._save()
 
-    def _assign_ports(self) -> None:
+    def _assign_ports(self, components: Sequence[str]) -> None:
+        """Give every component that does not run the ports that it will listen on."""
         taken = {
             self._state.ports[name]
             for component, names in _PORTS_OF.items()
             if self._state.identity(component)
             for name in names
         }
-        for component, names in _PORTS_OF.items():
+        for component in components:
             if self._state.identity(component) or not self._managed(component):
                 continue
-            for name in names:
+            for name in _PORTS_OF[component]:
                 last = self._state.ports.get(name)
                 if name == "bookie" and last and self._pulsar.has_data:
                     # Stored ledgers name their bookie by this port.
                     self._await_bookie_port(last)
                 else:
-                    usual = port_choice.USUAL[name]
+                    usual = port_choice.USUAL.get(name) or port_choice.lasting()
                     preferred = [last, usual] if last else [usual]
                     self._state.ports[name] = port_choice.choose(preferred, taken)
                 taken.add(self._state.ports[name])
@@ -332,9 +332,17 @@ class Stack:
                 component.stop(identity)
         component.prepare(self.console)
         with self.console.step(f"start {component.name}") as step:
-            identity = component.launch()
-            self._record(component, identity)
-            component.await_healthy(identity)
+            for attempt in range(1, _START_ATTEMPTS + 1):
+                identity = component.launch()
+                self._record(component, identity)
+                try:
+                    component.await_healthy(identity)
+                    break
+                except StartAgainError as error:
+                    component.stop(identity)
+                    if attempt == _START_ATTEMPTS:
+                        raise
+                    self.console.line(f"  … {component.name}: {error.message}, start it again")
             step.outcome = " ".join(component.urls().values())
         return True
 
@@ -378,6 +386,8 @@ class Stack:
         return True
 
     def _ensure_control_plane(self) -> bool:
+        # Minutes may have passed since the ports were chosen.
+        self._assign_ports(["control_plane"])
         component = self._component("control_plane")
         sources = [CHECKOUT / name for name in ("control_plane", "marketdata", "topology")]
         current = fingerprint(sources, also=sorted(self.environment().values()))

@@ -83,6 +83,16 @@ class ControlApi:
             time.sleep(0.1)
 
     def take_away(self) -> None:
-        """Close every subscription and delete every consumer made here, newest first."""
+        """Close every subscription and delete every consumer made here, newest first.
+
+        Raises:
+            ApiError: the first refusal, after all of them have been tried.
+        """
+        refusals = []
         while self._made:
-            self.request("DELETE", self._made.pop())
+            try:
+                self.request("DELETE", self._made.pop())
+            except ApiError as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]

@@ -28,9 +28,10 @@ def decode_arrow(data: bytes, rename: Mapping[str, str] = _NO_RENAMES) -> pa.Rec
     if len(batches) != 1:
         raise ValueError(f"a frame holds one record batch, this one {len(batches)}")
     back = {new: old for old, new in rename.items()}
-    names = [back.get(name, name) for name in batches[0].schema.names]
-    batch: pa.RecordBatch = batches[0].rename_columns(names)
-    return batch
+    batch = batches[0]
+    fields = [field.with_name(back.get(field.name, field.name)) for field in batch.schema]
+    schema = pa.schema(fields, metadata=batch.schema.metadata)
+    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
 
 def decode_json(data: bytes, rename: Mapping[str, str] = _NO_RENAMES) -> pa.RecordBatch:

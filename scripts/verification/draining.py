@@ -27,12 +27,17 @@ def drain(
         settle_s: how long everything must be quiet before it is judged; a doubled event has this
             time to show up.
         from_first, required_after_ns: as `check` has them.
+
+    Raises:
+        Exception: what a recorder failed with.
     """
     deadline = time.monotonic() + timeout_s
     before, quiet_since = _arrived(history), time.monotonic()
     judged_at = -1
     while True:
         time.sleep(0.05)
+        if history.failure is not None:
+            raise history.failure
         now, arrived = time.monotonic(), _arrived(history)
         if arrived != before:
             before, quiet_since = arrived, now

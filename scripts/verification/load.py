@@ -58,7 +58,7 @@ class Load:
         self._client = pulsar.Client(
             service_url,
             operation_timeout_seconds=30,
-            logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Fatal),
+            logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error),
         )
         self._publisher = Publisher(self._client, name=f"load-{run}")
         self._publisher.on_confirmed(

@@ -26,17 +26,18 @@ def open_client(service_url: str) -> pulsar.Client:
         service_url,
         operation_timeout_seconds=30,
         io_threads=1,
-        logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Fatal),
+        logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error),
     )
 
 
 class _Recorder:
     """Threads that receive until they are stopped; a failure of one is raised by `stop`."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: History) -> None:
+        self._history = history
         self._stopping = Event()
         self._threads: list[Thread] = []
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +70,7 @@ class _Recorder:
                 while not self._stopping.is_set():
                     self._receive(*arguments)
             except Exception as error:  # noqa: BLE001 - raised again by stop
-                self._failure = error
+                self._history.failure = self._failure = error
 
         thread = Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
@@ -86,8 +87,7 @@ class LogRecorder(_Recorder):
     """Reads all partitions of `sequenced/events` from now on, with a reader each."""
 
     def __init__(self, client: pulsar.Client, history: History) -> None:
-        super().__init__()
-        self._history = history
+        super().__init__(history)
         self._readers = [
             client.create_reader(topic, pulsar.MessageId.latest)
             for topic in client.get_topic_partitions(SEQUENCED_EVENTS)
@@ -125,8 +125,7 @@ class ViewRecorder(_Recorder):
     def __init__(
         self, client: pulsar.Client, history: History, view: str, topic: str, subscription: str
     ) -> None:
-        super().__init__()
-        self._history = history
+        super().__init__(history)
         self._expectation = history.views[view]
         self._consumer = client.subscribe(
             topic,

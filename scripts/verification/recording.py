@@ -85,6 +85,9 @@ class History:
     Args:
         views: what each view must hold; named before the first event, so that events need not
             be kept.
+
+    Attributes:
+        failure: what ended a recorder early; there is no point in waiting for more then.
     """
 
     def __init__(self, views: Iterable[ViewExpectation] = ()) -> None:
@@ -120,6 +123,7 @@ class History:
         self._accepted_sources: set[int] = set()
         self._log_events: defaultdict[int, int] = defaultdict(int)
         self._seen: set[tuple[str, int, Hashable]] = set()
+        self.failure: Exception | None = None
         self._names: dict[str, int] = {}
         self._lock = Lock()
 

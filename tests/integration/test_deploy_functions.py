@@ -19,6 +19,8 @@ import pytest
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from scripts import deploy_functions
 
+pytestmark = pytest.mark.integration
+
 PROJECT = Path(__file__).resolve().parents[2]
 SERDE = """
 from pulsar.functions.serde import SerDe

@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Controller, Response, delete, get, patch, post
-from litestar.params import Parameter
-
+from litestar.di import NamedDependency
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from control_plane.domains.consumers.schemas import ConsumerCreate, ConsumerOut, ConsumerUpdate
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
 from control_plane.problems import responses
 
-Key = Annotated[str, Parameter(max_length=64, description="Id or name of the consumer.")]
+Key = Annotated[str, PathParameter(max_length=64, description="Id or name of the consumer.")]
 
 
 class ConsumerController(Controller):
     """Who receives events."""
 
     path = "/consumers"
-    tags = ["consumers"]
+    tags = ("consumers",)
 
     @post(
         "/",
@@ -29,7 +29,7 @@ class ConsumerController(Controller):
         responses=responses(400, 409, 503),
     )
     async def create(
-        self, data: ConsumerCreate, consumers: ConsumerService
+        self, data: JSONBody[ConsumerCreate], consumers: NamedDependency[ConsumerService]
     ) -> Response[ConsumerOut]:
         """Register a consumer; its name is free again once it is deleted."""
         created, version = await consumers.create(data)
@@ -44,10 +44,10 @@ class ConsumerController(Controller):
     )
     async def list_(
         self,
-        consumers: ConsumerService,
+        consumers: NamedDependency[ConsumerService],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
-        name: str | None = None,
+        name: Annotated[str | None, QueryParameter(max_length=64)] = None,
     ) -> Page[ConsumerOut]:
         """Consumers in the order of their registration."""
         return await consumers.page(cursor=cursor, limit=limit, name=name)
@@ -58,7 +58,9 @@ class ConsumerController(Controller):
         summary="Describe a consumer",
         responses=responses(400, 404, 503),
     )
-    async def read(self, key: Key, consumers: ConsumerService) -> Response[ConsumerOut]:
+    async def read(
+        self, key: Key, consumers: NamedDependency[ConsumerService]
+    ) -> Response[ConsumerOut]:
         """One consumer by its id or name."""
         found, version = await consumers.get(key)
         return Response(found, headers={"ETag": etag(version)})
@@ -72,8 +74,8 @@ class ConsumerController(Controller):
     async def update(
         self,
         key: Key,
-        data: ConsumerUpdate,
-        consumers: ConsumerService,
+        data: JSONBody[ConsumerUpdate],
+        consumers: NamedDependency[ConsumerService],
         if_match: IfMatch = None,
     ) -> Response[ConsumerOut]:
         """Change the fields given; the others stay."""
@@ -86,6 +88,8 @@ class ConsumerController(Controller):
         summary="Delete a consumer",
         responses=responses(400, 404, 409, 412, 503),
     )
-    async def remove(self, key: Key, consumers: ConsumerService, if_match: IfMatch = None) -> None:
+    async def remove(
+        self, key: Key, consumers: NamedDependency[ConsumerService], if_match: IfMatch = None
+    ) -> None:
         """Delete a consumer that has no live subscriptions."""
         await consumers.delete(key, if_match)

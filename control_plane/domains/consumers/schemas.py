@@ -15,7 +15,7 @@ Name = Annotated[
     Meta(
         pattern=NAME_PATTERN,
         max_length=64,
-        description="1 to 64 of a-z, 0-9, '.', '_' and '-'; begins and ends with a letter or digit.",
+        description="1 to 64 of a-z, 0-9, '.', '_', '-'; begins and ends with a letter or digit.",
         examples=["instrument-analysis"],
     ),
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Controller, get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import PathParameter
 
 from control_plane.domains.functions.schemas import FunctionList, FunctionOut
 from control_plane.domains.functions.service import StatusBoard
@@ -16,10 +17,10 @@ class FunctionController(Controller):
     """What runs inside the broker."""
 
     path = "/functions"
-    tags = ["functions"]
+    tags = ("functions",)
 
     @get("/", operation_id="listFunctions", summary="List functions", responses=responses(400))
-    async def list_(self, board: StatusBoard) -> FunctionList:
+    async def list_(self, board: NamedDependency[StatusBoard]) -> FunctionList:
         """Every function with its instances, their plan, version and counters."""
         return board.listing()
 
@@ -30,7 +31,9 @@ class FunctionController(Controller):
         responses=responses(400, 404),
     )
     async def read(
-        self, name: Annotated[str, Parameter(max_length=128)], board: StatusBoard
+        self,
+        name: Annotated[str, PathParameter(max_length=128)],
+        board: NamedDependency[StatusBoard],
     ) -> FunctionOut:
         """One function."""
         return board.describe(name)

@@ -45,7 +45,7 @@ class Progress:
 class StatusBoard:
     """The last report of every instance.
 
-    `on_report` is called (in the follower's thread) with the report before, if any, and the new one.
+    `on_report` is called, in the follower's thread, with the report before and the new one.
     """
 
     def __init__(

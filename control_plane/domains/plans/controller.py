@@ -5,25 +5,29 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Controller, get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import PathParameter
 
 from control_plane.domains.plans.schemas import PlanDetail, PlanOut
 from control_plane.domains.plans.service import PlanService
 from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from control_plane.problems import responses
 
-Number = Annotated[int, Parameter(ge=1, le=2**63 - 1, description="Number of the plan.")]
+Number = Annotated[int, PathParameter(ge=1, le=2**63 - 1, description="Number of the plan.")]
 
 
 class PlanController(Controller):
     """What the functions execute."""
 
     path = "/plans"
-    tags = ["plans"]
+    tags = ("plans",)
 
     @get("/", operation_id="listPlans", summary="List plans", responses=responses(400, 422, 503))
     async def list_(
-        self, plans: PlanService, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+        self,
+        plans: NamedDependency[PlanService],
+        cursor: Cursor = None,
+        limit: Limit = DEFAULT_LIMIT,
     ) -> Page[PlanOut]:
         """Plans, newest first, each with its rollout."""
         return await plans.page(cursor=cursor, limit=limit)
@@ -34,7 +38,7 @@ class PlanController(Controller):
         summary="The plan in force",
         responses=responses(404, 503),
     )
-    async def current(self, plans: PlanService) -> PlanDetail:
+    async def current(self, plans: NamedDependency[PlanService]) -> PlanDetail:
         """The newest published plan with its views and its rollout."""
         return await plans.current()
 
@@ -44,6 +48,6 @@ class PlanController(Controller):
         summary="Describe a plan",
         responses=responses(400, 404, 503),
     )
-    async def read(self, number: Number, plans: PlanService) -> PlanDetail:
+    async def read(self, number: Number, plans: NamedDependency[PlanService]) -> PlanDetail:
         """One plan with its views and its rollout."""
         return await plans.get(number)

@@ -115,7 +115,7 @@ class PlanPublisher:
         *,
         poll_seconds: float,
         compare_seconds: float,
-        on_published: Callable[[int], None] = lambda number: None,
+        on_published: Callable[[int, int], None] | None = None,
     ) -> None:
         self._database = database
         self._broker = broker
@@ -225,13 +225,16 @@ class PlanPublisher:
         )
 
     async def _publish(self, session: AsyncSession, plan: PlanRow) -> None:
+        # Before the send: functions may report the plan before the broker's answer is here.
+        started_ns = time.time_ns()
         await self._broker.publish_plan(PLANS, plan.document)
         await session.execute(
             update(PlanRow)
             .where(PlanRow.number == plan.number)
             .values(published_at=func.clock_timestamp())
         )
-        self._on_published(plan.number)
+        if self._on_published is not None:
+            self._on_published(plan.number, started_ns)
         log.info(
             "plan published",
             plan=plan.number,

@@ -64,9 +64,8 @@ async def ensure_view(session: AsyncSession, spec: ViewSpec) -> ViewRow:
         .on_conflict_do_update(index_elements=[ViewRow.id], set_={"retired_in_plan": None})
         .returning(ViewRow)
     )
-    row = await session.scalar(statement, execution_options={"populate_existing": True})
-    assert row is not None
-    return row
+    rows = await session.scalars(statement, execution_options={"populate_existing": True})
+    return rows.one()
 
 
 async def is_live(session: AsyncSession, view_id: str) -> bool:

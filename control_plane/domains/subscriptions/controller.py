@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from litestar import Controller, Response, delete, get, patch, post
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from control_plane.domains.subscriptions.schemas import (
     SubscriptionCreate,
@@ -16,14 +17,14 @@ from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
 from control_plane.problems import responses
 
-Key = Annotated[str, Parameter(max_length=64, description="Id of the subscription.")]
+Key = Annotated[str, PathParameter(max_length=64, description="Id of the subscription.")]
 
 
 class SubscriptionController(Controller):
     """What a consumer receives."""
 
     path = "/subscriptions"
-    tags = ["subscriptions"]
+    tags = ("subscriptions",)
 
     @post(
         "/",
@@ -32,7 +33,9 @@ class SubscriptionController(Controller):
         responses=responses(400, 404, 409, 422, 503),
     )
     async def create(
-        self, data: SubscriptionCreate, subscriptions: SubscriptionService
+        self,
+        data: JSONBody[SubscriptionCreate],
+        subscriptions: NamedDependency[SubscriptionService],
     ) -> Response[SubscriptionOut]:
         """Make a subscription.
 
@@ -51,16 +54,16 @@ class SubscriptionController(Controller):
     )
     async def list_(
         self,
-        subscriptions: SubscriptionService,
+        subscriptions: NamedDependency[SubscriptionService],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
         consumer: Annotated[
-            str | None, Parameter(max_length=64, description="Id or name of the consumer.")
+            str | None, QueryParameter(max_length=64, description="Id or name of the consumer.")
         ] = None,
-        name: Annotated[str | None, Parameter(max_length=64)] = None,
+        name: Annotated[str | None, QueryParameter(max_length=64)] = None,
         subscription_state: Annotated[
             Literal["pending", "active", "closed"] | None,
-            Parameter(query="state", description="Absent: all that are not closed."),
+            QueryParameter(name="state", description="Absent: all that are not closed."),
         ] = None,
     ) -> Page[SubscriptionOut]:
         """Subscriptions in the order of their creation."""
@@ -74,7 +77,9 @@ class SubscriptionController(Controller):
         summary="Describe a subscription",
         responses=responses(400, 404, 503),
     )
-    async def read(self, key: Key, subscriptions: SubscriptionService) -> Response[SubscriptionOut]:
+    async def read(
+        self, key: Key, subscriptions: NamedDependency[SubscriptionService]
+    ) -> Response[SubscriptionOut]:
         """One subscription, closed ones too."""
         found, version = await subscriptions.get(key)
         return Response(found, headers={"ETag": etag(version)})
@@ -88,8 +93,8 @@ class SubscriptionController(Controller):
     async def update(
         self,
         key: Key,
-        data: SubscriptionUpdate,
-        subscriptions: SubscriptionService,
+        data: JSONBody[SubscriptionUpdate],
+        subscriptions: NamedDependency[SubscriptionService],
         if_match: IfMatch = None,
     ) -> Response[SubscriptionOut]:
         """Change name or labels. What is delivered cannot be changed in place."""
@@ -103,7 +108,10 @@ class SubscriptionController(Controller):
         responses=responses(400, 404, 412, 503),
     )
     async def close(
-        self, key: Key, subscriptions: SubscriptionService, if_match: IfMatch = None
+        self,
+        key: Key,
+        subscriptions: NamedDependency[SubscriptionService],
+        if_match: IfMatch = None,
     ) -> None:
         """Close a subscription: its position in the topic is given up."""
         await subscriptions.close(key, if_match)

@@ -96,7 +96,9 @@ class Subscription(Base):
 
     @property
     def subscription_name(self) -> str:
-        """The name of the Pulsar subscription; begins with the consumer's id, all of one length,
+        """The name of the Pulsar subscription.
 
-        so that a broker rule on the prefix cannot match another consumer."""
+        It begins with the consumer's id, all of one length, so that a broker rule on the prefix
+        cannot match another consumer.
+        """
         return f"{self.consumer_id}-{self.id}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Controller, Response, get
+from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from control_plane import __version__
@@ -19,7 +20,7 @@ class SystemController(Controller):
     """The control plane itself."""
 
     path = "/"
-    tags = ["system"]
+    tags = ("system",)
 
     @get("/healthz", operation_id="getHealth", summary="Is the process alive")
     async def health(self) -> Health:
@@ -28,7 +29,7 @@ class SystemController(Controller):
 
     @get("/readyz", operation_id="getReadiness", summary="Can requests be served")
     async def readiness(
-        self, health_service: HealthService, settings: Settings
+        self, health_service: NamedDependency[HealthService], settings: NamedDependency[Settings]
     ) -> Response[Readiness]:
         """200 when all dependencies answer; 503 with Retry-After naming those that do not."""
         found = await health_service.readiness()
@@ -43,7 +44,9 @@ class SystemController(Controller):
     @get(
         "/metrics", operation_id="getMetrics", summary="Prometheus metrics", media_type="text/plain"
     )
-    async def metrics(self, metrics: Metrics, database: Database) -> Response[bytes]:
+    async def metrics(
+        self, metrics: NamedDependency[Metrics], database: NamedDependency[Database]
+    ) -> Response[bytes]:
         """Everything measured here; the number of subscriptions is absent while PostgreSQL is."""
         try:
             async with database.transaction() as session:

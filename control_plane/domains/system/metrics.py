@@ -69,10 +69,10 @@ class Metrics:
         self.requests.labels(method, route, str(status)).inc()
         self.request_seconds.labels(method, route).observe(seconds)
 
-    def note_published(self, number: int, now_ns: int) -> None:
+    def note_published(self, number: int, started_ns: int) -> None:
         """Remember when a plan was published; only the newest hundred are kept."""
         self.plan_published.set(number)
-        self._published_at_ns[number] = now_ns
+        self._published_at_ns[number] = started_ns
         while len(self._published_at_ns) > 100:
             self._published_at_ns.pop(min(self._published_at_ns))
 

@@ -10,7 +10,7 @@ from scripts.devstack.errors import ComponentError, StackError, UsageError, tail
 from scripts.devstack.external import External
 from scripts.devstack.fingerprint import fingerprint
 from scripts.devstack.java import parse_version
-from scripts.devstack.logs import log_files
+from scripts.devstack.logs import LogSince, log_files
 from scripts.devstack.ports import choose, is_free
 from scripts.devstack.pulsar import with_properties
 
@@ -145,3 +145,17 @@ def test_logs_are_found_by_component_and_by_function(tmp_path: Path) -> None:
     assert set(log_files(tmp_path, "sequencer")) == {"sequencer-0", "sequencer-1"}
     with pytest.raises(StackError, match="no log of 'nothing'"):
         log_files(tmp_path, "nothing")
+
+
+def test_only_what_is_added_to_a_log_counts(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_text("lost\n")
+    since = LogSince(log)
+    assert since.count(b"lost") == 0
+    with log.open("a") as file:
+        file.write("lost\nfound\nlo")
+        file.flush()
+        assert since.count(b"lost") == 1
+        file.write("st\n")
+    assert since.count(b"lost") == 2
+    assert since.count(b"lost") == 2

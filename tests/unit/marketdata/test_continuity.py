@@ -1,5 +1,7 @@
 """Every planted break of continuity is found, and nothing else."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
@@ -34,7 +36,7 @@ def check_all(rows: list[Row], cuts: list[int], *, contiguous: bool) -> list[Fin
     checker = InstrumentContinuity(0, contiguous=contiguous)
     places = sorted({0, len(rows), *(cut % (len(rows) + 1) for cut in cuts)})
     found: list[Finding] = []
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         found += checker.check(*columns(rows[start:end]))
     return found
 

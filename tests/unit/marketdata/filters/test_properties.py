@@ -20,7 +20,7 @@ from marketdata.filters.parse import parse
 from marketdata.frames import frame_kind
 
 THOROUGH = settings(
-    max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "filters"))
 
 from strategies import batches
 
-THOROUGH = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def rows(batch: pa.RecordBatch) -> list[list[object]]:

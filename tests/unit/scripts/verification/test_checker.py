@@ -5,8 +5,18 @@ from typing import Any
 
 import pytest
 
+from marketdata.schemas import INGEST_SCHEMAS
+from scripts.verification.checker import check
 from scripts.verification.report import Report, Violation
-from tests.unit.scripts.verification.world import ALL, CHEAP, Row, World, clean_world, trade
+from tests.unit.scripts.verification.world import (
+    ALL,
+    CHEAP,
+    Row,
+    World,
+    batch_of,
+    clean_world,
+    trade,
+)
 
 
 def found(report: Report) -> dict[str, dict[str, int]]:
@@ -73,10 +83,6 @@ def test_an_event_that_the_log_lost_without_leaving_a_hole_is_missing() -> None:
 def test_an_uncertain_event_may_be_missing_but_not_doubled() -> None:
     world = clean_world()
     history = world.history()
-    from marketdata.schemas import INGEST_SCHEMAS
-    from scripts.verification.checker import check
-    from tests.unit.scripts.verification.world import batch_of
-
     lost = batch_of([trade("A", 500, price=170)], INGEST_SCHEMAS["trade"])
     history.accepted("publisher", 0, lost, certain=False)
 
@@ -375,8 +381,6 @@ def test_a_column_that_a_view_leaves_out_alters_its_events() -> None:
     world.expectations = (ALL, CHEAP)
     full = clean_world().history()
     full.received["cheap"] = history.received["cheap"]
-
-    from scripts.verification.checker import check
 
     report = check(full)
 

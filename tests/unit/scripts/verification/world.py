@@ -73,7 +73,7 @@ class World:
 
 
 def clean_world() -> World:
-    """Two partitions, five instruments, 240 trades in frames of four; everything as it should be."""
+    """Two partitions, five instruments, 240 trades in frames of four; all as it should be."""
     world = World(views={"all": [], "cheap": []})
     instruments = {0: ["A", "B", "C"], 1: ["X", "Y"]}
     counts: Counter[str] = Counter()

@@ -1,0 +1,60 @@
+"""The demo is green, twice in a row on one stack."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.devstack.component import CHECKOUT, process_environment
+from scripts.devstack.stack import Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+def test_the_demo_is_green_twice_in_a_row(stack: Stack, tmp_path: Path) -> None:
+    for number in range(2):
+        figures = tmp_path / f"{number}.json"
+        ended = subprocess.run(
+            [
+                sys.executable,
+                "scripts/demo.py",
+                *("--rate", "20000", "--json", str(figures)),
+                *(["--no-prepare"] if number else []),
+            ],
+            cwd=CHECKOUT,
+            env=process_environment(stack.environment()),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert "nothing lost, nothing doubled, nothing out of order" in ended.stdout
+        document = json.loads(figures.read_text())
+        assert set(document) == {
+            "published",
+            "sequenced",
+            "subscriptions",
+            "latency_ms",
+            "events_per_second",
+        }
+        assert document["published"] == document["sequenced"] > 19_000
+        assert len(document["subscriptions"]) >= 4
+        for one in document["subscriptions"]:
+            assert list(one) == [
+                "name",
+                "format",
+                "expected",
+                "delivered",
+                "missing",
+                "duplicates",
+                "out_of_order",
+            ]
+            assert one["delivered"] == one["expected"] > 0
+            assert one["missing"] == one["duplicates"] == one["out_of_order"] == 0
+        assert {one["format"] for one in document["subscriptions"]} == {"arrow", "json"}
+        latency = document["latency_ms"]
+        assert 0 < latency["p50"] <= latency["p99"] <= latency["max"]
+        assert document["events_per_second"] > 0

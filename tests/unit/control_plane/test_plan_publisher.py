@@ -1,0 +1,349 @@
+"""The outbox: what the database has decided reaches the broker, whatever breaks in between.
+
+PostgreSQL is real. The broker is a recorder here, because the faults (a send that fails after the
+topics were made, a topic that has lost its messages) cannot be caused at will on a real one; the
+integration tests use a real broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import select
+
+from control_plane.broker import Broker
+from control_plane.database import Database
+from control_plane.domains.consumers.schemas import ConsumerCreate
+from control_plane.domains.consumers.service import ConsumerService
+from control_plane.domains.plans.models import PlanRow, ViewRow
+from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
+from control_plane.domains.subscriptions.models import Subscription
+from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
+from control_plane.domains.subscriptions.service import SubscriptionService
+from control_plane.errors import BrokerUnavailableError, ConflictError, NotFoundError
+from marketdata.plans import Plan, decode_plan, encode_plan
+
+
+class RecordingBroker:
+    """The plan topic as a list; `down` makes every call fail."""
+
+    def __init__(self) -> None:
+        self.plans: list[bytes] = []
+        self.down = False
+
+    async def publish_plan(self, _topic: str, document: bytes) -> None:
+        if self.down:
+            raise BrokerUnavailableError("down")
+        self.plans.append(document)
+
+    async def newest_plan(self, _topic: str) -> bytes | None:
+        if self.down:
+            raise BrokerUnavailableError("down")
+        return self.plans[-1] if self.plans else None
+
+    @property
+    def last(self) -> Plan:
+        return decode_plan(self.plans[-1])
+
+
+class RecordingTopics:
+    """Topics and cursors as sets, in the order of the broker's plans."""
+
+    def __init__(self, broker: RecordingBroker) -> None:
+        self.broker = broker
+        self.cursors: set[tuple[str, str]] = set()
+        self.plans_before_cursor: dict[str, int] = {}
+        self.down = False
+
+    async def ensure(
+        self,
+        subscriptions: Sequence[Subscription],
+        *,
+        start: str | None,  # noqa: ARG002
+    ) -> None:
+        if self.down:
+            raise BrokerUnavailableError("down")
+        for row in subscriptions:
+            self.cursors.add((row.view.topic, row.subscription_name))
+            self.plans_before_cursor.setdefault(row.id, len(self.broker.plans))
+
+    async def drop_cursors(self, subscriptions: Sequence[Subscription]) -> list[str]:
+        if self.down:
+            return []
+        for row in subscriptions:
+            self.cursors.discard((row.view.topic, row.subscription_name))
+        return [row.id for row in subscriptions]
+
+
+class World:
+    """A publisher and services over one database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.broker = RecordingBroker()
+        self.topics = RecordingTopics(self.broker)
+        self.publisher = PlanPublisher(
+            database,
+            cast(Broker, self.broker),
+            cast(DeliveryTopics, self.topics),
+            poll_seconds=0.05,
+            compare_seconds=0.2,
+        )
+        self.consumers = ConsumerService(database)
+        self.subscriptions = SubscriptionService(
+            database,
+            self.publisher,
+            require_broker=self._broker_is_there,
+            service_url="pulsar://there:6650",
+            wait_seconds=0,
+        )
+
+    async def _broker_is_there(self) -> None:
+        return
+
+    async def settle(self) -> None:
+        await self.publisher.compare_with_topic()
+        await self.publisher.publish_once()
+
+    async def subscribe(self, name: str, **members: Any) -> str:
+        data = SubscriptionCreate(consumer="desk", name=name, **members)
+        return (await self.subscriptions.create(data))[0].id
+
+    async def state(self, subscription: str) -> str:
+        return (await self.subscriptions.get(subscription))[0].state
+
+
+@pytest.fixture
+async def world(database: Database) -> World:
+    made = World(database)
+    await made.consumers.create(ConsumerCreate(name="desk"))
+    return made
+
+
+async def test_the_first_start_publishes_an_empty_plan(world: World) -> None:
+    await world.settle()
+    assert (world.broker.last.number, world.broker.last.views) == (1, ())
+
+
+async def test_a_subscription_is_active_once_its_plan_is_published(world: World) -> None:
+    await world.settle()
+    made = await world.subscribe("all")
+    assert await world.state(made) == "pending"
+    await world.settle()
+    out, _ = await world.subscriptions.get(made)
+    assert out.state == "active"
+    assert out.plan == world.broker.last.number
+    assert [view.topic for view in world.broker.last.views] == [out.topic]
+    assert (out.topic, out.subscription_name) in world.topics.cursors
+
+
+async def test_a_cursor_exists_before_any_plan_that_routes_to_it(world: World) -> None:
+    await world.settle()
+    made = await world.subscribe("all")
+    await world.settle()
+    before = world.topics.plans_before_cursor[made]
+    view = (await world.subscriptions.get(made))[0].view
+    first = next(
+        index
+        for index, document in enumerate(world.broker.plans)
+        if view in {each.id for each in decode_plan(document).views}
+    )
+    assert first >= before
+
+
+async def test_equal_views_are_shared_and_make_no_new_plan(world: World) -> None:
+    await world.settle()
+    one = await world.subscribe("one", filter="price>10 and instrument='A'")
+    await world.settle()
+    plans = len(world.broker.plans)
+    two = await world.subscribe("two", filter="price > 10 AND instrument = 'A'")
+    await world.settle()
+    first, second = [(await world.subscriptions.get(key))[0] for key in (one, two)]
+    assert first.topic == second.topic
+    assert first.subscription_name != second.subscription_name
+    assert (second.state, second.plan) == ("active", first.plan)
+    assert len(world.broker.plans) == plans
+
+
+async def test_a_failed_send_leaves_the_work_for_the_next_run(world: World) -> None:
+    await world.settle()
+    world.broker.down = True
+    made = await world.subscribe("all")
+    with pytest.raises(BrokerUnavailableError):
+        await world.publisher.publish_once()
+    assert await world.state(made) == "pending"
+    world.broker.down = False
+    await world.settle()
+    assert await world.state(made) == "active"
+
+
+async def test_only_the_newest_of_several_unpublished_plans_is_sent(world: World) -> None:
+    await world.settle()
+    for price in range(5):
+        await world.subscribe(f"s{price}", filter=f"price > {price}")
+    await world.settle()
+    assert [decode_plan(document).number for document in world.broker.plans] == [1, 6]
+    assert len(world.broker.last.views) == 5
+
+
+async def test_a_plan_that_the_topic_has_lost_is_published_again(world: World) -> None:
+    await world.settle()
+    await world.subscribe("all")
+    await world.settle()
+    newest = world.broker.last
+    world.broker.plans.clear()
+    await world.settle()
+    assert world.broker.last == newest
+    plans = len(world.broker.plans)
+    await world.settle()
+    assert len(world.broker.plans) == plans
+
+
+@pytest.mark.parametrize("ahead", [0, 40])
+async def test_a_topic_ahead_of_the_database_is_overtaken(world: World, ahead: int) -> None:
+    await world.settle()
+    made = await world.subscribe("all")
+    await world.settle()
+    ours = world.broker.last
+    other = Plan(ours.number + ahead, "0" * 64, 0, "", ())
+    world.broker.plans.append(encode_plan(other))
+    await world.settle()
+    assert world.broker.last.number > other.number
+    assert world.broker.last.views == ours.views
+    assert await world.state(made) == "active"
+
+
+async def test_rubbish_on_the_topic_is_replaced(world: World) -> None:
+    await world.settle()
+    world.broker.plans.append(b"no plan at all")
+    await world.settle()
+    assert world.broker.last.number == 1
+
+
+async def test_closing_drops_view_and_cursor(world: World) -> None:
+    await world.settle()
+    made = await world.subscribe("all")
+    await world.settle()
+    await world.subscriptions.close(made, None)
+    await world.settle()
+    assert world.broker.last.views == ()
+    assert world.topics.cursors == set()
+    out, _ = await world.subscriptions.get(made)
+    assert out.state == "closed"
+    assert out.closed_at is not None
+    async with world.database.transaction() as session:
+        view = (await session.scalars(select(ViewRow))).one()
+        assert view.retired_in_plan == world.broker.last.number
+
+
+async def test_closing_one_of_two_keeps_the_view(world: World) -> None:
+    await world.settle()
+    one, two = await world.subscribe("one"), await world.subscribe("two")
+    await world.settle()
+    await world.subscriptions.close(one, None)
+    await world.settle()
+    kept, _ = await world.subscriptions.get(two)
+    assert world.topics.cursors == {(kept.topic, kept.subscription_name)}
+    assert [view.id for view in world.broker.last.views] == [kept.view]
+
+
+async def test_a_view_that_comes_back_is_no_longer_retired(world: World) -> None:
+    await world.settle()
+    await world.subscriptions.close(await world.subscribe("one"), None)
+    await world.subscribe("one")
+    await world.settle()
+    async with world.database.transaction() as session:
+        assert (await session.scalars(select(ViewRow))).one().retired_in_plan is None
+    assert len(world.broker.last.views) == 1
+
+
+async def test_names_are_unique_among_live_subscriptions_of_a_consumer(world: World) -> None:
+    first = await world.subscribe("one")
+    with pytest.raises(ConflictError):
+        await world.subscribe("one")
+    second = await world.subscribe("two")
+    with pytest.raises(ConflictError):
+        await world.subscriptions.update(second, SubscriptionUpdate(name="one"), None)
+    await world.subscriptions.close(first, None)
+    await world.subscribe("one")
+
+
+async def test_a_consumer_goes_only_without_live_subscriptions(world: World) -> None:
+    made = await world.subscribe("one")
+    with pytest.raises(ConflictError):
+        await world.consumers.delete("desk", None)
+    await world.subscriptions.close(made, None)
+    await world.consumers.delete("desk", None)
+    with pytest.raises(NotFoundError):
+        await world.subscribe("two")
+
+
+async def test_changes_at_once_give_plans_without_holes(world: World) -> None:
+    await world.settle()
+
+    async def live(number: int) -> None:
+        made = await world.subscribe(f"s{number}", filter=f"price > {number % 4}")
+        if number % 2:
+            await world.subscriptions.close(made, None)
+
+    task = asyncio.create_task(world.publisher.run())
+    await asyncio.gather(*(live(number) for number in range(12)))
+    async with asyncio.timeout(20):
+        while not await world.publisher.published(1):
+            pass
+    task.cancel()
+    async with world.database.transaction() as session:
+        numbers = list(await session.scalars(select(PlanRow.number).order_by(PlanRow.number)))
+    assert numbers == list(range(1, len(numbers) + 1))
+    page = await world.subscriptions.page(
+        cursor=None, limit=100, consumer="desk", name=None, state=None
+    )
+    assert {item.state for item in page.items} == {"active"}
+    assert {view.id for view in world.broker.last.views} == {item.view for item in page.items}
+    assert {name for _, name in world.topics.cursors} == {
+        item.subscription_name for item in page.items
+    }
+
+
+async def test_two_control_planes_publish_one_after_the_other(
+    world: World, database_url: str
+) -> None:
+    other_database = Database(database_url)
+    other = World(other_database)
+    other.broker, other.topics = world.broker, world.topics
+    other.publisher._broker = cast(Broker, world.broker)
+    other.publisher._topics = cast(DeliveryTopics, world.topics)
+    tasks = [asyncio.create_task(each.publisher.run()) for each in (world, other)]
+    made = await asyncio.gather(
+        *(
+            (world if number % 2 else other).subscribe(f"s{number}", filter=f"price > {number}")
+            for number in range(10)
+        )
+    )
+    async with asyncio.timeout(20):
+        while {await world.state(each) for each in made} != {"active"}:
+            await world.publisher.published(1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await other_database.close()
+    numbers = [decode_plan(document).number for document in world.broker.plans]
+    assert numbers == sorted(set(numbers))
+    assert len(world.broker.last.views) == 10
+
+
+async def test_a_request_waits_through_a_short_outage(world: World) -> None:
+    task = asyncio.create_task(world.publisher.run())
+    assert await world.publisher.published(5)
+    world.broker.down = True
+    await world.subscribe("all")
+    waiting = asyncio.create_task(world.publisher.published(10))
+    await asyncio.sleep(0.3)
+    assert world.publisher.failure is not None
+    world.broker.down = False
+    assert await waiting
+    assert world.publisher.failure is None
+    task.cancel()
