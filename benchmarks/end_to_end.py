@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tick-ms",
         type=float,
-        default=2.0,
-        help="pace of publish calls when measuring latency (default 2)",
+        default=10.0,
+        help="pace of publish calls when measuring latency (default 10)",
     )
     parser.add_argument(
         "--max-delay-ms",

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=100_000.0, help="events/s (default 100,000)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each run (default 15)")
     parser.add_argument(
-        "--tick-ms", type=float, default=2.0, help="pace of publish calls (default 2)"
+        "--tick-ms", type=float, default=10.0, help="pace of publish calls (default 10)"
     )
     parser.add_argument(
         "--max-delay-ms",

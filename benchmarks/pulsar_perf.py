@@ -65,7 +65,7 @@ def _run(stack: Stack, topic: str, seconds: float) -> float:
 
 
 def best_rate(text: str, log: Path) -> float:
-    """The best rate that `pulsar-perf consume` printed for one of its intervals of 10 s.
+    r"""The best rate that `pulsar-perf consume` printed for one of its intervals of 10 s.
 
     The best and not the average, so that neither the start of two JVMs nor their warming up counts
     against the tool that the service is compared with.

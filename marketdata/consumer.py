@@ -410,6 +410,7 @@ class Consumer:
             batch,
             view=properties.get("view"),
             delivery_sequence=None if number is None else int(number),
+            delivery_epoch=int(properties.get("delivery_epoch", "0")),
         )
         if self._on_gap:
             for finding in findings:

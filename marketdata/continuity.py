@@ -32,7 +32,7 @@ class Finding:
     Attributes:
         partition: of the topic.
         key: the instrument, or `view:<id>` for delivery sequences.
-        epoch: of the instrument's sequences; 0 for delivery sequences.
+        epoch: of the instrument's or the view's counter.
         first, last: the sequences it is about, both included.
     """
 
@@ -58,7 +58,7 @@ class Reversal(Finding):
 
 
 class EpochChange(Finding):
-    """The instrument's counter started anew at `first` in a new `epoch`; not a breach."""
+    """The key's counter started anew at `first` in a new `epoch`; not a breach."""
 
     is_breach = False
 
@@ -106,10 +106,15 @@ class DeliveryContinuity:
 
     def __init__(self) -> None:
         self._next: dict[tuple[str, int], int] = {}
+        self._epochs: dict[tuple[str, int], int] = {}
         self._holes: dict[tuple[str, int], _Holes] = {}
 
-    def check(self, view: str, partition: int, first: int, count: int) -> list[Finding]:
+    def check(
+        self, view: str, partition: int, first: int, count: int, epoch: int = 0
+    ) -> list[Finding]:
         """Check a frame of `count` events whose first has delivery sequence `first`.
+
+        A rise of `epoch` (the property `delivery_epoch`) starts the count anew.
 
         >>> continuity = DeliveryContinuity()
         >>> continuity.check("v", 0, 1, 10), continuity.check("v", 0, 11, 10)
@@ -118,16 +123,24 @@ class DeliveryContinuity:
         [Gap(partition=0, key='view:v', epoch=0, first=21, last=25)]
         """
         key, last = (view, partition), first + count - 1
-        expected = self._next.setdefault(key, first)
         findings: list[Finding] = []
+        if epoch > self._epochs.setdefault(key, epoch):
+            self._epochs[key] = epoch
+            self._next[key] = 1
+            self._holes.pop(key, None)
+            findings.append(EpochChange(partition, f"view:{view}", epoch, 1, 1))
+        expected = self._next.setdefault(key, first)
+        if epoch < self._epochs[key]:
+            findings.append(Duplicate(partition, f"view:{view}", epoch, first, last))
+            return findings
         if first < expected:
             behind = min(last, expected - 1)
             for late, a, b in self._holes.setdefault(key, _Holes()).fill(first, behind):
                 kind = Reversal if late else Duplicate
-                findings.append(kind(partition, f"view:{view}", 0, a, b))
+                findings.append(kind(partition, f"view:{view}", epoch, a, b))
         elif first > expected:
             self._holes.setdefault(key, _Holes()).add(expected, first - 1)
-            findings.append(Gap(partition, f"view:{view}", 0, expected, first - 1))
+            findings.append(Gap(partition, f"view:{view}", epoch, expected, first - 1))
         self._next[key] = max(expected, last + 1)
         return findings
 
@@ -135,6 +148,7 @@ class DeliveryContinuity:
         """Take the next frame of a partition (None: of every one) as a new baseline."""
         for key in [key for key in self._next if partition in (None, key[1])]:
             del self._next[key]
+            self._epochs.pop(key, None)
             self._holes.pop(key, None)
 
 
@@ -290,15 +304,19 @@ class Continuity:
         *,
         view: str | None = None,
         delivery_sequence: int | None = None,
+        delivery_epoch: int = 0,
     ) -> list[Finding]:
         """Check a frame; columns that its view does not carry are not checked.
 
         Args:
             view, delivery_sequence: from the frame's properties; None outside `delivery`.
+            delivery_epoch: from the frame's properties.
         """
         findings: list[Finding] = []
         if view is not None and delivery_sequence is not None:
-            findings = self._delivery.check(view, partition, delivery_sequence, batch.num_rows)
+            findings = self._delivery.check(
+                view, partition, delivery_sequence, batch.num_rows, delivery_epoch
+            )
             batch = _without_repeated(batch, delivery_sequence, findings)
         findings += self._check_instruments(partition, batch)
         self.counts.update(type(finding).__name__ for finding in findings)

@@ -6,7 +6,7 @@ environment when that is missing and then runs itself in it.
 """
 
 # An older Python has to get as far as the error that names it.
-# ruff: noqa: PTH100, PTH120, UP032, UP036, ANN201, PLC0415, S606
+# ruff: noqa: PTH100, PTH120, UP032, UP036, PLC0415, S606
 
 import os
 import sys
@@ -15,7 +15,7 @@ CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 INSIDE = "DDS_BENCH_INSIDE"
 
 
-def main():
+def main() -> None:
     """Make the environment, then hand over to the benchmarks in it."""
     if sys.version_info < (3, 11):
         sys.exit(

@@ -7,7 +7,7 @@ parse it and say what is wrong.
 """
 
 # An older Python has to get as far as the error that names it.
-# ruff: noqa: PTH100, PTH120, UP032, UP036, ANN201, PLC0415, S606
+# ruff: noqa: PTH100, PTH120, UP032, UP036, PLC0415, S606
 
 import os
 import sys
@@ -16,7 +16,7 @@ CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 INSIDE = "DDS_DEV_INSIDE"
 
 
-def main():
+def main() -> None:
     """Make the environment, then hand over to the commands in it."""
     if sys.version_info < (3, 11):
         sys.exit(

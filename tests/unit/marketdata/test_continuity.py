@@ -254,3 +254,26 @@ def test_thousands_of_instruments_are_followed() -> None:
     for sequence in (1, 2, 3):
         assert checker.check(*columns([(name, sequence, 1) for name in names])) == []
     assert checker.check(*columns([(names[4321], 5, 1)])) == [Gap(0, "I4321", 1, 4, 4)]
+
+
+def test_a_higher_delivery_epoch_starts_the_count_anew_and_says_so() -> None:
+    continuity = DeliveryContinuity()
+    assert continuity.check("v", 0, 8, 3) == []
+    assert continuity.check("v", 0, 1, 4, 77) == [EpochChange(0, "view:v", 77, 1, 1)]
+    assert continuity.check("v", 0, 5, 2, 77) == []
+    assert continuity.check("v", 0, 9, 1, 77) == [Gap(0, "view:v", 77, 7, 8)]
+
+
+def test_a_hole_at_the_start_of_a_delivery_epoch_is_a_gap() -> None:
+    continuity = DeliveryContinuity()
+    continuity.check("v", 0, 8, 3)
+    assert continuity.check("v", 0, 3, 1, 77) == [
+        EpochChange(0, "view:v", 77, 1, 1),
+        Gap(0, "view:v", 77, 1, 2),
+    ]
+
+
+def test_a_frame_of_a_former_delivery_epoch_came_before() -> None:
+    continuity = DeliveryContinuity()
+    continuity.check("v", 0, 1, 3, 77)
+    assert continuity.check("v", 0, 9, 2, 5) == [Duplicate(0, "view:v", 5, 9, 10)]
