@@ -39,6 +39,7 @@ class Load:
 
     Attributes:
         published_per_second: while publishing; events_per_second: first publish to last receive.
+        confirm_p50_ms: from sending a frame to its confirmation, of the slowest publisher.
         latency_ms: p50, p99, p99.9 and greatest, of events, from `publish` to receipt.
         cpu_s: by component.
         frames: published and delivered.
@@ -47,6 +48,7 @@ class Load:
     events: int
     events_per_second: float
     published_per_second: float
+    confirm_p50_ms: float
     latency_ms: tuple[float, float, float, float]
     cpu_s: dict[str, float]
     frames: tuple[int, int]
@@ -220,6 +222,7 @@ def _result(published: list[Answer], received: Answer, cpu_s: dict[str, float]) 
         events=events,
         events_per_second=events / ((received["last_ns"] - started_ns) / 1e9),
         published_per_second=sum(each["events"] / each["published_s"] for each in published),
+        confirm_p50_ms=max(each["confirm_p50_ms"] for each in published),
         latency_ms=(p50, p99, p999, greatest),
         cpu_s=cpu_s,
         frames=(sum(each["frames"] for each in published), received["frames"]),

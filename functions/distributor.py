@@ -9,7 +9,7 @@ the view's name; other views get it all the same.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -245,7 +245,12 @@ class DistributorStage(PartitionStage):
             if output.broken:
                 closed.append(output)
         client = self._function.client
-        list(self._function.openers.map(lambda output: output.open(client), closed))
+        openings = [self._function.openers.submit(output.open, client) for output in closed]
+        # All of them end before one's failure is told: an opening that went on behind the
+        # worker's back would void what the worker sends meanwhile, and nobody would send it again.
+        wait(openings)
+        for opening in openings:
+            opening.result()
 
     def _send_dead_letters(self) -> None:
         for item in sorted(self._failures, key=lambda item: item.position):

@@ -33,6 +33,7 @@ class ViewOutput(Output):
             self.position = max(self.position, position_property(newest))
             self.next_delivery = int(properties["delivery_sequence"]) + int(properties["count"])
             self.delivery_epoch = int(properties["delivery_epoch"])
-        elif self.position != NO_POSITION:
+        else:
+            # Also when nothing was ever stored: what was sent before and lost is sent again.
             self.next_delivery = 1
-            self.delivery_epoch = self.position
+            self.delivery_epoch = self.position if self.position != NO_POSITION else 0

@@ -37,16 +37,17 @@ def consume(
     subscriptions: list[DemoSubscription],
 ) -> Consumption:
     """Register a consumer, subscribe, wait until the functions follow, and begin to read."""
+    history = History(subscription.expectation for subscription in subscriptions)
+    client = open_client(service_url)
+    cleanup.callback(client.close)
+    # The log first: whatever the views deliver was sequenced after it, or before this run.
+    cleanup.enter_context(LogRecorder(client, history))
     consumer = api.register(run, owner="demo", labels={"purpose": "demonstration"})
     made = [
         api.subscribe(consumer, subscription.name, **subscription.request())
         for subscription in subscriptions
     ]
     api.await_applied(max(one["plan"] for one in made))
-    history = History(subscription.expectation for subscription in subscriptions)
-    client = open_client(service_url)
-    cleanup.callback(client.close)
-    cleanup.enter_context(LogRecorder(client, history))
     for subscription, one in zip(subscriptions, made, strict=True):
         cleanup.enter_context(
             ViewRecorder(client, history, subscription.name, one["topic"], one["subscription_name"])

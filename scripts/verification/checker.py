@@ -9,7 +9,8 @@ told is stored with what stands in the log and what consumers received:
 - every view holds exactly the events that its expectation names, in the same order, with the
   columns and values asked for, under delivery sequences without holes and plans that never fall.
 
-Events of other sources may flow at the same time: they count for sequences, and nothing else.
+Events of other sources may flow at the same time, and what was published before may still arrive:
+the one counts for sequences and the other not at all.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,13 @@ from scripts.verification.matching import (
     first_occurrences,
     match,
 )
-from scripts.verification.recording import Columns, FrameRecord, History, ReceivedView
+from scripts.verification.recording import (
+    NOT_DELIVERED,
+    Columns,
+    FrameRecord,
+    History,
+    ReceivedView,
+)
 from scripts.verification.report import MOST_SAMPLES, Report, StreamReport, Violation
 
 _FOREIGN: Final = -2
@@ -129,11 +136,20 @@ class _LogIndex:
         self._lives = lives
         self._keys, first = np.unique(keys, return_index=True)
         self._origin = origin[first]
+        self._instruments, seen = np.unique(log["instrument"], return_index=True)
+        self._firsts = log["sequence"][seen]
+
+    def first_sequence(self, instrument: Indices) -> Indices:
+        """The first sequence that the log was seen to give to each instrument; 0 for none."""
+        at = np.minimum(np.searchsorted(self._instruments, instrument), len(self._firsts) - 1)
+        if not len(self._firsts):
+            return np.zeros(len(instrument), dtype=np.int64)
+        return np.where(self._instruments[at] == instrument, self._firsts[at], 0)
 
     def origin_of(self, view: str, rows: Columns) -> Indices:
         """The accepted event of each row: its index, `UNKNOWN` or `_FOREIGN`."""
         instrument, epoch = rows["instrument"], rows["epoch"].copy()
-        bare = epoch < 0
+        bare = epoch == NOT_DELIVERED
         if bare.any():
             if self._lives.several_epochs & set(np.unique(instrument[bare]).tolist()):
                 raise ValueError(
@@ -160,6 +176,7 @@ def _check_view(
     report = StreamReport(name, redelivered=history.redelivered[name])
     rows = received.rows.columns()
     origin = index.origin_of(name, rows)
+    origin[(origin == UNKNOWN) & _of_others(accepted, index, rows)] = _FOREIGN
 
     def found(violation: Violation, at: Indices) -> None:
         report.add(violation, len(at), [_view_row(history, rows, r) for r in at[:MOST_SAMPLES]])
@@ -189,6 +206,18 @@ def _check_view(
     report.latency_ns = rows["received_ns"][distinct] - accepted["ts_publish"][events]
     _check_frames(received, report, from_first=view.from_first)
     return report
+
+
+def _of_others(accepted: Columns, index: _LogIndex, rows: Columns) -> Mask:
+    """Rows that another source published, or that were sequenced before the log was recorded."""
+    source = rows["source"]
+    told = source != NOT_DELIVERED
+    others = ~np.isin(source, np.unique(accepted["source"]))
+    instrument = rows["instrument"]
+    never_ours = ~np.isin(instrument, np.unique(accepted["instrument"]))
+    before = rows["sequence"] < index.first_sequence(instrument)
+    mask: Mask = np.where(told, others, never_ours | before)
+    return mask
 
 
 def _since_joining(accepted: Columns, here: Mask, required_after_ns: int | None) -> Mask:

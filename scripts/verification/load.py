@@ -103,6 +103,8 @@ class Load:
                 for batch in self._paced():
                     self._publisher.publish(batch)
                     self.published += batch.num_rows
+                # However long the broker is away: nothing is given up.
+                self._publisher.flush()
         except BaseException as error:  # noqa: BLE001 - raised again by wait
             self._failure = error
 

@@ -20,8 +20,8 @@ from scripts.verification.fingerprints import Words, fingerprints, text_hash
 
 Columns = dict[str, npt.NDArray[Any]]
 
-_NO_EPOCH: Final = -1
-"""The epoch of a row whose view does not deliver it."""
+NOT_DELIVERED: Final = -1
+"""Stands for the epoch or the source of a row whose view leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class ReceivedView:
                 "instrument": np.int64,
                 "sequence": np.int64,
                 "epoch": np.int64,
+                "source": np.int64,
                 "fingerprint": np.uint64,
                 "received_ns": np.int64,
             }
@@ -222,7 +223,10 @@ class History:
             "sequence": _integers(batch, "sequence"),
             "epoch": _integers(batch, "epoch")
             if "epoch" in names
-            else np.full(rows, _NO_EPOCH, dtype=np.int64),
+            else np.full(rows, NOT_DELIVERED, dtype=np.int64),
+            "source": self._symbols(batch, "source")
+            if "source" in names
+            else np.full(rows, NOT_DELIVERED, dtype=np.int64),
             "fingerprint": _content(batch, properties["kind"], names),
             "received_ns": np.full(rows, received_ns, dtype=np.int64),
         }

@@ -58,6 +58,9 @@ class Scenario:
 
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
+            self.client: pulsar.Client = open_client(self.stack.service_url)
+            cleanup.callback(self.client.close)
+            cleanup.enter_context(LogRecorder(self.client, self.history))
             self.api = cleanup.enter_context(ControlApi(self.stack.control_plane_url))
             cleanup.callback(self.api.take_away)
             self.consumer = self.api.register(self.run)
@@ -66,9 +69,6 @@ class Scenario:
                 for one in self._subscriptions
             ]
             self.api.await_applied(max(one["plan"] for one in made), timeout_s=120)
-            self.client: pulsar.Client = open_client(self.stack.service_url)
-            cleanup.callback(self.client.close)
-            cleanup.enter_context(LogRecorder(self.client, self.history))
             self._cleanup = cleanup.pop_all()
         for one, answer in zip(self._subscriptions, made, strict=True):
             self._record(one, answer)

@@ -58,14 +58,16 @@ def test_nothing_is_lost_or_doubled_when_the_broker_is_killed(stack: Stack) -> N
 
     def kill_broker() -> None:
         stack.kill("pulsar")
-        await_missing(stack, "broker_client")
-        refused = httpx.post(
-            f"{stack.control_plane_url}/v1/subscriptions",
-            json={"consumer": scenario.consumer, "name": "during-the-outage"},
-            timeout=20,
-        )
-        assert_unavailable(refused)
-        stack.start("pulsar")
+        try:
+            await_missing(stack, "broker_client")
+            refused = httpx.post(
+                f"{stack.control_plane_url}/v1/subscriptions",
+                json={"consumer": scenario.consumer, "name": "during-the-outage"},
+                timeout=20,
+            )
+            assert_unavailable(refused)
+        finally:
+            stack.start("pulsar")
 
     with Scenario(stack) as scenario:
         report = scenario.survive(kill_broker)

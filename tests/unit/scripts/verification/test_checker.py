@@ -270,6 +270,24 @@ def test_events_of_other_sources_count_for_sequences_only() -> None:
     assert found(world.report(from_first=True)) == {"sequenced": {"sequence_gaps": 1}}
 
 
+def test_events_of_before_the_run_may_still_arrive_from_a_view() -> None:
+    """Sequenced before the log was recorded; those that claim to be of this run are invented."""
+    world = clean_world()
+    for _, rows in world.log:
+        for row in rows:
+            row["sequence"] += 10
+    mirror(world)
+    early = trade("X", 1, price=170) | {"source": "yesterday", "sequence": 3}
+    frame = world.views["all"][-1]
+    world.views["all"].append(
+        replace(frame, rows=[early], message_id=99, properties=after(frame.properties, 1))
+    )
+    assert found(world.report()) == {}
+
+    early["source"] = "made-up"
+    assert found(world.report()) == {"all": {"unexpected": 1}}
+
+
 def test_an_instrument_in_another_partition_than_accepted_is_found() -> None:
     world = clean_world()
     _, rows = world.log[-1]
