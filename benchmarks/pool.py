@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from marketdata.frames import codes_of, compact_dictionaries
+from marketdata.arrays import codes_of
+from marketdata.frames import compact_dictionaries
 from marketdata.schemas import TIMESTAMP
 from marketdata.sources.synthetic import SyntheticConfig, SyntheticTicks
 

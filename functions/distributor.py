@@ -12,25 +12,22 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, ClassVar
 
+import pulsar
 import pyarrow as pa
 
+from functions.operators.group import FrameGroup
 from functions.operators.render import render
 from functions.operators.route import Router, take_rows
-from functions.runtime.deadletters import dead_letter_properties
+from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
-from functions.runtime.outputs import Output
+from functions.runtime.outputs import NotYetReadable, Output
 from functions.runtime.plans import PlanFollower
 from functions.runtime.view_output import ViewOutput
 from marketdata.errors import DistributionError, InvalidFrame
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.topics import partition_topic
-
-
-class FrameTooLarge(DistributionError):
-    """What a view made of a frame is larger than a message may be: dead-letter it."""
-
 
 OPENERS = 16
 """How many outputs are opened at once."""
@@ -75,6 +72,11 @@ class DistributorFunction(FrameFunction):
         )
         self.reporter.report()
 
+    def catch_up(self) -> None:
+        """Switch to the newest plan on the topic now; PulsarException when it cannot be read."""
+        self._plans.catch_up()
+        self.before_turn()
+
     def _plan_changed(self, plan: Plan) -> None:
         try:
             self._next_router = Router(plan)
@@ -83,38 +85,6 @@ class DistributorFunction(FrameFunction):
             self.reporter.error(f"plan {plan.number} cannot be run: {error}")
             return
         self.wake()
-
-
-class _Group:
-    """Adjacent inputs of one kind, routed and rendered as one batch."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.items: list[Input] = []
-        self.rows = 0
-        self._batches: list[pa.RecordBatch] = []
-        self._starts: list[int] = []
-
-    def add(self, item: Input, batch: pa.RecordBatch) -> None:
-        """Append an input."""
-        self.items.append(item)
-        self._batches.append(batch)
-        self._starts.append(self.rows)
-        self.rows += batch.num_rows
-
-    def batch(self) -> pa.RecordBatch:
-        """All rows in the order of the inputs, on shared dictionaries."""
-        if len(self._batches) == 1:
-            return self._batches[0]
-        table = pa.Table.from_batches(self._batches).unify_dictionaries()
-        return table.combine_chunks().to_batches()[0]
-
-    def items_after(self, position: int) -> tuple[list[Input], int]:
-        """The inputs behind a position and the row where they begin."""
-        for n, item in enumerate(self.items):
-            if item.position > position:
-                return self.items[n:], self._starts[n]
-        return [], self.rows
 
 
 class DistributorStage(PartitionStage):
@@ -131,7 +101,8 @@ class DistributorStage(PartitionStage):
         self._failures: defaultdict[Input, list[str]] = defaultdict(list)
 
     def recover(self) -> None:
-        """Outputs are opened when rows reach them."""
+        """Route by the newest plan, as the last owner did; outputs open when rows reach them."""
+        self._function.catch_up()
 
     def apply(self, items: Sequence[Input]) -> None:
         """Send to every view what it lacks of the inputs."""
@@ -151,8 +122,8 @@ class DistributorStage(PartitionStage):
             if not self._function.awaits(self._partition, self._outputs[view_id]):
                 self._outputs.pop(view_id).close()
 
-    def _groups(self, items: Sequence[Input]) -> Iterator[_Group]:
-        group: _Group | None = None
+    def _groups(self, items: Sequence[Input]) -> Iterator[FrameGroup[Input]]:
+        group: FrameGroup[Input] | None = None
         most = self._function.settings.max_rows
         for item in items:
             try:
@@ -161,17 +132,21 @@ class DistributorStage(PartitionStage):
             except InvalidFrame as error:
                 self._failures[item].append(str(error))
                 continue
-            if group and (group.kind != kind or group.rows + batch.num_rows > most):
-                yield group
-                group = None
-            group = group or _Group(kind)
-            group.add(item, batch)
-        if group:
+            if group is None or not group.add(item, kind, batch):
+                if group is not None:
+                    yield group
+                group = FrameGroup(kind, max_rows=most, max_bytes=MAX_FRAME_BYTES)
+                group.add(item, kind, batch)
+        if group is not None:
             yield group
 
-    def _distribute(self, group: _Group) -> None:
-        batch = group.batch()
-        routed = list(self._function.router.route(batch, group.kind))
+    def _distribute(self, group: FrameGroup[Input]) -> None:
+        try:
+            batch = group.batch()
+            routed = list(self._function.router.route(batch, group.kind))
+        except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
+            self._isolate(group, f"not routed: {type(error).__name__}: {error}")
+            return
         self._open([view for view, _ in routed])
         for view, routed_rows in routed:
             output = self._outputs[view.id]
@@ -180,21 +155,18 @@ class DistributorStage(PartitionStage):
             if not rows.num_rows:
                 continue
             try:
-                data = render(view, rows)
-                if len(data) > MAX_FRAME_BYTES:
-                    raise FrameTooLarge(f"{len(data)} bytes do not fit a message")
+                self._send(view, output, group.kind, rows, items, render(view, rows))
+            except (pulsar.PulsarException, NotYetReadable):
+                raise
             except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
-                self._isolate(group, view, error)
-            else:
-                self._send(view, output, group.kind, rows, items, data)
+                self._isolate(group, f"view {view.id}: {type(error).__name__}: {error}")
 
-    def _isolate(self, group: _Group, view: View, error: Exception) -> None:
-        """Find the input that a view cannot render: one by one the others still arrive.
+    def _isolate(self, group: FrameGroup[Input], reason: str) -> None:
+        """Find the input at fault: one by one the others still arrive.
 
         Outputs skip what they have been sent already, so nothing is sent twice.
         """
         if len(group.items) == 1:
-            reason = f"view {view.id}: {type(error).__name__}: {error}"
             self._failures[group.items[0]].append(reason)
             self._counters["render_failures"] += 1
             return
@@ -211,19 +183,17 @@ class DistributorStage(PartitionStage):
         items: list[Input],
         data: bytes,
     ) -> None:
+        epoch = items[-1].position if output.delivery_epoch is None else output.delivery_epoch
         properties = frame_properties(rows, kind)
         properties.update(
             format=view.format,
             plan=str(self._function.router.plan.number),
             view=view.id,
             delivery_sequence=str(output.next_delivery),
-            delivery_epoch=str(output.delivery_epoch),
+            delivery_epoch=str(epoch),
             position=str(items[-1].position),
         )
-        traceparent = items[-1].properties.get("traceparent")
-        if traceparent:
-            properties["traceparent"] = traceparent
-        output.next_delivery += rows.num_rows
+        properties.update(trace_properties(items[-1]))
         self._function.send(
             output,
             self._partition,
@@ -232,6 +202,8 @@ class DistributorStage(PartitionStage):
             properties,
             event_timestamp_ms=int(properties["ts_event_last"]) // 1_000_000,
         )
+        output.delivery_epoch = epoch
+        output.next_delivery += rows.num_rows
         self._counters["events_out"] += rows.num_rows
         self._counters["frames_out"] += 1
 
@@ -258,20 +230,15 @@ class DistributorStage(PartitionStage):
                 self._dead.open(self._function.client)
             if item.position <= self._dead.position:
                 continue
-            reason = "; ".join(self._failures[item])
-            self._function.send(
-                self._dead,
-                self._partition,
-                (item,),
-                item.data,
-                dead_letter_properties(
-                    item,
-                    function=self._function.name,
-                    source_topic=self._source_topic,
-                    code="not_rendered",
-                    reason=reason,
-                ),
+            reason = "; ".join(dict.fromkeys(self._failures[item]))
+            data, properties = dead_letter(
+                item,
+                function=self._function.name,
+                source_topic=self._source_topic,
+                code="not_rendered",
+                reason=reason,
             )
+            self._function.send(self._dead, self._partition, (item,), data, properties)
             self._counters["dead_letters"] += 1
             self._function.log.warning(
                 "distributor: dead-lettered input %d of partition %d: %s",

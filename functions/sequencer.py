@@ -1,24 +1,34 @@
 """The sequencer: validates events, gives each the next number of its instrument, writes the log.
 
 Delivery guarantee: each accepted input frame is in `sequenced` exactly once, in the order of its
-partition. What breaks the contract goes to the dead-letter topic with its reason, once.
+partition; small frames of one kind that have piled up leave as one. What breaks the contract goes
+to the dead-letter topic with its reason, once.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import pulsar
 import pyarrow as pa
 
+from functions.operators.group import FrameGroup
 from functions.operators.sequence import InstrumentSequences, with_sequences
-from functions.runtime.deadletters import dead_letter_properties
+from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
 from functions.runtime.outputs import Output
 from functions.runtime.sequence_log import encode_snapshot, recover_sequences
 from marketdata.errors import InvalidFrame
-from marketdata.frames import decode_frame, encode_frame, frame_kind, frame_properties
+from marketdata.frames import (
+    MAX_FRAME_BYTES,
+    compact_dictionaries,
+    decode_frame,
+    encode_frame,
+    frame_kind,
+    frame_properties,
+)
+from marketdata.positions import NO_POSITION
 from marketdata.topics import partition_topic
 
 
@@ -47,13 +57,10 @@ class SequencerStage(PartitionStage):
         self._partition = partition
         self._counters = function.reporter.counters
         self._source_topic = partition_topic(topics.ingest, partition)
-        self._state_topic = partition_topic(topics.state, partition)
         self._log = Output(partition_topic(topics.sequenced, partition), "sequencer")
         self._dead = Output(partition_topic(topics.deadletter, partition), "sequencer")
         self._sequences = InstrumentSequences()
-        self._snapshots: pulsar.Producer | None = None
-        self._snapshot_due = 0.0
-        self._snapshot: tuple[int, pa.RecordBatch] | None = None
+        self._snapshots = _Snapshots(function, partition_topic(topics.state, partition), partition)
 
     def recover(self) -> None:
         """Take the log over and rebuild the sequences; the dead letters reopen when needed."""
@@ -61,15 +68,20 @@ class SequencerStage(PartitionStage):
             self._dead.close()
         if not self._log.broken:
             return
-        self._snapshot = None
         self._log.open(self._function.client)
         try:
-            found = recover_sequences(self._function.client, self._log, self._state_topic)
+            found = recover_sequences(self._function.client, self._log, self._snapshots.topic)
         except BaseException:
             self._log.broken = True
             raise
         self._sequences = found.sequences
         self._log.position = found.position
+        self._snapshots.restart(found.position, found.message_id)
+        if found.lost:
+            self._function.reporter.error(
+                f"partition {self._partition}: the end of the log is gone, sequences start anew in"
+                f" epoch {found.sequences.epoch}"
+            )
         self._function.log.info(
             "sequencer: partition %d continues after input %d with %d instruments in epoch %d"
             " (%d frames read)",
@@ -82,51 +94,67 @@ class SequencerStage(PartitionStage):
 
     def apply(self, items: Sequence[Input]) -> None:
         """Sequence the inputs that the log and the dead letters lack."""
-        for item in items:
-            try:
-                batch = decode_frame(
-                    item.data,
-                    partition=self._partition,
-                    partitions=self._function.settings.partitions,
-                )
-            except InvalidFrame as error:
-                self._reject(item, error.code, error.reason)
-            except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
-                self._reject(item, "undecodable", f"{type(error).__name__}: {error}")
-            else:
-                self._accept(item, batch)
+        for group in self._groups(items):
+            self._append(group)
 
     def confirmed(self, output: Output, message_id: Any, items: Sequence[Input]) -> None:
         """Publish the snapshot that was waiting for its frame to be stored."""
-        if output is not self._log or self._snapshot is None:
-            return
-        position, state = self._snapshot
-        if items[-1].position == position:
-            self._snapshot = None
-            self._publish_snapshot(state, position, message_id)
+        if output is self._log:
+            self._snapshots.stored(items[-1].position, message_id)
 
     def tidy(self) -> None:
-        """Nothing to tidy: the outputs are always the same two."""
+        """When all is stored, have a snapshot cover it: retention may remove an idle log."""
+        self._snapshots.cover(self._log.position, self._sequences)
 
-    def _accept(self, item: Input, batch: pa.RecordBatch) -> None:
-        if item.position <= self._log.position:
-            return
-        kind = frame_kind(batch)
+    def _groups(self, items: Sequence[Input]) -> Iterator[FrameGroup[Input]]:
+        """Good frames merged as far as they are adjacent; bad ones are dead-lettered."""
+        group: FrameGroup[Input] | None = None
+        most = self._function.settings.max_rows
+        for item in items:
+            batch = self._decoded(item)
+            if batch is None or item.position <= self._log.position:
+                continue
+            kind = frame_kind(batch)
+            if group is None or not group.add(item, kind, batch):
+                if group is not None:
+                    yield group
+                group = FrameGroup(kind, max_rows=most, max_bytes=MAX_FRAME_BYTES)
+                group.add(item, kind, batch)
+        if group is not None:
+            yield group
+
+    def _decoded(self, item: Input) -> pa.RecordBatch | None:
+        try:
+            batch = decode_frame(
+                item.data,
+                partition=self._partition,
+                partitions=self._function.settings.partitions,
+            )
+            # An unused name in a dictionary must neither live on in the state nor grow a merge.
+            return compact_dictionaries(batch)
+        except InvalidFrame as error:
+            self._reject(item, error.code, error.reason)
+        except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
+            self._reject(item, "undecodable", f"{type(error).__name__}: {error}")
+        return None
+
+    def _append(self, group: FrameGroup[Input]) -> None:
+        batch = group.batch()
         sequenced = with_sequences(
             batch,
-            kind,
+            group.kind,
             self._sequences.assign(batch),
             epoch=self._sequences.epoch,
             ts_sequenced_ns=time.time_ns(),
         )
-        properties = frame_properties(sequenced, kind)
-        properties["position"] = str(item.position)
-        if "traceparent" in item.properties:
-            properties["traceparent"] = item.properties["traceparent"]
+        last = group.items[-1]
+        properties = frame_properties(sequenced, group.kind)
+        properties["position"] = str(last.position)
+        properties.update(trace_properties(last))
         self._function.send(
             self._log,
             self._partition,
-            (item,),
+            group.items,
             encode_frame(sequenced).to_pybytes(),
             properties,
             event_timestamp_ms=int(properties["ts_event_last"]) // 1_000_000,
@@ -134,28 +162,21 @@ class SequencerStage(PartitionStage):
         self._counters["events_in"] += batch.num_rows
         self._counters["events_out"] += batch.num_rows
         self._counters["frames_out"] += 1
-        if self._snapshot is None and time.monotonic() >= self._snapshot_due:
-            self._snapshot_due = time.monotonic() + self._function.settings.snapshot_interval_s
-            self._snapshot = (item.position, self._sequences.snapshot())
+        self._snapshots.offer(last.position, self._sequences)
 
     def _reject(self, item: Input, code: str, reason: str) -> None:
         if self._dead.broken:
             self._dead.open(self._function.client)
         if item.position <= self._dead.position:
             return
-        self._function.send(
-            self._dead,
-            self._partition,
-            (item,),
-            item.data,
-            dead_letter_properties(
-                item,
-                function=self._function.name,
-                source_topic=self._source_topic,
-                code=code,
-                reason=reason,
-            ),
+        data, properties = dead_letter(
+            item,
+            function=self._function.name,
+            source_topic=self._source_topic,
+            code=code,
+            reason=reason,
         )
+        self._function.send(self._dead, self._partition, (item,), data, properties)
         self._counters["dead_letters"] += 1
         self._counters[f"dead_letters_{code}"] += 1
         self._function.log.warning(
@@ -165,17 +186,74 @@ class SequencerStage(PartitionStage):
             reason,
         )
 
-    def _publish_snapshot(
-        self, state: pa.RecordBatch, position: int, message_id: pulsar.MessageId
-    ) -> None:
+
+class _Snapshots:
+    """Publishes the state now and then, each time after the frame it belongs to is stored."""
+
+    def __init__(self, function: SequencerFunction, topic: str, partition: int) -> None:
+        self.topic = topic
+        self._function = function
+        self._partition = partition
+        self._producer: pulsar.Producer | None = None
+        self._due = 0.0
+        self._waiting: tuple[int, pa.RecordBatch] | None = None
+        self._stored: tuple[int, pulsar.MessageId] | None = None
+        self._covered = NO_POSITION
+
+    def restart(self, position: int, message_id: pulsar.MessageId | None) -> None:
+        """Begin anew after a recovery; None when the newest snapshot covers the whole log."""
+        self._waiting = None
+        self._stored = None if message_id is None else (position, message_id)
+        if message_id is None:
+            self._covered = position
+
+    def offer(self, position: int, sequences: InstrumentSequences) -> None:
+        """Keep the state after a frame just sent, when a snapshot is due."""
+        if self._waiting is None and time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._function.settings.snapshot_interval_s
+            self._waiting = (position, sequences.snapshot())
+
+    def stored(self, position: int, message_id: pulsar.MessageId) -> None:
+        """A frame is stored: publish the state that was kept for it."""
+        if message_id.ledger_id() < 0:  # a repeat that the broker dropped: it has no place
+            return
+        self._stored = (position, message_id)
+        if self._waiting is not None and self._waiting[0] == position:
+            state, self._waiting = self._waiting[1], None
+            self._publish(state, position, message_id)
+
+    def cover(self, position: int, sequences: InstrumentSequences) -> None:
+        """Publish the state when nothing is under way and no snapshot has it yet."""
+        if (
+            self._waiting is None
+            and self._stored is not None
+            and self._stored[0] == position != self._covered
+        ):
+            self._publish(sequences.snapshot(), *self._stored)
+
+    def _publish(self, state: pa.RecordBatch, position: int, message_id: pulsar.MessageId) -> None:
         try:
-            if self._snapshots is None:
-                self._snapshots = self._function.client.create_producer(
-                    self._state_topic, send_timeout_millis=5_000
+            if self._producer is None:
+                self._producer = self._function.client.create_producer(
+                    self.topic, send_timeout_millis=5_000
                 )
             data, properties = encode_snapshot(state, position, message_id)
-            self._snapshots.send_async(
-                data, lambda *_: None, partition_key=str(self._partition), properties=properties
+            self._producer.send_async(
+                data,
+                self._published,
+                partition_key=str(self._partition),
+                properties=properties,
             )
-        except pulsar.PulsarException as error:  # the next one will do: it is a shortcut only
-            self._function.reporter.error(f"snapshot: {type(error).__name__}: {error}")
+            self._covered = position
+        except pulsar.PulsarException as error:
+            self._failed(f"{type(error).__name__}: {error}")
+
+    def _published(self, result: Any, _: Any) -> None:
+        if result != pulsar.Result.Ok:
+            self._failed(str(result))
+
+    def _failed(self, reason: str) -> None:
+        # The next one will do: a snapshot is a shortcut. But somebody should know.
+        self._covered = NO_POSITION
+        self._function.reporter.counters["snapshot_failures"] += 1
+        self._function.reporter.error(f"snapshot of partition {self._partition}: {reason}")

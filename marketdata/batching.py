@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from marketdata.arrays import array_of, codes_of
 from marketdata.errors import InvalidEvents, InvalidFrame
 from marketdata.frames import (
     MAX_ROWS,
-    codes_of,
     compact_dictionaries,
     frame_kind,
     validate_events,
@@ -158,7 +158,7 @@ def split_by_partition(batch: pa.RecordBatch, partitions: int) -> list[tuple[int
         return [(present[0], batch)]
     # Narrow keys let numpy's stable sort use radix sort.
     keys = rows.astype(np.uint16) if partitions <= 1 << 16 else rows
-    ordered = batch.take(pa.array(np.argsort(keys, kind="stable")))
+    ordered = batch.take(array_of(np.argsort(keys, kind="stable"), pa.int64()))
     starts = np.concatenate(([0], np.cumsum(counts)))
     return [(p, ordered.slice(int(starts[p]), int(counts[p]))) for p in present]
 
@@ -167,7 +167,7 @@ def _with_schema(
     batch: pa.RecordBatch, schema: pa.Schema, ts_publish_ns: int | None
 ) -> pa.RecordBatch:
     if ts_publish_ns is not None:
-        now = pa.array(np.full(batch.num_rows, ts_publish_ns, dtype=np.int64)).view(TIMESTAMP)
+        now = array_of(np.full(batch.num_rows, ts_publish_ns, dtype=np.int64), TIMESTAMP)
         columns = dict(zip(batch.schema.names, batch.columns, strict=True)) | {"ts_publish": now}
     else:
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))

@@ -8,12 +8,14 @@ it (`compact_dictionaries`), so every frame can be read alone and names nothing 
 """
 
 from collections.abc import Mapping
-from typing import Final
+from functools import cache
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from marketdata.arrays import array_of, codes_of, lengths_of, values_of
 from marketdata.errors import InvalidFrame
 from marketdata.partitioning import partition_of
 from marketdata.schemas import (
@@ -109,7 +111,11 @@ def decode_frame(
     """
     batch = _read_untrusted(data)
     kind = frame_kind(batch)
-    batch = _with_schema(batch, (SEQUENCED_SCHEMAS if sequenced else INGEST_SCHEMAS)[kind])
+    schema = (SEQUENCED_SCHEMAS if sequenced else INGEST_SCHEMAS)[kind]
+    try:
+        batch = _with_schema(batch, schema)
+    except UnicodeDecodeError as error:
+        raise InvalidFrame("corrupt", f"a column's name is no UTF-8: {error}") from error
     validate_events(batch)
     if partition is not None and partitions is not None:
         _check_partition(batch, partition, partitions)
@@ -151,20 +157,18 @@ def validate_events(batch: pa.RecordBatch) -> None:
         raise InvalidFrame(
             "too_many_rows", f"the frame holds {batch.num_rows} events; at most {MAX_ROWS} fit one"
         )
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        name = field.name
-        if column.null_count and name in KEY_COLUMNS:
-            raise _offending("null_key", batch, name, column.is_null(), "must not be null")
-        if pa.types.is_dictionary(field.type):
-            _check_symbols(batch, name)
-        elif name in _NOT_NEGATIVE:
-            _check_least(batch, name, 0)
-        elif name in _POSITIVE:
-            _check_least(batch, name, 1)
-        elif name == "quality" and column.null_count < len(column):
-            bad = pc.or_(pc.is_nan(column), pc.or_(pc.less(column, 0.0), pc.greater(column, 1.0)))
-            if pc.any(bad).as_py():
-                raise _offending("out_of_range", batch, name, bad, "must lie within 0…1")
+    kind = frame_kind(batch)
+    sequenced = batch.num_columns > len(INGEST_SCHEMAS[kind])
+    for check in _checks(kind, sequenced):
+        column = batch.column(check.column)
+        if check.key and column.null_count:
+            raise _offending("null_key", batch, check.name, column.is_null(), "must not be null")
+        if check.symbol:
+            _check_symbols(check.name, column.dictionary)
+        elif check.least is not None:
+            _check_least(batch, check.name, column, check.least)
+        elif check.fraction:
+            _check_fraction(batch, check.name, column)
 
 
 def compact_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -173,11 +177,15 @@ def compact_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
     A frame must not name what it does not carry: an unused value would tell a consumer about
     instruments it may not see.
     """
-    columns = list(batch.columns)
-    for i, field in enumerate(batch.schema):
-        if pa.types.is_dictionary(field.type):
-            columns[i] = _compact(columns[i])
-    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+    columns = batch.columns
+    changed = False
+    for index, column in enumerate(columns):
+        if isinstance(column, pa.DictionaryArray):
+            compacted = _compact(column)
+            if compacted is not None:
+                columns[index] = compacted
+                changed = True
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema) if changed else batch
 
 
 def frame_properties(batch: pa.RecordBatch, kind: str) -> dict[str, str]:
@@ -196,29 +204,53 @@ def frame_properties(batch: pa.RecordBatch, kind: str) -> dict[str, str]:
     }
 
 
-def codes_of(column: pa.DictionaryArray) -> np.ndarray:
-    """The dictionary codes of a symbol column without nulls: int16, zero copy."""
-    return column.indices.to_numpy(zero_copy_only=True)
+class _Check(NamedTuple):
+    """What must hold for one column."""
+
+    column: int
+    name: str
+    key: bool
+    symbol: bool
+    least: int | None
+    fraction: bool
 
 
-def _compact(column: pa.DictionaryArray) -> pa.DictionaryArray:
-    size = len(column.dictionary)
-    if size == 0 or (size == 1 and column.null_count < len(column)):
-        return column
-    indices = column.indices
+@cache
+def _checks(kind: str, sequenced: bool) -> tuple[_Check, ...]:
+    schema = (SEQUENCED_SCHEMAS if sequenced else INGEST_SCHEMAS)[kind]
+    checks = (
+        _Check(
+            index,
+            field.name,
+            key=field.name in KEY_COLUMNS,
+            symbol=pa.types.is_dictionary(field.type),
+            least=1 if field.name in _POSITIVE else 0 if field.name in _NOT_NEGATIVE else None,
+            fraction=field.name == "quality",
+        )
+        for index, field in enumerate(schema)
+    )
+    return tuple(c for c in checks if c.key or c.symbol or c.least is not None or c.fraction)
+
+
+def _compact(column: pa.DictionaryArray) -> pa.DictionaryArray | None:
+    """The column on a smaller dictionary; None when every value occurs."""
+    dictionary = column.dictionary
+    size, nulls = len(dictionary), column.null_count
+    if size == 0 or (size == 1 and nulls < len(column)):
+        return None
     used = np.zeros(size, dtype=bool)
-    if indices.null_count:
-        used[indices.drop_null().to_numpy()] = True
+    if nulls:
+        used[values_of(column.indices.drop_null(), np.int16)] = True
     else:
-        used[indices.to_numpy(zero_copy_only=True)] = True
+        used[codes_of(column)] = True
     if used.all():
-        return column
+        return None
     codes = (np.cumsum(used) - 1).astype(np.int16)
-    if indices.null_count:
-        remapped = pc.take(pa.array(codes), indices)
+    if nulls:
+        remapped = pc.take(array_of(codes, pa.int16()), column.indices)
     else:
-        remapped = pa.array(codes[indices.to_numpy(zero_copy_only=True)])
-    values = column.dictionary.take(pa.array(np.flatnonzero(used)))
+        remapped = array_of(codes[codes_of(column)], pa.int16())
+    values = dictionary.take(array_of(np.flatnonzero(used), pa.int64()))
     return pa.DictionaryArray.from_arrays(remapped, values)
 
 
@@ -247,15 +279,23 @@ def _read_untrusted(data: bytes) -> pa.RecordBatch:
         raise InvalidFrame(
             "batch_count", f"the stream holds {len(batches)} record batches; send exactly 1"
         )
+    batch = batches[0]
     try:
-        batches[0].validate(full=True)
+        batch.validate(full=True)
     except pa.ArrowException as error:
         raise InvalidFrame("corrupt", f"{REASONS['corrupt']}: {str(error)[:300]}") from error
-    return batches[0]
+    if batch.nbytes > MAX_FRAME_BYTES:
+        raise InvalidFrame(
+            "too_large",
+            f"the frame has {batch.nbytes} bytes decompressed; at most {MAX_FRAME_BYTES} may be",
+        )
+    return batch
 
 
 def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     found, expected = batch.schema, schema
+    if found.equals(expected):
+        return batch.replace_schema_metadata(expected.metadata)
     if found.names != expected.names:
         missing = [name for name in expected.names if name not in found.names]
         extra = [name for name in found.names if name not in expected.names]
@@ -275,28 +315,35 @@ def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(batch.columns, schema=expected)
 
 
-def _check_symbols(batch: pa.RecordBatch, name: str) -> None:
-    dictionary = batch.column(name).dictionary
+def _check_symbols(name: str, dictionary: pa.StringArray) -> None:
     if dictionary.null_count:
         raise InvalidFrame("null_key", f"the dictionary of column {name!r} holds a null")
     if not len(dictionary):
         return
-    lengths = pc.min_max(pc.binary_length(dictionary))
-    if lengths["min"].as_py() == 0 or lengths["max"].as_py() > MAX_SYMBOL_BYTES:
+    lengths = lengths_of(dictionary)
+    if lengths.min() == 0 or lengths.max() > MAX_SYMBOL_BYTES:
         raise InvalidFrame(
             "bad_symbol",
             f"column {name!r} holds a symbol of 0 or more than {MAX_SYMBOL_BYTES} bytes",
         )
 
 
-def _check_least(batch: pa.RecordBatch, name: str, least: int) -> None:
-    column = batch.column(name)
-    if pa.types.is_timestamp(column.type):
-        column = column.view(pa.int64())
-    lowest = pc.min(column).as_py()
-    if lowest is not None and lowest < least:
-        bad = pc.less(column, least)
+def _check_least(batch: pa.RecordBatch, name: str, column: pa.Array, least: int) -> None:
+    if not column.null_count and values_of(column, np.int64).min() >= least:
+        return
+    bad = pc.less(column.view(pa.int64()), least)
+    if pc.any(bad).as_py():
         raise _offending("out_of_range", batch, name, bad, f"must be at least {least}")
+
+
+def _check_fraction(batch: pa.RecordBatch, name: str, column: pa.Array) -> None:
+    if not column.null_count:
+        values = values_of(column, np.float32)
+        if values.min() >= 0.0 and values.max() <= 1.0:  # false for NaN, too
+            return
+    bad = pc.or_(pc.is_nan(column), pc.or_(pc.less(column, 0.0), pc.greater(column, 1.0)))
+    if pc.any(bad).as_py():
+        raise _offending("out_of_range", batch, name, bad, "must lie within 0…1")
 
 
 def _offending(

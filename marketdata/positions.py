@@ -2,9 +2,9 @@
 
 The number is used as the Pulsar sequence id of whatever is made from that message, so that the
 broker's deduplication and `Producer.last_sequence_id()` speak about inputs. Layout, from the top:
-27 bits ledger id, 26 bits entry id, 10 bits index in a producer's batch. That is room for 134
-million ledgers, 67 million entries a ledger (a ledger rolls over after 50,000 entries or at the
-latest a few minutes later) and batches of 1,024, Pulsar's default being 1,000.
+27 bits ledger id, 23 bits entry id, 13 bits index in a producer's batch. That is room for 134
+million ledgers, 8 million entries a ledger (which rolls over after 50,000, but not within its first
+ten minutes) and batches of 8,192 messages, Pulsar's default being 1,000.
 """
 
 from typing import Final, NamedTuple
@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 from marketdata.errors import PositionOverflow
 
 LEDGER_BITS: Final = 27
-ENTRY_BITS: Final = 26
-BATCH_BITS: Final = 10
+ENTRY_BITS: Final = 23
+BATCH_BITS: Final = 13
 
 NO_POSITION: Final = -1
 """Before every message; also what Pulsar gives as the last sequence id of a new producer."""

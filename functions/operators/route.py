@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from marketdata.arrays import array_of
 from marketdata.filters import Filter
 from marketdata.filters.index import FilterIndex
 from marketdata.plans import Plan, View
@@ -49,4 +50,4 @@ def take_rows(batch: pa.RecordBatch, rows: Rows | None, start: int = 0) -> pa.Re
         return batch.slice(start) if start else batch
     if start:
         rows = rows[np.searchsorted(rows, start) :]
-    return batch.take(pa.array(rows))
+    return batch.take(array_of(rows, pa.int64()))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from marketdata.frames import codes_of
+from marketdata.arrays import array_of, codes_of, values_of
 from marketdata.schemas import SEQUENCED_SCHEMAS, TIMESTAMP
 
 
@@ -75,7 +75,9 @@ class InstrumentSequences:
             metadata={"epoch": str(self.epoch)},
         )
         return pa.RecordBatch.from_arrays(
-            [pa.array(self._ids, pa.utf8()), pa.array(self._last[: len(self._ids)])], schema=schema
+            # A copy: the array goes on changing with every batch.
+            [pa.array(self._ids, pa.utf8()), pa.array(self._last[: len(self._ids)].copy())],
+            schema=schema,
         )
 
     @classmethod
@@ -83,7 +85,7 @@ class InstrumentSequences:
         """The state that `snapshot` described."""
         state = cls(epoch=int(batch.schema.metadata[b"epoch"]))
         ids = state._ids_of(batch.column("instrument"))
-        state._last[ids] = batch.column("sequence").to_numpy()
+        state._last[ids] = values_of(batch.column("sequence"), np.uint64)
         return state
 
     def _assign_by_id(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
@@ -120,9 +122,9 @@ def with_sequences(
     schema = SEQUENCED_SCHEMAS[kind]
     rows = batch.num_rows
     assigned = {
-        "sequence": pa.array(sequences),
-        "epoch": pa.array(np.full(rows, epoch, dtype=np.uint32)),
-        "ts_sequenced": pa.array(np.full(rows, ts_sequenced_ns, dtype=np.int64)).view(TIMESTAMP),
+        "sequence": array_of(sequences, pa.uint64()),
+        "epoch": array_of(np.full(rows, epoch, dtype=np.uint32), pa.uint32()),
+        "ts_sequenced": array_of(np.full(rows, ts_sequenced_ns, dtype=np.int64), TIMESTAMP),
     }
     given = iter(batch.columns)
     columns = [assigned[name] if name in assigned else next(given) for name in schema.names]

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pulsar
 
+from functions.runtime.connection import own_client
 from functions.runtime.inputs import Input, PartitionInputs
 from functions.runtime.outputs import NotYetReadable, Output
 from functions.runtime.settings import FunctionSettings
@@ -90,6 +91,7 @@ class _Partition:
         self.inputs = PartitionInputs()
         self.ready = False
         self.retry_at = 0.0
+        self.recovery_s = 0.0
 
 
 class FrameFunction(ABC):
@@ -108,16 +110,20 @@ class FrameFunction(ABC):
 
     def process(self, data: bytes, context: Any) -> None:
         """Called by the runtime for each message; blocks while too much is in flight."""
-        self._start(context)
-        message = context.message
-        self._room.acquire()
-        self._events.put(
-            _Received(
+        try:
+            self._start(context)
+            message = context.message
+            event = _Received(
                 partition_index(message.topic_name()),
                 Input(message.message_id(), data, message.properties()),
                 next(iter(context.consumers.values())),
             )
-        )
+        except Exception as error:
+            # Raising would only put this message off, and those behind it would pass it.
+            self._end(error)
+            raise
+        self._room.acquire()
+        self._events.put(event)
 
     @abstractmethod
     def setup(self) -> None:
@@ -146,8 +152,6 @@ class FrameFunction(ABC):
         event_timestamp_ms: int | None = None,
     ) -> None:
         """Send what was made of `items` to `output`; they wait for its confirmation."""
-        for item in items:
-            item.waiting.add(output)
 
         def on_done(generation: int, result: Any, message_id: Any) -> None:
             self._events.put(_Confirmed(partition, output, generation, result, message_id, items))
@@ -159,6 +163,8 @@ class FrameFunction(ABC):
             on_done,
             event_timestamp_ms=event_timestamp_ms,
         )
+        for item in items:
+            item.waiting.add(output)
 
     def awaits(self, partition: int, output: Output) -> bool:
         """Whether an input of the partition waits for a confirmation of `output`."""
@@ -196,7 +202,7 @@ class FrameFunction(ABC):
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
             self.settings = FunctionSettings.from_user_config(self.context.get_user_config_map())
-            self.client = self.context.get_pulsar_client()
+            self.client = own_client(self.context)
             self.reporter = StatusReporter(
                 self.context,
                 function=self.name,
@@ -206,10 +212,13 @@ class FrameFunction(ABC):
             self.setup()
             while True:
                 self._turn()
-        except BaseException:
-            self.log.exception("%s: the worker cannot go on; ending the instance", self.name)
-            time.sleep(1.0)  # so that an error at every start does not burn the machine
-            os._exit(70)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this thread must not just end
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        self.log.error("%s: this instance cannot go on and ends", self.name, exc_info=error)
+        time.sleep(1.0)  # so that an error at every start does not burn the machine
+        os._exit(70)
 
     def _turn(self) -> None:
         received = self._collect()
@@ -296,7 +305,8 @@ class FrameFunction(ABC):
 
     def _ack(self, consumer: pulsar.Consumer, item: Input) -> None:
         try:
-            consumer.acknowledge(item.message_id)
+            for message_id in item.message_ids:
+                consumer.acknowledge(message_id)
         except pulsar.PulsarException as error:
             # The broker will deliver it again and it will be recognised then.
             self.reporter.error(f"acknowledging failed: {type(error).__name__}: {error}")
@@ -308,8 +318,9 @@ class FrameFunction(ABC):
         for item in partition.inputs:
             item.applied = False
             item.waiting = {output for output in item.waiting if not output.broken}
-        # Whoever fenced this instance is probably the new owner; give it time.
-        partition.retry_at = time.monotonic() + random.uniform(*RETRY_S)  # noqa: S311
+        # Whoever fenced this instance is probably the new owner; give it time to recover, too.
+        pause_s = random.uniform(*RETRY_S) + partition.recovery_s  # noqa: S311
+        partition.retry_at = time.monotonic() + pause_s
 
     def _recover(self, partition: _Partition) -> None:
         started = time.monotonic()
@@ -323,10 +334,11 @@ class FrameFunction(ABC):
         for item in pending:
             item.applied = True
         partition.ready = True
+        partition.recovery_s = time.monotonic() - started
         self.reporter.counters["recoveries"] += 1
         self.log.info(
             "%s: partition ready after %.0f ms, %d inputs pending",
             self.name,
-            (time.monotonic() - started) * 1e3,
+            partition.recovery_s * 1e3,
             len(pending),
         )

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from marketdata.positions import NO_POSITION, Position
+from marketdata.positions import BATCH_BITS, NO_POSITION, Position
 
 if TYPE_CHECKING:
     from functions.runtime.outputs import Output
@@ -22,20 +22,20 @@ class Input:
         position: its place in the partition, packed (`marketdata.positions`).
         data: the payload.
         properties: the message's properties.
-        message_id: what the consumer acknowledges.
+        message_ids: what the consumer acknowledges; several when it was delivered again meanwhile.
         waiting: outputs that have been sent something made of it and have not confirmed.
         applied: whether the function has processed it at least once.
     """
 
-    __slots__ = ("applied", "data", "message_id", "position", "properties", "waiting")
+    __slots__ = ("applied", "data", "message_ids", "position", "properties", "waiting")
 
     def __init__(self, message_id: Any, data: bytes, properties: dict[str, str]) -> None:
-        self.message_id = message_id
+        self.message_ids = [message_id]
         self.data = data
         self.properties = properties
-        self.position = Position(
-            message_id.ledger_id(), message_id.entry_id(), message_id.batch_index()
-        ).pack()
+        # No valid frame stands behind the last index: thousands of frames do not fit an entry.
+        index = min(message_id.batch_index(), (1 << BATCH_BITS) - 1)
+        self.position = Position(message_id.ledger_id(), message_id.entry_id(), index).pack()
         self.waiting: set[Output] = set()
         self.applied = False
 
@@ -61,13 +61,19 @@ class PartitionInputs:
     def offer(self, item: Input) -> bool:
         """Take an input in; False when it was already here or already confirmed.
 
-        The broker delivers again what was not acknowledged, for example after a reconnect.
+        The broker delivers again what was not acknowledged, for example after a reconnect. One that
+        is here is acknowledged under both ids once it is confirmed; one that was confirmed before
+        (`item.position <= confirmed_through`) is the caller's to acknowledge.
         """
         last = self._pending[-1].position if self._pending else self._confirmed_through
-        if item.position <= last:
-            return False
-        self._pending.append(item)
-        return True
+        if item.position > last:
+            self._pending.append(item)
+            return True
+        for known in reversed(self._pending):
+            if known.position == item.position:
+                known.message_ids += item.message_ids
+                break
+        return False
 
     def take_confirmed(self) -> Iterator[Input]:
         """Remove and yield, in order, the inputs whose outputs are all confirmed."""

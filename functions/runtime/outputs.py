@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pulsar
 
+from marketdata.errors import DistributionError
 from marketdata.positions import NO_POSITION
 
 POSITION_PROPERTY: Final = "position"
@@ -21,8 +22,18 @@ POSITION_PROPERTY: Final = "position"
 STORED_TIMEOUT_S: Final = 10.0
 """How long to wait for a message that the broker has accepted to become readable."""
 
-SEND_TIMEOUT_MS: Final = 30_000
+TRIMMED_TIMEOUT_S: Final = 1.0
+"""How long an empty topic whose producer is known may take to show a message, before retention is
+taken to have removed them all."""
+
+MAX_MESSAGE_BYTES: Final = 5 * 1024 * 1024 - 64 * 1024
+"""Largest payload with its properties: Pulsar's 5 MiB less what it adds itself."""
+
 READ_TIMEOUT_MS: Final = 5_000
+
+
+class MessageTooLarge(DistributionError):
+    """An output message would be larger than the broker takes; nothing was sent."""
 
 
 class NotYetReadable(Exception):
@@ -58,7 +69,8 @@ class Output:
             self.topic,
             producer_name=self._name,
             access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
-            send_timeout_millis=SEND_TIMEOUT_MS,
+            # Never give a message up: a later one could be stored and would hide the loss.
+            send_timeout_millis=0,
             batching_enabled=False,
             max_pending_messages=10_000,
             block_if_queue_full=True,
@@ -86,9 +98,15 @@ class Output:
     ) -> None:
         """Send what was made of the inputs up to `position`.
 
+        A message that the broker would refuse for its size must not be sent: it alone would fail,
+        and a later one that is stored would make this one look stored as well.
+
         `on_done(generation, result, message_id)` is called from a client thread.
         """
         assert self._producer is not None, "an output is opened before it is sent to"  # noqa: S101
+        size = len(data) + sum(len(k) + len(v) for k, v in properties.items())
+        if size > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(f"{size} bytes do not fit a message of {MAX_MESSAGE_BYTES}")
         self.position = position
         self._producer.send_async(
             data,
@@ -126,11 +144,16 @@ def newest_stored(client: pulsar.Client, output: Output) -> pulsar.Message | Non
         NotYetReadable: it did not appear in time.
     """
     deadline = time.monotonic() + STORED_TIMEOUT_S
+    trimmed = time.monotonic() + TRIMMED_TIMEOUT_S
     while True:
         message = newest_message(client, output.topic)
-        if message is None or position_property(message) >= output.position:
+        if message is not None and position_property(message) == NO_POSITION:
+            message = None  # written by somebody else before this output had an owner
+        if message is not None and position_property(message) >= output.position:
             return message
-        if time.monotonic() > deadline:
+        if message is None and (output.position == NO_POSITION or time.monotonic() > trimmed):
+            return None
+        if message is not None and time.monotonic() > deadline:
             raise NotYetReadable(
                 f"{output.topic}: the newest message is of input {position_property(message)},"
                 f" the broker speaks of {output.position}"
@@ -139,5 +162,5 @@ def newest_stored(client: pulsar.Client, output: Output) -> pulsar.Message | Non
 
 
 def position_property(message: pulsar.Message) -> int:
-    """Position of the last input that an output message holds."""
-    return int(message.properties()[POSITION_PROPERTY])
+    """Position of the last input that an output message holds; `NO_POSITION` for foreign ones."""
+    return int(message.properties().get(POSITION_PROPERTY, NO_POSITION))

@@ -5,13 +5,16 @@ returns once everything that was on the topic when the follower started has been
 function never routes by an older plan than the one its predecessor used.
 """
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable
 from logging import Logger
 
 import msgspec
 import pulsar
 
+from functions.runtime.outputs import newest_message
 from marketdata.plans import EMPTY_PLAN, Plan, decode_plan
 
 POLL_TIMEOUT_MS = 1_000
@@ -31,11 +34,24 @@ class PlanFollower:
         self._log = log
         self._on_change = on_change
         self._current = threading.Event()
+        self._taking = threading.Lock()
         threading.Thread(target=self._follow, name="plan-follower", daemon=True).start()
 
     def wait_until_current(self, timeout_s: float) -> bool:
         """Wait for the first complete read of the topic; False when it did not happen in time."""
         return self._current.wait(timeout_s)
+
+    def catch_up(self) -> None:
+        """Take the newest plan of the topic now, on the caller's thread.
+
+        Who takes a partition over must not route by an older plan than its last owner did.
+
+        Raises:
+            pulsar.PulsarException: the broker is away; try again.
+        """
+        message = newest_message(self._client, self._topic)
+        if message is not None:
+            self._take(self._newer(None, message))
 
     def _follow(self) -> None:
         while True:
@@ -43,17 +59,14 @@ class PlanFollower:
                 reader = self._client.create_reader(
                     self._topic, pulsar.MessageId.earliest, is_read_compacted=True
                 )
-            except pulsar.PulsarException as error:
+                try:
+                    self._read(reader)
+                finally:
+                    with contextlib.suppress(pulsar.PulsarException):
+                        reader.close()
+            except Exception as error:  # noqa: BLE001 - without this thread plans would stand still
                 self._log.warning("plans: cannot read %s (%s); trying again", self._topic, error)
-                threading.Event().wait(RETRY_S)
-                continue
-            try:
-                self._read(reader)
-            except pulsar.PulsarException as error:
-                self._log.warning("plans: reading %s failed (%s); reopening", self._topic, error)
-                threading.Event().wait(RETRY_S)
-            finally:
-                reader.close()
+                time.sleep(RETRY_S)
 
     def _read(self, reader: pulsar.Reader) -> None:
         newest: Plan | None = None
@@ -78,6 +91,7 @@ class PlanFollower:
         return plan if newest is None or plan.number > newest.number else newest
 
     def _take(self, plan: Plan | None) -> None:
-        if plan is not None and plan.number > self.latest.number:
-            self.latest = plan
-            self._on_change(plan)
+        with self._taking:
+            if plan is not None and plan.number > self.latest.number:
+                self.latest = plan
+                self._on_change(plan)

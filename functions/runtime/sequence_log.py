@@ -10,6 +10,7 @@ import base64
 import time
 from typing import NamedTuple
 
+import numpy as np
 import pulsar
 import pyarrow as pa
 
@@ -23,6 +24,8 @@ from functions.runtime.outputs import (
     newest_message,
     position_property,
 )
+from marketdata.arrays import values_of
+from marketdata.errors import InvalidFrame
 from marketdata.frames import encode_frame, read_frame
 from marketdata.positions import NO_POSITION
 
@@ -32,12 +35,17 @@ class Recovered(NamedTuple):
 
     Attributes:
         position: of the last input that the log holds.
+        message_id: of the newest frame read; None when the snapshot is the newest.
         frames: how many frames were read behind the snapshot.
+        lost: the end of the log is gone (retention removed it before a snapshot covered it), so
+            numbers start anew in a new epoch.
     """
 
     sequences: InstrumentSequences
     position: int
+    message_id: pulsar.MessageId | None
     frames: int
+    lost: bool = False
 
 
 def encode_snapshot(
@@ -49,7 +57,7 @@ def encode_snapshot(
         "log_message_id": base64.b64encode(message_id.serialize()).decode(),
         "instruments": str(state.num_rows),
     }
-    return encode_frame(state).to_pybytes(), properties
+    return encode_frame(state, compression="zstd").to_pybytes(), properties
 
 
 def recover_sequences(client: pulsar.Client, log: Output, state_topic: str) -> Recovered:
@@ -63,26 +71,41 @@ def recover_sequences(client: pulsar.Client, log: Output, state_topic: str) -> R
         NotYetReadable: the newest frame did not become readable in time; open and try again.
         pulsar.PulsarException: the broker is away.
     """
-    snapshot = newest_message(client, state_topic)
-    if snapshot is None:
-        sequences, position, start = InstrumentSequences(), NO_POSITION, pulsar.MessageId.earliest
-    else:
-        sequences = InstrumentSequences.from_snapshot(read_frame(snapshot.data()))
-        position = position_property(snapshot)
-        start = pulsar.MessageId.deserialize(
-            base64.b64decode(snapshot.properties()["log_message_id"])
-        )
+    start, sequences, position = _newest_snapshot(client, state_topic)
     reader = client.create_reader(log.topic, start)
     try:
-        return _absorb_rest(reader, log, sequences, position)
+        return _absorb_rest(client, reader, log, sequences, position)
     finally:
         reader.close()
 
 
+def _newest_snapshot(
+    client: pulsar.Client, state_topic: str
+) -> tuple[pulsar.MessageId, InstrumentSequences, int]:
+    """Where to read on, and the state there; the start of the log when no snapshot can be used."""
+    snapshot = newest_message(client, state_topic)
+    if snapshot is not None:
+        try:
+            start = pulsar.MessageId.deserialize(
+                base64.b64decode(snapshot.properties()["log_message_id"])
+            )
+            sequences = InstrumentSequences.from_snapshot(read_frame(snapshot.data()))
+        except (InvalidFrame, KeyError, ValueError):
+            # Not one of ours, or damaged: the log says the same.
+            return pulsar.MessageId.earliest, InstrumentSequences(), NO_POSITION
+        return start, sequences, position_property(snapshot)
+    return pulsar.MessageId.earliest, InstrumentSequences(), NO_POSITION
+
+
 def _absorb_rest(
-    reader: pulsar.Reader, log: Output, sequences: InstrumentSequences, position: int
+    client: pulsar.Client,
+    reader: pulsar.Reader,
+    log: Output,
+    sequences: InstrumentSequences,
+    position: int,
 ) -> Recovered:
     frames = 0
+    newest: pulsar.MessageId | None = None
     deadline = time.monotonic() + STORED_TIMEOUT_S
     while True:
         while reader.has_message_available():
@@ -90,15 +113,21 @@ def _absorb_rest(
             if POSITION_PROPERTY not in message.properties():
                 continue  # written by somebody else before the sequencer owned the log
             batch = read_frame(message.data())
-            sequences.absorb(batch.column("instrument"), batch.column("sequence").to_numpy())
+            sequences.absorb(
+                batch.column("instrument"), values_of(batch.column("sequence"), np.uint64)
+            )
             sequences.epoch = batch.column("epoch")[-1].as_py()
             position = max(position, position_property(message))
+            newest = message.message_id()
             frames += 1
             deadline = time.monotonic() + STORED_TIMEOUT_S
         # The broker knows of a frame a moment before it can be read: wait for it, or its
         # sequences would be given twice.
         if position >= log.position:
-            return Recovered(sequences, position, frames)
+            return Recovered(sequences, position, newest, frames)
         if time.monotonic() > deadline:
+            if not frames and newest_message(client, log.topic) is None:
+                anew = InstrumentSequences(epoch=sequences.epoch + 1)
+                return Recovered(anew, log.position, None, 0, lost=True)
             raise NotYetReadable(f"{log.topic}: read up to {position}, stored is {log.position}")
         time.sleep(0.01)

@@ -3,7 +3,6 @@
 import pulsar
 
 from functions.runtime.outputs import Output, newest_stored, position_property
-from marketdata.positions import NO_POSITION
 
 
 class ViewOutput(Output):
@@ -11,14 +10,15 @@ class ViewOutput(Output):
 
     Attributes:
         next_delivery: delivery sequence of the next event; the first is 1.
-        delivery_epoch: rises when the count could not be continued and starts at 1 again,
-            because retention had removed every message it could be read from.
+        delivery_epoch: the position from which the count runs, so that it rises whenever the count
+            could not be continued and starts at 1 again, because retention had removed every
+            message it could be read from; None before the first message.
     """
 
     def __init__(self, topic: str) -> None:
         super().__init__(topic, "distributor")
         self.next_delivery = 1
-        self.delivery_epoch = 0
+        self.delivery_epoch: int | None = None
 
     def open(self, client: pulsar.Client) -> None:
         """Take the partition over; continue position and count from its newest message."""
@@ -36,4 +36,4 @@ class ViewOutput(Output):
         else:
             # Also when nothing was ever stored: what was sent before and lost is sent again.
             self.next_delivery = 1
-            self.delivery_epoch = self.position if self.position != NO_POSITION else 0
+            self.delivery_epoch = None

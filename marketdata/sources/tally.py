@@ -8,7 +8,8 @@ from typing import Any, Final, TextIO
 import numpy as np
 import pyarrow as pa
 
-from marketdata.frames import codes_of, frame_kind
+from marketdata.arrays import codes_of
+from marketdata.frames import frame_kind
 from marketdata.sources.pacing import event_times
 
 _TERMINAL_INTERVAL_S: Final = 0.25

@@ -146,6 +146,8 @@ class LocalInstance:
     def close(self) -> None:
         """Cut the instance off, as a crash would: nothing is flushed or handed over."""
         self.client.close()
+        eventually(lambda: hasattr(self.function, "client"))
+        self.function.client.close()
 
 
 def eventually(condition: Callable[[], Any], *, within_s: float = 30.0) -> Any:

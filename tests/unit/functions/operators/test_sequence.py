@@ -103,3 +103,20 @@ def test_a_sequenced_batch_keeps_the_contract() -> None:
     assert decoded.column("sequence").to_pylist() == [1, 1, 2]
     assert decoded.column("epoch").to_pylist() == [7, 7, 7]
     assert decoded.select(batch.schema.names).equals(batch)
+
+
+@given(frames, st.integers(0, 12))
+def test_a_snapshot_stays_what_it_was_when_later_frames_are_lost(
+    instruments: list[list[str]], crash_at: int
+) -> None:
+    """Frames numbered after a snapshot may never be stored: their numbers are then given again."""
+    crash_at = min(crash_at, len(instruments))
+    state = InstrumentSequences()
+    for frame in instruments[:crash_at]:
+        state.assign(_batch(frame))
+    snapshot = state.snapshot()
+    for frame in instruments[crash_at:]:
+        state.assign(_batch(frame))
+    rebuilt = InstrumentSequences.from_snapshot(snapshot)
+    rest = [rebuilt.assign(_batch(frame)).tolist() for frame in instruments[crash_at:]]
+    assert rest == _expected(instruments)[crash_at:]

@@ -26,7 +26,7 @@ def _input(entry_id: int) -> Input:
 
 
 def _entries(items: object) -> list[int]:
-    return [item.message_id.entry_id() for item in items]  # type: ignore[attr-defined]
+    return [item.message_ids[0].entry_id() for item in items]  # type: ignore[attr-defined]
 
 
 @given(st.lists(st.integers(0, 20), max_size=60))
@@ -59,7 +59,7 @@ def test_confirmations_in_any_order_release_inputs_in_log_order(order: list[int]
         if ready:
             assert inputs.confirmed_through == items[ready - 1].position
         for item in items:
-            if item.message_id.entry_id() not in done:
+            if item.message_ids[0].entry_id() not in done:
                 item.waiting.add(outputs[0])
 
 
@@ -72,3 +72,12 @@ def test_an_input_that_has_not_been_applied_is_not_confirmed() -> None:
     assert _entries(inputs.take_confirmed()) == [1]
     assert not inputs.offer(_input(1))
     assert len(inputs) == 0
+
+
+def test_an_input_delivered_again_while_pending_is_acknowledged_under_both_ids() -> None:
+    inputs = PartitionInputs()
+    first, again = _input(1), _input(1)
+    inputs.offer(first)
+    inputs.offer(_input(2))
+    assert not inputs.offer(again)
+    assert first.message_ids == [*first.message_ids[:1], *again.message_ids]

@@ -1,0 +1,41 @@
+"""Moving between Arrow arrays and NumPy without copies and without pyarrow's pandas shim.
+
+`pa.array(ndarray)` asks pandas first and imports it when it is installed: tens of megabytes and
+many microseconds that a function instance does not want to pay for a frame of a few events.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+def array_of(values: npt.NDArray[Any], type_: pa.DataType) -> pa.Array:
+    """A fixed-width Arrow array without nulls over the memory of a contiguous NumPy array.
+
+    The item size of `values` must be that of `type_`; the array keeps `values` alive.
+    """
+    return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(values)])
+
+
+def values_of(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The values of a fixed-width array as a read-only view; slots of nulls hold anything."""
+    width = np.dtype(dtype).itemsize
+    data = array.buffers()[1]
+    if data is None or not len(array):
+        return np.empty(0, dtype)
+    return np.frombuffer(data, dtype, count=len(array), offset=array.offset * width)
+
+
+def codes_of(column: pa.DictionaryArray) -> npt.NDArray[np.int16]:
+    """The dictionary codes of a symbol column: int16; the codes of nulls hold anything."""
+    return values_of(column.indices, np.int16)
+
+
+def lengths_of(strings: pa.StringArray) -> npt.NDArray[np.int32]:
+    """Bytes of each value of a string array: int32; those of nulls hold anything."""
+    offsets = np.frombuffer(
+        strings.buffers()[1], np.int32, count=len(strings) + 1, offset=strings.offset * 4
+    )
+    return np.diff(offsets)
