@@ -6,7 +6,6 @@ gives the same state. It is written from confirmed frames, so one written late b
 is older, never wrong.
 """
 
-import base64
 import time
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from marketdata.arrays import values_of
 from marketdata.errors import InvalidFrame
 from marketdata.frames import encode_frame, read_frame
 from marketdata.positions import NO_POSITION
+from marketdata.topics import partition_index
 
 
 class Recovered(NamedTuple):
@@ -54,7 +54,7 @@ def encode_snapshot(
     """Payload and properties of a snapshot taken after the log frame `message_id`."""
     properties = {
         "position": str(position),
-        "log_message_id": base64.b64encode(message_id.serialize()).decode(),
+        "log_entry": f"{message_id.ledger_id()}:{message_id.entry_id()}",
         "instruments": str(state.num_rows),
     }
     return encode_frame(state, compression="zstd").to_pybytes(), properties
@@ -71,7 +71,7 @@ def recover_sequences(client: pulsar.Client, log: Output, state_topic: str) -> R
         NotYetReadable: the newest frame did not become readable in time; open and try again.
         pulsar.PulsarException: the broker is away.
     """
-    start, sequences, position = _newest_snapshot(client, state_topic)
+    start, sequences, position = _newest_snapshot(client, state_topic, partition_index(log.topic))
     reader = client.create_reader(log.topic, start)
     try:
         return _absorb_rest(client, reader, log, sequences, position)
@@ -80,15 +80,16 @@ def recover_sequences(client: pulsar.Client, log: Output, state_topic: str) -> R
 
 
 def _newest_snapshot(
-    client: pulsar.Client, state_topic: str
+    client: pulsar.Client, state_topic: str, partition: int
 ) -> tuple[pulsar.MessageId, InstrumentSequences, int]:
     """Where to read on, and the state there; the start of the log when no snapshot can be used."""
     snapshot = newest_message(client, state_topic)
     if snapshot is not None:
         try:
-            start = pulsar.MessageId.deserialize(
-                base64.b64decode(snapshot.properties()["log_message_id"])
-            )
+            ledger_id, entry_id = map(int, snapshot.properties()["log_entry"].split(":"))
+            # With its partition: without, the client takes it for older than the same entry, and
+            # waits for a message behind the last one.
+            start = pulsar.MessageId(partition, ledger_id, entry_id, -1)
             sequences = InstrumentSequences.from_snapshot(read_frame(snapshot.data()))
         except (InvalidFrame, KeyError, ValueError):
             # Not one of ours, or damaged: the log says the same.
