@@ -32,8 +32,8 @@ MEMORY = "-Xms512m -Xmx1g -XX:MaxDirectMemorySize=1g"
 """The broker's memory unless PULSAR_MEM says otherwise."""
 
 COLLECTOR = "-XX:+UseParallelGC"
-"""Pulsar's default, ZGC, wants cores of its own: on two, the p99 of a publish was 65 ms with it, 32 ms
-with G1 and 15 ms with this."""
+"""Pulsar's default, ZGC, wants cores of its own: on two, the p99 of a publish was 65 ms with it,
+32 ms with G1 and 15 ms with this."""
 
 LIVENESS_CHECK_MS = 5000
 """How often the worker looks after its function processes, in whole seconds.
