@@ -42,8 +42,12 @@ def partition_topics(client: pulsar.Client, topic: str) -> list[str]:
         TopicNotReady: it has none.
         pulsar.PulsarException: the broker cannot be reached.
     """
-    names = list(client.get_topic_partitions(topic))
-    if names == [topic]:
+    try:
+        names = list(client.get_topic_partitions(topic))
+    except pulsar.TopicNotFound:
+        names = []
+    # Where topics are created on first use, the client answers with the name itself.
+    if names in ([], [topic]):
         raise TopicNotReady(
             f"{topic} has no partitions on this cluster; apply the topology"
             " (scripts/deploy_functions.py apply), then start again"

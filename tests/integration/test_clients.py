@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -36,18 +37,30 @@ from marketdata.topics import partition_topic
 pytestmark = pytest.mark.integration
 
 PARTITIONS = 4
+TENANT = "clienttest"
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 Event = tuple[str, int]
 
 
 @pytest.fixture
 def make_topic(stack: Any) -> Callable[[str], str]:
-    """Makes a partitioned topic of the test's own in a namespace of the service."""
+    """Makes a partitioned topic of the test's own, in a namespace that deduplicates.
+
+    Not in one of the service: `marketdata/ingest` takes no subscriptions but the sequencer's.
+    """
+    clusters = json.loads(admin(stack, "GET", "clusters"))
 
     def make(namespace: str) -> str:
+        for path, body in (
+            (f"tenants/{TENANT}", {"allowedClusters": clusters}),
+            (f"namespaces/{TENANT}/{namespace}", {}),
+        ):
+            with suppress(urllib.error.HTTPError):  # it is there from the test before
+                admin(stack, "PUT", path, body)
+        admin(stack, "POST", f"namespaces/{TENANT}/{namespace}/deduplication", True)
         name = f"clients-{uuid4().hex[:12]}"
-        admin(stack, "PUT", f"persistent/marketdata/{namespace}/{name}/partitions", PARTITIONS)
-        return f"persistent://marketdata/{namespace}/{name}"
+        admin(stack, "PUT", f"persistent/{TENANT}/{namespace}/{name}/partitions", PARTITIONS)
+        return f"persistent://{TENANT}/{namespace}/{name}"
 
     return make
 
