@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=15.0, help="of publishing in each phase (default 15)"
     )
     parser.add_argument(
-        "--max-events", type=int, default=100_000_000, help="in a phase at most (default 100 M)"
+        "--max-events", type=int, default=20_000_000, help="in a phase at most (default 100 M)"
     )
     parser.add_argument(
         "--batch-rows",
@@ -42,13 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frame-rows", type=int, default=8_192, help="events in a frame at most (default 8192)"
     )
     parser.add_argument(
-        "--latency-rate", type=float, default=100_000.0, help="events/s (default 100,000)"
+        "--latency-rate", type=float, default=20_000.0, help="events/s (default 20,000)"
     )
     parser.add_argument(
         "--tick-ms",
         type=float,
-        default=10.0,
-        help="pace of publish calls when measuring latency (default 10)",
+        default=25.0,
+        help="pace of publish calls when measuring latency (default 25)",
     )
     parser.add_argument(
         "--max-delay-ms",
