@@ -206,6 +206,7 @@ class DistributorStage(PartitionStage):
         output.next_delivery += rows.num_rows
         self._counters["events_out"] += rows.num_rows
         self._counters["frames_out"] += 1
+        self._function.reporter.observe_latency(rows.column("ts_publish")[-1].value)
 
     def _open(self, views: Sequence[View]) -> None:
         closed = []

@@ -162,6 +162,7 @@ class SequencerStage(PartitionStage):
         self._counters["events_in"] += batch.num_rows
         self._counters["events_out"] += batch.num_rows
         self._counters["frames_out"] += 1
+        self._function.reporter.observe_latency(batch.column("ts_publish")[-1].value)
         self._snapshots.offer(last.position, self._sequences)
 
     def _reject(self, item: Input, code: str, reason: str) -> None:

@@ -50,6 +50,10 @@ class StatusReporter:
         """Seconds until the next regular report."""
         return max(0.0, self._due - time.monotonic())
 
+    def observe_latency(self, ts_publish_ns: int) -> None:
+        """Record how old a frame is that leaves this function, as user metric `latency_ms`."""
+        self._context.record_metric("latency_ms", (time.time_ns() - ts_publish_ns) / 1e6)
+
     def error(self, text: str) -> None:
         """Remember the newest error for the next report."""
         self.status.last_error = text[:1_000]
