@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pulsar
 import pyarrow as pa
 
-from functions.operators.group import FrameGroup
+from functions.operators.group import FrameGroup, merged
 from functions.operators.render import render
 from functions.operators.route import Router, take_rows
 from functions.runtime.deadletters import dead_letter, trace_properties
@@ -123,22 +123,16 @@ class DistributorStage(PartitionStage):
                 self._outputs.pop(view_id).close()
 
     def _groups(self, items: Sequence[Input]) -> Iterator[FrameGroup[Input]]:
-        group: FrameGroup[Input] | None = None
         most = self._function.settings.max_rows
+        return merged(self._readable(items), max_rows=most, max_bytes=MAX_FRAME_BYTES)
+
+    def _readable(self, items: Sequence[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
         for item in items:
             try:
                 batch = read_frame(item.data)
-                kind = frame_kind(batch)
+                yield item, frame_kind(batch), batch
             except InvalidFrame as error:
                 self._failures[item].append(str(error))
-                continue
-            if group is None or not group.add(item, kind, batch):
-                if group is not None:
-                    yield group
-                group = FrameGroup(kind, max_rows=most, max_bytes=MAX_FRAME_BYTES)
-                group.add(item, kind, batch)
-        if group is not None:
-            yield group
 
     def _distribute(self, group: FrameGroup[Input]) -> None:
         try:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pulsar
 import pyarrow as pa
 
-from functions.operators.group import FrameGroup
+from functions.operators.group import FrameGroup, merged
 from functions.operators.sequence import InstrumentSequences, with_sequences
 from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
@@ -94,7 +94,8 @@ class SequencerStage(PartitionStage):
 
     def apply(self, items: Sequence[Input]) -> None:
         """Sequence the inputs that the log and the dead letters lack."""
-        for group in self._groups(items):
+        most = self._function.settings.max_rows
+        for group in merged(self._accepted(items), max_rows=most, max_bytes=MAX_FRAME_BYTES):
             self._append(group)
 
     def confirmed(self, output: Output, message_id: Any, items: Sequence[Input]) -> None:
@@ -106,22 +107,12 @@ class SequencerStage(PartitionStage):
         """When all is stored, have a snapshot cover it: retention may remove an idle log."""
         self._snapshots.cover(self._log.position, self._sequences)
 
-    def _groups(self, items: Sequence[Input]) -> Iterator[FrameGroup[Input]]:
-        """Good frames merged as far as they are adjacent; bad ones are dead-lettered."""
-        group: FrameGroup[Input] | None = None
-        most = self._function.settings.max_rows
+    def _accepted(self, items: Sequence[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
+        """Good frames that the log lacks; bad ones are dead-lettered."""
         for item in items:
             batch = self._decoded(item)
-            if batch is None or item.position <= self._log.position:
-                continue
-            kind = frame_kind(batch)
-            if group is None or not group.add(item, kind, batch):
-                if group is not None:
-                    yield group
-                group = FrameGroup(kind, max_rows=most, max_bytes=MAX_FRAME_BYTES)
-                group.add(item, kind, batch)
-        if group is not None:
-            yield group
+            if batch is not None and item.position > self._log.position:
+                yield item, frame_kind(batch), batch
 
     def _decoded(self, item: Input) -> pa.RecordBatch | None:
         try:

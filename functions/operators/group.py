@@ -3,6 +3,7 @@
 Under load frames pile up and are merged; when idle each goes alone, so nothing waits for company.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 import pyarrow as pa
@@ -17,6 +18,26 @@ class Positioned(Protocol):
 
 
 Item = TypeVar("Item", bound=Positioned)
+
+
+def merged(
+    frames: Iterable[tuple[Item, str, pa.RecordBatch]], *, max_rows: int, max_bytes: int
+) -> Iterator["FrameGroup[Item]"]:
+    """Groups of adjacent frames, in log order.
+
+    Args:
+        frames: what was read, its kind and its batch.
+        max_rows, max_bytes: bounds of a merged batch; a single frame always fits.
+    """
+    group: FrameGroup[Item] | None = None
+    for item, kind, batch in frames:
+        if group is None or not group.add(item, kind, batch):
+            if group is not None:
+                yield group
+            group = FrameGroup(kind, max_rows=max_rows, max_bytes=max_bytes)
+            group.add(item, kind, batch)
+    if group is not None:
+        yield group
 
 
 class FrameGroup(Generic[Item]):

@@ -109,14 +109,18 @@ class Output:
         size = len(data) + sum(len(k) + len(v) for k, v in properties.items())
         if size > MAX_MESSAGE_BYTES:
             raise MessageTooLarge(f"{size} bytes do not fit a message of {MAX_MESSAGE_BYTES}")
+        try:
+            self._producer.send_async(
+                data,
+                partial(on_done, self.generation),
+                properties=properties,
+                sequence_id=position,
+                event_timestamp=event_timestamp_ms,
+            )
+        except pulsar.PulsarException:
+            self.broken = True  # so that it is opened again and asked what it holds
+            raise
         self.position = position
-        self._producer.send_async(
-            data,
-            partial(on_done, self.generation),
-            properties=properties,
-            sequence_id=position,
-            event_timestamp=event_timestamp_ms,
-        )
 
 
 def newest_message(client: pulsar.Client, topic: str) -> pulsar.Message | None:
