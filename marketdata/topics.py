@@ -14,6 +14,8 @@ DEADLETTER_SEQUENCER: Final = f"persistent://{TENANT}/deadletter/sequencer"
 DEADLETTER_DISTRIBUTOR: Final = f"persistent://{TENANT}/deadletter/distributor"
 PLANS: Final = f"persistent://{TENANT}/control/plans"
 STATUS: Final = f"persistent://{TENANT}/control/status"
+ORDERING: Final = f"persistent://{TENANT}/control/ordering"
+RESEND: Final = f"persistent://{TENANT}/control/resend"
 SEQUENCER_STATE: Final = f"persistent://{TENANT}/control/sequencer-state"
 
 
