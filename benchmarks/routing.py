@@ -14,8 +14,9 @@ import numpy as np
 
 from benchmarks.figures import Sample
 from benchmarks.pool import Pool, instrument_name
-from functions.operators.route import Router, take_rows
+from functions.operators.route import Router
 from functions.operators.sequence import InstrumentSequences, with_sequences
+from functions.operators.split import split_rows
 from marketdata.filters import compile_filter
 from marketdata.frames import frame_kind
 from marketdata.plans import ViewSpec, compile_plan
@@ -90,7 +91,8 @@ def _run(
             before = time.perf_counter_ns()
             routed = list(router.route(batch, kind))
             between = time.perf_counter_ns()
-            taken += sum(take_rows(batch, rows).num_rows for _, rows in routed)
+            pieces = split_rows(batch, [rows for _, rows in routed if rows is not None])
+            taken += sum(piece.num_rows for piece in pieces)
             take_ns += time.perf_counter_ns() - between
             route_ns += between - before
             matches += len(routed)

@@ -8,7 +8,7 @@ the view's name; other views get it all the same.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, ClassVar
 
@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from functions.operators.group import FrameGroup, merged
 from functions.operators.render import render
-from functions.operators.route import Router, take_rows
+from functions.operators.route import Routed, Router, Rows
+from functions.operators.split import split_rows
 from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
@@ -25,9 +26,13 @@ from functions.runtime.outputs import NotYetReadable, Output
 from functions.runtime.plans import PlanFollower
 from functions.runtime.view_output import ViewOutput
 from marketdata.errors import DistributionError, InvalidFrame
+from marketdata.formats import get_format
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.topics import partition_topic
+
+MAX_GROUP_BYTES = 2 * MAX_FRAME_BYTES
+"""Most bytes that piled up frames are merged into before they are dealt out to the views."""
 
 OPENERS = 16
 """How many outputs are opened at once."""
@@ -124,7 +129,7 @@ class DistributorStage(PartitionStage):
 
     def _groups(self, items: Sequence[Input]) -> Iterator[FrameGroup[Input]]:
         most = self._function.settings.max_rows
-        return merged(self._readable(items), max_rows=most, max_bytes=MAX_FRAME_BYTES)
+        return merged(self._readable(items), max_rows=most, max_bytes=MAX_GROUP_BYTES)
 
     def _readable(self, items: Sequence[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
         for item in items:
@@ -138,22 +143,46 @@ class DistributorStage(PartitionStage):
         try:
             batch = group.batch()
             routed = list(self._function.router.route(batch, group.kind))
+            self._open([view for view, _ in routed])
+            for view, items, rows in self._pieces(group, batch, routed):
+                if not self._deliver(group, view, items, rows):
+                    return
+        except (pulsar.PulsarException, NotYetReadable):
+            raise
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
             self._isolate(group, f"not routed: {type(error).__name__}: {error}")
-            return
-        self._open([view for view, _ in routed])
-        for view, routed_rows in routed:
-            output = self._outputs[view.id]
-            items, start = group.items_after(output.position)
-            rows = take_rows(batch, routed_rows, start)
-            if not rows.num_rows:
-                continue
-            try:
-                self._send(view, output, group.kind, rows, items, render(view, rows))
-            except (pulsar.PulsarException, NotYetReadable):
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
-                self._isolate(group, f"view {view.id}: {type(error).__name__}: {error}")
+
+    def _deliver(
+        self, group: FrameGroup[Input], view: View, items: list[Input], rows: pa.RecordBatch
+    ) -> bool:
+        """Send a view its rows; False when every view has been served input by input instead."""
+        try:
+            data = render(view, rows)
+            self._send(view, self._outputs[view.id], group.kind, rows, items, data)
+        except (pulsar.PulsarException, NotYetReadable):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
+            self._isolate(group, f"view {view.id}: {type(error).__name__}: {error}")
+            return len(group.items) == 1
+        return True
+
+    def _pieces(
+        self, group: FrameGroup[Input], batch: pa.RecordBatch, routed: Iterable[Routed]
+    ) -> Iterator[tuple[View, list[Input], pa.RecordBatch]]:
+        """What each view lacks of the batch: inputs and their rows for it, a message each."""
+        cut: list[tuple[View, list[Input], Rows]] = []
+        row_bytes = max(1, batch.nbytes // batch.num_rows)
+        for view, selected in routed:
+            most = min(get_format(view.format).max_rows, MAX_FRAME_BYTES // row_bytes)
+            position = self._outputs[view.id].position
+            for items, rows in group.runs_after(position, selected, max_rows=most):
+                if rows is None:
+                    yield view, items, batch
+                else:
+                    cut.append((view, items, rows))
+        pieces = split_rows(batch, [rows for _, _, rows in cut])
+        for (view, items, _), piece in zip(cut, pieces, strict=True):
+            yield view, items, piece
 
     def _isolate(self, group: FrameGroup[Input], reason: str) -> None:
         """Find the input at fault: one by one the others still arrive.

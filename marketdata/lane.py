@@ -61,6 +61,13 @@ _ADVICE: Final = {
     Result.TopicTerminated: "the topic was terminated; publish to its successor",
 }
 
+FREE_BELOW_FRAMES: Final = 2
+"""An eager lane sends at once while fewer frames are unconfirmed; otherwise events gather.
+
+Frames thereby are as small as the latency wants when little happens, and as large as the load
+makes them: the longer the broker needs for a frame, the more go into the next.
+"""
+
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -96,6 +103,7 @@ class Lane:
             own threads therefore never run our code or take our locks.
         on_pending: told (frames, bytes) whenever frames become pending.
         compression: Arrow's own, None, "lz4" or "zstd".
+        eager: cut frames by what is under way, not only by count, size and `flush_buffer`.
     """
 
     def __init__(
@@ -106,6 +114,8 @@ class Lane:
         answers: "SimpleQueue[Any]",
         on_pending: Callable[[int, int], None],
         compression: str | None,
+        *,
+        eager: bool,
     ) -> None:
         self.partition = partition
         self.resent_frames = 0
@@ -115,6 +125,7 @@ class Lane:
         self._answers = answers
         self._on_pending = on_pending
         self._compression = compression
+        self._eager = eager
         self._pending: deque[PendingFrame] = deque()
         self._producer = open_producer()
         self._stored = int(self._producer.last_sequence_id())
@@ -155,6 +166,7 @@ class Lane:
             cuts = self._buffer.add(kind, batch, traceparent)
             for cut in cuts:
                 self._send(cut)
+            self._send_if_free()
             return self._buffer.events > 0 and (not waited or bool(cuts))
 
     def flush_buffer(self) -> int:
@@ -163,6 +175,11 @@ class Lane:
             for cut in self._buffer.take():
                 self._send(cut)
             return self._next_sequence_id - 1
+
+    def send_if_free(self) -> None:
+        """Send what waits unless as many frames are under way as may be while others fill."""
+        with self._lock:
+            self._send_if_free()
 
     def settle(self, answer: Answer) -> list[PendingFrame]:
         """Take the client's answer; returns the frames that are stored now, in order."""
@@ -197,6 +214,11 @@ class Lane:
             # Nothing of ours depends on an orderly goodbye: every frame has its answer.
             with suppress(pulsar.PulsarException):
                 self._producer.close()
+
+    def _send_if_free(self) -> None:
+        if self._eager and len(self._pending) < FREE_BELOW_FRAMES:
+            for cut in self._buffer.take():
+                self._send(cut)
 
     def _send(self, cut: Cut) -> None:
         payload = encode_frame(cut.batch, compression=self._compression).to_pybytes()

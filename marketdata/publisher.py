@@ -27,7 +27,7 @@ import pyarrow as pa
 from marketdata.batching import PartitionBuffer, conform_events, split_by_partition
 from marketdata.connection import logger, open_client, partition_topics
 from marketdata.errors import PublishError
-from marketdata.frames import MAX_FRAME_BYTES
+from marketdata.frames import MAX_FRAME_BYTES, MAX_ROWS
 from marketdata.lane import Answer, Lane, PendingFrame
 from marketdata.topics import INGEST_EVENTS, partition_topic
 
@@ -81,8 +81,9 @@ class Publisher:
         topic: a partitioned topic in a namespace with deduplication.
         max_events: events in a frame at most, 1…8192.
         max_bytes: frames are cut before they grow beyond this.
-        max_delay_ms: longest time an event waits for its frame to fill; None for no limit (only
-            `flush` and full frames send).
+        max_delay_ms: longest time an event waits for its frame to fill. It waits only while two
+            frames of its partition are unconfirmed, so that frames are small when little happens
+            and large under load. None for no limit: only `flush` and full frames send.
         max_pending_frames, max_pending_bytes: `publish` blocks while this much is unconfirmed. One
             batch is always taken as a whole, so the limit may be passed by one batch.
         publish_timeout_s: how long `publish` blocks for room; None for ever.
@@ -104,7 +105,7 @@ class Publisher:
         *,
         name: str,
         topic: str = INGEST_EVENTS,
-        max_events: int = 4096,
+        max_events: int = MAX_ROWS,
         max_bytes: int = 1024 * 1024,
         max_delay_ms: float | None = 5.0,
         max_pending_frames: int = 256,
@@ -156,6 +157,7 @@ class Publisher:
                         self._inbox,
                         self._count_pending,
                         compression,
+                        eager=self._max_delay_s is not None,
                     )
                 )
         except BaseException:
@@ -403,6 +405,7 @@ class Publisher:
         for frame in stored:
             self._report(answer, frame)
         answer.lane.confirm(stored[-1].sequence_id)
+        answer.lane.send_if_free()
         now_ns = time.monotonic_ns()
         with self._changed:
             self._pending_frames -= len(stored)

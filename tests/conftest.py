@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 if str(CHECKOUT) not in sys.path:
@@ -21,6 +22,10 @@ if str(CHECKOUT) not in sys.path:
 from scripts.devstack.console import Console  # noqa: E402  (needs the path above)
 from scripts.devstack.errors import StackError  # noqa: E402
 from scripts.devstack.stack import Stack  # noqa: E402
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("dds", deadline=None)
+settings.load_profile("dds")
 
 _MARKERS = {
     "integration": "needs one or more real servers",

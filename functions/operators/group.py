@@ -6,7 +6,10 @@ Under load frames pile up and are merged; when idle each goes alone, so nothing 
 from collections.abc import Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
+
+from functions.operators.route import Rows
 
 
 class Positioned(Protocol):
@@ -81,9 +84,35 @@ class FrameGroup(Generic[Item]):
         table = pa.Table.from_batches(self._batches).unify_dictionaries()
         return table.combine_chunks().to_batches()[0]
 
-    def items_after(self, position: int) -> tuple[list[Item], int]:
-        """The frames behind a position and the row where they begin."""
-        for n, item in enumerate(self.items):
-            if item.position > position:
-                return self.items[n:], self._starts[n]
-        return [], self.rows
+    def runs_after(
+        self, position: int, rows: Rows | None, *, max_rows: int
+    ) -> Iterator[tuple[list[Item], Rows | None]]:
+        """The frames behind a position with the selected rows in them, in runs of whole frames.
+
+        Args:
+            position: what is at or before it is left out.
+            rows: ascending row numbers of the merged batch; None stands for every row.
+            max_rows: most selected rows of a run, unless one frame alone has more.
+
+        Yields:
+            The frames of a run and their selected rows, at least one; None when that is every row
+            of the batch.
+        """
+        first = next((n for n, each in enumerate(self.items) if each.position > position), None)
+        if first is None:
+            return
+        ends = np.array([*self._starts[first:], self.rows])
+        counts = ends if rows is None else np.searchsorted(rows, ends)
+        if first == 0 and counts[-1] <= max_rows:
+            if counts[-1]:
+                yield self.items, rows
+            return
+        every = np.arange(self.rows) if rows is None else rows
+        begin = 0
+        for end in range(1, len(counts)):
+            # A run ends with the last frame, or before the one that would burst it.
+            if end + 1 < len(counts) and counts[end + 1] - counts[begin] <= max_rows:
+                continue
+            if counts[end] > counts[begin]:
+                yield self.items[first + begin : first + end], every[counts[begin] : counts[end]]
+            begin = end

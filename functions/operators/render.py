@@ -9,11 +9,9 @@ from marketdata.plans import View
 def render(view: View, rows: pa.RecordBatch) -> bytes:
     """Transform and convert routed rows.
 
-    The result names nothing that is not in the rows: formats write only values that occur.
-
     Args:
         view: whose transformation, format and delivery settings apply.
-        rows: sequenced events of one kind, at least one.
+        rows: sequenced events of one kind, at least one; their dictionaries hold only what occurs.
     """
     transformed = view.transformation.apply(rows)
     return get_format(view.format).encode(transformed, view.delivery.compression)

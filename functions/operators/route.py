@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from marketdata.arrays import array_of
 from marketdata.filters import Filter
 from marketdata.filters.index import FilterIndex
 from marketdata.plans import Plan, View
 
 Rows = npt.NDArray[np.int64]
+
+Routed = tuple[View, Rows | None]
+"""A view and its row numbers: ascending; None stands for every row."""
 
 
 class Router:
@@ -32,22 +34,9 @@ class Router:
             }
         )
 
-    def route(self, batch: pa.RecordBatch, kind: str) -> Iterator[tuple[View, Rows | None]]:
-        """The views that at least one row of the batch goes to.
-
-        Yields:
-            A view and its row numbers: int64, ascending; None stands for every row.
-        """
+    def route(self, batch: pa.RecordBatch, kind: str) -> Iterator[Routed]:
+        """The views that at least one row of the batch goes to."""
         for view in self._all:
             yield view, None
         for view_id, rows in self._index.match_rows(batch, kind):
             yield self.views[view_id], rows
-
-
-def take_rows(batch: pa.RecordBatch, rows: Rows | None, start: int = 0) -> pa.RecordBatch:
-    """The given rows from row `start` on; None stands for every row."""
-    if rows is None:
-        return batch.slice(start) if start else batch
-    if start:
-        rows = rows[np.searchsorted(rows, start) :]
-    return batch.take(array_of(rows, pa.int64()))

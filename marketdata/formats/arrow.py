@@ -1,4 +1,4 @@
-"""Arrow IPC streams: the frame as it is, dictionaries cut down to what occurs in it."""
+"""Arrow IPC streams: the frame as it is."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from marketdata.errors import InvalidFrame
 from marketdata.formats.base import FormatError
-from marketdata.frames import compact_dictionaries, encode_frame, read_frame
+from marketdata.frames import encode_frame, read_frame
 
 _COMPRESSIONS: Final[dict[str, str | None]] = {"none": None, "lz4": "lz4", "zstd": "zstd"}
 
@@ -16,15 +16,15 @@ class ArrowFormat:
 
     name: Final = "arrow"
     media_type: Final = "application/vnd.apache.arrow.stream"
+    max_rows: Final = 32_768
 
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
-        """See `Format.encode`. Names nothing in a dictionary that is not in a row."""
+        """See `Format.encode`."""
         if compression not in _COMPRESSIONS:
             raise FormatError(
                 f"unknown compression {compression!r}; there are: {', '.join(_COMPRESSIONS)}"
             )
-        compacted = compact_dictionaries(batch)
-        data: bytes = encode_frame(compacted, compression=_COMPRESSIONS[compression]).to_pybytes()
+        data: bytes = encode_frame(batch, compression=_COMPRESSIONS[compression]).to_pybytes()
         return data
 
     def decode(self, data: bytes, schema: pa.Schema | None = None) -> pa.RecordBatch:

@@ -22,11 +22,17 @@ class Format(Protocol):
     def media_type(self) -> str:
         """Its media type when not compressed."""
 
+    @property
+    def max_rows(self) -> int:
+        """Most events in a message, so that it stays below Pulsar's limit of 5 MiB."""
+
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
         """The bytes of a batch of one kind, transformed or not.
 
         Args:
-            batch: events whose schema metadata names their kind.
+            batch: events whose schema metadata names their kind. Dictionaries are written as they
+                are and must hold only what occurs (`marketdata.frames.compact_dictionaries`,
+                `functions.operators.split`): a frame names nothing that it does not carry.
             compression: "none", "lz4" or "zstd".
 
         Raises:

@@ -30,6 +30,7 @@ class JsonFormat:
 
     name: Final = "json"
     media_type: Final = "application/x-ndjson"
+    max_rows: Final = 8_192
 
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
         """See `Format.encode`. UTF-8; every line, the last too, ends with a newline."""

@@ -103,12 +103,6 @@ def test_renamed_json_without_schema_is_refused_with_what_to_do() -> None:
         get_format("json").decode(data)
 
 
-def test_arrow_frames_name_only_what_occurs_in_them() -> None:
-    batch = sample().slice(0, 1)
-    back = get_format("arrow").decode(get_format("arrow").encode(batch))
-    assert back.column("instrument").dictionary.to_pylist() == ["A"]
-
-
 def test_arrow_frames_of_another_schema_are_refused() -> None:
     data = get_format("arrow").encode(sample())
     with pytest.raises(FormatError, match="another schema"):

@@ -1,0 +1,117 @@
+"""Splitting a batch by views, and cutting groups of frames into runs."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.operators import split
+from functions.operators.group import FrameGroup
+from functions.operators.split import split_rows
+from marketdata.schemas import SYMBOL
+
+SCHEMA = pa.schema([("instrument", SYMBOL), ("side", SYMBOL), ("price", pa.int64())])
+
+
+def batch_of(rows: list[tuple[str, str | None, int | None]]) -> pa.RecordBatch:
+    instrument, side, price = zip(*rows, strict=True)
+    return pa.record_batch(
+        [
+            pa.array(instrument).dictionary_encode().cast(SYMBOL),
+            pa.array(side, pa.utf8()).dictionary_encode().cast(SYMBOL),
+            pa.array(price, pa.int64()),
+        ],
+        schema=SCHEMA,
+    )
+
+
+rows_ = st.lists(
+    st.tuples(
+        st.sampled_from("ABCDEF"),
+        st.sampled_from(["buy", "sell", None]),
+        st.none() | st.integers(-5, 5),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@st.composite
+def batches_with_selections(draw: st.DrawFn) -> tuple[pa.RecordBatch, list[Any]]:
+    rows = draw(rows_)
+    number = st.integers(0, len(rows) - 1)
+    chosen = draw(st.lists(st.sets(number, min_size=1), max_size=6))
+    return batch_of(rows), [np.array(sorted(each), dtype=np.int64) for each in chosen]
+
+
+@given(batches_with_selections(), st.integers(1, 20), st.integers(1, 20))
+def test_every_piece_holds_its_rows_and_names_nothing_else(
+    case: tuple[pa.RecordBatch, list[Any]], most_rows: int, most_cells: int
+) -> None:
+    batch, selections = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split, "MAX_GATHERED_ROWS", most_rows)
+        patch.setattr(split, "MAX_CELLS", most_cells)
+        pieces = list(split_rows(batch, selections))
+
+    assert len(pieces) == len(selections)
+    for piece, selection in zip(pieces, selections, strict=True):
+        piece.validate(full=True)
+        assert piece.schema == batch.schema
+        assert piece.to_pylist() == batch.take(pa.array(selection)).to_pylist()
+        for column in piece.columns[:2]:
+            occurring = set(column.to_pylist()) - {None}
+            assert sorted(column.dictionary.to_pylist()) == sorted(occurring) or (
+                # A symbol column of nulls alone may keep an empty dictionary only.
+                not occurring and not len(column.dictionary)
+            )
+
+
+@dataclass(frozen=True)
+class Item:
+    position: int
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> tuple[FrameGroup[Item], list[int], list[int] | None]:
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=8))
+    group: FrameGroup[Item] = FrameGroup("trade", max_rows=1000, max_bytes=10**9)
+    for number, size in enumerate(sizes):
+        batch = pa.record_batch({"n": list(range(size))})
+        assert group.add(Item(number), "trade", batch)
+    number = st.integers(0, sum(sizes) - 1)
+    selected = draw(st.none() | st.sets(number).map(sorted))
+    return group, sizes, selected
+
+
+@given(groups(), st.integers(-1, 9), st.integers(1, 12))
+def test_runs_hold_every_selected_row_behind_the_position_once_in_order(
+    case: tuple[FrameGroup[Item], list[int], list[int] | None], position: int, most: int
+) -> None:
+    group, sizes, selected = case
+    starts = [0, *accumulate(sizes)]
+    rows = None if selected is None else np.array(selected, dtype=np.int64)
+
+    runs = list(group.runs_after(position, rows, max_rows=most))
+
+    expected = [
+        row
+        for row in (range(sum(sizes)) if selected is None else selected)
+        if row >= starts[min(position + 1, len(sizes))]
+    ]
+    found = [np.arange(group.rows) if run is None else run for _, run in runs]
+    assert [row for run in found for row in run] == expected
+    for (items, _), run in zip(runs, found, strict=True):
+        assert len(run) >= 1
+        first, last = items[0].position, items[-1].position
+        assert [item.position for item in items] == list(range(first, last + 1))
+        assert starts[first] <= run[0]
+        assert run[-1] < starts[last + 1]
+        # More than asked for only where a single frame has more.
+        with_rows = {int(np.searchsorted(starts, row, side="right")) for row in run}
+        assert len(run) <= most or len(with_rows) == 1
