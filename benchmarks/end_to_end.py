@@ -19,7 +19,7 @@ from benchmarks.pulsar_perf import pulsar_perf
 from benchmarks.rig import Load, Rig, add_rig_arguments, bench_stack, rig_on, rig_settings
 
 SUMMARY = "throughput and latency from publisher to consumer, beside pulsar-perf"
-WARM_UP_S = 15.0
+WARM_UP_S = 30.0
 """The broker's JVM compiles what is hot in the first seconds of load, on the cores that we need."""
 
 

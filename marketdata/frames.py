@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from marketdata.arrays import array_of, codes_of, lengths_of, values_of
 from marketdata.errors import InvalidFrame
-from marketdata.partitioning import partition_of
+from marketdata.partitioning import partitions_of
 from marketdata.schemas import (
     INGEST_SCHEMAS,
     KEY_COLUMNS,
@@ -329,7 +329,8 @@ def _check_symbols(name: str, dictionary: pa.StringArray) -> None:
 
 
 def _check_least(batch: pa.RecordBatch, name: str, column: pa.Array, least: int) -> None:
-    if not column.null_count and values_of(column, np.int64).min() >= least:
+    nulls = column.null_count
+    if nulls == len(column) or (not nulls and values_of(column, np.int64).min() >= least):
         return
     bad = pc.less(column.view(pa.int64()), least)
     if pc.any(bad).as_py():
@@ -337,6 +338,8 @@ def _check_least(batch: pa.RecordBatch, name: str, column: pa.Array, least: int)
 
 
 def _check_fraction(batch: pa.RecordBatch, name: str, column: pa.Array) -> None:
+    if column.null_count == len(column):
+        return
     if not column.null_count:
         values = values_of(column, np.float32)
         if values.min() >= 0.0 and values.max() <= 1.0:  # false for NaN, too
@@ -362,11 +365,13 @@ def _offending(
 
 
 def _check_partition(batch: pa.RecordBatch, partition: int, partitions: int) -> None:
-    for instrument in batch.column("instrument").dictionary.to_pylist():
-        belongs = partition_of(instrument, partitions)
-        if belongs != partition:
-            raise InvalidFrame(
-                "wrong_partition",
-                f"instrument {instrument!r} belongs to partition {belongs} of {partitions}"
-                f" (CRC-32 of its name), the frame came on partition {partition}",
-            )
+    instruments = batch.column("instrument").dictionary
+    belongs = partitions_of(instruments, partitions)
+    astray = np.flatnonzero(belongs != partition)
+    if len(astray):
+        first = int(astray[0])
+        raise InvalidFrame(
+            "wrong_partition",
+            f"instrument {instruments[first].as_py()!r} belongs to partition {belongs[first]} of"
+            f" {partitions} (CRC-32 of its name), the frame came on partition {partition}",
+        )
