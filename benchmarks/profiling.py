@@ -1,9 +1,9 @@
 """Where the time goes: py-spy on each Python process, thread times of the broker.
 
 py-spy looks into a process 100 times a second from outside (it needs the right to trace: root, or
-a system that lets a user trace his own processes). Only samples of threads that run Python count;
-what the Pulsar client's own threads cost is the rest of the component's CPU time. The broker is a
-JVM: for it the CPU time of its threads, by name, is given.
+a system that lets a user trace his own processes). Only threads of Python that run or are ready to
+run are counted; what the Pulsar client's own threads cost is the rest of the component's CPU time.
+The broker is a JVM: for it the CPU time of its threads, by name, is given.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ class Profiler:
         for component, pids in self._processes.items():
             for pid in pids:
                 target = self._folder / f"{component}-{pid}.txt"
-                command = [str(program), "record", "--pid", str(pid), "--format", "raw"]
+                # Stopping a process to look at it would slow it down and, woken again, make its
+                # idle threads look busy; the few torn stacks that come instead are left out.
+                command = [str(program), "record", "--nonblocking", "--pid", str(pid)]
+                command += ["--format", "raw"]
                 command += ["--rate", str(RATE_HZ), "--duration", f"{self._seconds:.0f}"]
                 command += ["--output", str(target)]
                 process = subprocess.Popen(
