@@ -3,8 +3,8 @@
 Checked of each message: it can be decoded and holds as many events as it says; its delivery
 sequence follows the one before in its partition (a heartbeat's, too); within the view, each
 instrument's sequences rise by one. None of the project's client code is used, so it cannot hide a
-loss. The checks take frames as they come and look at all that came since the last look together:
-per event that costs a radix sort and a few passes, per frame little more than decoding it.
+loss. The checks look at all that came since the last look, of all views, together: per event that
+costs a sort of small keys and a few passes, per frame little more than decoding it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy.typing as npt
 import pulsar
 import pyarrow as pa
 
+from marketdata.arrays import values_of
+
 MAX_BREAKS_KEPT: Final = 5
 MAX_INSTRUMENTS: Final = 1 << 15
 BIN_NS: Final = 250_000_000
@@ -27,8 +29,9 @@ Ints = npt.NDArray[np.int64]
 
 
 class Arrived(NamedTuple):
-    """A message and the time at which it was handed to the consumer."""
+    """A message of a view and the time at which it was handed to the consumer."""
 
+    view: int
     message: pulsar.Message
     at_ns: int
 
@@ -101,55 +104,72 @@ class Tally:
 
 
 class InstrumentOrder:
-    """Checks that within a view every instrument's sequences rise by one."""
+    """Checks that within each view every instrument's sequences rise by one.
 
-    def __init__(self) -> None:
+    Args:
+        views: how many there are.
+    """
+
+    def __init__(self, views: int) -> None:
         self._numbers: dict[str, int] = {}
-        self._last = np.zeros(MAX_INSTRUMENTS, dtype=np.int64)
+        # A page of it takes memory only when it is written to.
+        self._last = np.zeros((views, MAX_INSTRUMENTS), dtype=np.int64)
 
-    def check(self, column: pa.DictionaryArray, sequences: Ints) -> int:
-        """How many events do not follow the one before of their instrument."""
+    def check(self, column: pa.DictionaryArray, sequences: Ints, views: Ints) -> list[int]:
+        """The view of each event that does not follow the one before of its instrument.
+
+        Args:
+            column: the instruments of the events, which are in the order of their arrival.
+            sequences, views: of the same events.
+        """
         known = self._numbers
         names = column.dictionary.to_pylist()
         numbers = np.array([known.setdefault(name, len(known)) for name in names])
-        codes = column.indices.to_numpy()
-        # 16 bits wide: NumPy's stable sort is a radix sort.
-        order = np.argsort(codes, kind="stable")
-        sorted_codes, ordered = codes[order], sequences[order]
-        rises = np.diff(ordered) == 1
-        changes = np.flatnonzero(sorted_codes[1:] != sorted_codes[:-1])
+        keys = views * len(names) + column.indices.to_numpy()
+        if keys.max() < 1 << 16:
+            # NumPy sorts keys of 16 bits by radix.
+            keys = keys.astype(np.uint16)
+        order = np.argsort(keys, kind="stable")
+        ordered_keys, ordered = keys[order], sequences[order]
+        changes = np.flatnonzero(ordered_keys[1:] != ordered_keys[:-1])
         starts = np.concatenate(([0], changes + 1))
-        ends = np.concatenate((changes, [len(codes) - 1]))
-        of_run = numbers[sorted_codes[starts]]
-        before = self._last[of_run]
-        wrong = np.count_nonzero((before != 0) & (ordered[starts] != before + 1))
-        rises[changes] = True
-        wrong += len(rises) - np.count_nonzero(rises)
-        self._last[of_run] = ordered[ends]
-        return int(wrong)
+        ends = np.concatenate((changes, [len(keys) - 1]))
+        view_of_run, code_of_run = np.divmod(ordered_keys[starts].astype(np.int64), len(names))
+        run = (view_of_run, numbers[code_of_run])
+        before = self._last[run]
+        follows = np.empty(len(keys), dtype=bool)
+        follows[1:] = ordered[1:] == ordered[:-1] + 1
+        follows[starts] = (before == 0) | (ordered[starts] == before + 1)
+        self._last[run] = ordered[ends]
+        wrong: list[int] = views[order[~follows]].tolist()
+        return wrong
 
 
-class ViewCheck:
-    """The checks of one view, from the first message to the last."""
+class DeliveryCheck:
+    """The checks of all views, from the first message to the last.
 
-    def __init__(self, view: int) -> None:
-        self._view = view
+    Args:
+        views: how many there are.
+    """
+
+    def __init__(self, views: int) -> None:
         self._next: dict[str, int] = {}
-        self._order = InstrumentOrder()
+        self._order = InstrumentOrder(views)
 
     def take(self, arrived: Sequence[Arrived], tally: Tally) -> None:
         """Check messages in the order in which they came, and count them."""
-        batches, rows, times = [], [], []
-        for message, at_ns in arrived:
+        batches, views, times = [], [], []
+        for view, message, at_ns in arrived:
             batch = self._decode(message, tally)
             if batch is None:
                 continue
             batches.append(batch)
-            rows.append(batch.num_rows)
+            views.append(view)
             times.append(at_ns)
+            tally.of_view[view] += batch.num_rows
             tally.arrivals[at_ns // BIN_NS] += batch.num_rows
         if batches:
-            self._take_events(batches, np.array(rows), np.array(times), tally)
+            self._take_events(batches, np.array(views), np.array(times), tally)
 
     def _decode(self, message: pulsar.Message, tally: Tally) -> pa.RecordBatch | None:
         """The events of a message whose numbers are right; None when it carries no event."""
@@ -171,24 +191,28 @@ class ViewCheck:
         return batch
 
     def _take_events(
-        self, batches: list[pa.RecordBatch], rows: Ints, times: Ints, tally: Tally
+        self, batches: list[pa.RecordBatch], views: Ints, times: Ints, tally: Tally
     ) -> None:
-        sequences = np.concatenate([batch.column("sequence").to_numpy() for batch in batches])
+        rows = np.array([batch.num_rows for batch in batches])
         instruments = pa.chunked_array([batch.column("instrument") for batch in batches])
         column = instruments.unify_dictionaries().combine_chunks()
-        wrong = self._order.check(column, sequences.view(np.int64))
-        if wrong:
-            tally.broken(f"view {self._view}: {wrong} events out of their instrument's sequence")
-        published = np.concatenate(
-            [batch.column("ts_publish").view(pa.int64()).to_numpy() for batch in batches]
-        )
+        sequences = _joined(batches, "sequence")
+        for view in self._order.check(column, sequences, np.repeat(views, rows)):
+            tally.broken(f"view {view}: an event out of its instrument's sequence")
+        published = _joined(batches, "ts_publish")
         ends = np.cumsum(rows)
         # The events of one publish call share their time and stand together.
-        changes = np.flatnonzero(np.diff(published)) + 1
-        starts = np.union1d(changes, np.concatenate(([0], ends[:-1])))
+        new = np.empty(len(published), dtype=bool)
+        new[1:] = published[1:] != published[:-1]
+        new[ends - rows] = True
+        starts = np.flatnonzero(new)
         arrived = times[np.searchsorted(ends, starts, side="right")]
         tally.latencies.add(arrived - published[starts], np.diff(starts, append=len(published)))
         if tally.passages is not None:
             tally.passages += zip(times.tolist(), published[ends - 1].tolist(), strict=True)
         tally.last_ns = max(tally.last_ns, int(times.max()))
-        tally.of_view[self._view] += len(published)
+
+
+def _joined(batches: list[pa.RecordBatch], name: str) -> Ints:
+    """A column without nulls of 64-bit integers or times, over all batches."""
+    return np.concatenate([values_of(batch.column(name), np.int64) for batch in batches])

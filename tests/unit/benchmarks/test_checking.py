@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.checking import Arrived, InstrumentOrder, Latencies, Tally, ViewCheck
+from benchmarks.checking import Arrived, DeliveryCheck, InstrumentOrder, Latencies, Tally
 from benchmarks.consuming import Reader
 
 TOPIC = "persistent://marketdata/delivery/view-x-partition-"
@@ -72,9 +72,9 @@ class FakeConsumer:
 
 
 def _checked(messages: list[FakeMessage], *, at_once: int = 100) -> Tally:
-    tally, check = Tally(1), ViewCheck(0)
+    tally, check = Tally(1), DeliveryCheck(1)
     for start in range(0, len(messages), at_once):
-        check.take([Arrived(m, 1_000) for m in messages[start : start + at_once]], tally)
+        check.take([Arrived(0, m, 1_000) for m in messages[start : start + at_once]], tally)
     return tally
 
 
@@ -90,11 +90,11 @@ def test_contiguous_frames_are_counted_without_complaint(at_once: int) -> None:
 VIOLATIONS = [
     ([FakeMessage(1, [1]), FakeMessage(3, [2])], "delivery sequence 3 where 2 was due"),
     ([FakeMessage(1, [1]), FakeMessage(1, [2])], "delivery sequence 1 where 2 was due"),
-    ([FakeMessage(1, [1]), FakeMessage(2, [3])], "1 events out of"),
-    ([FakeMessage(1, [2]), FakeMessage(2, [1])], "1 events out of"),
-    ([FakeMessage(1, [1, 1])], "1 events out of"),
-    ([FakeMessage(1, [2, 1])], "1 events out of"),
-    ([FakeMessage(1, [1, 5, 2, 7], names=["A", "B", "A", "B"])], "1 events out of"),
+    ([FakeMessage(1, [1]), FakeMessage(2, [3])], "an event out of"),
+    ([FakeMessage(1, [2]), FakeMessage(2, [1])], "an event out of"),
+    ([FakeMessage(1, [1, 1])], "an event out of"),
+    ([FakeMessage(1, [2, 1])], "an event out of"),
+    ([FakeMessage(1, [1, 5, 2, 7], names=["A", "B", "A", "B"])], "an event out of"),
     ([FakeMessage(1, [1], count=2)], "says 2 events, holds 1"),
     ([FakeMessage(1, [1]), FakeMessage(3, [], count=0)], "delivery sequence 3 where 2 was due"),
 ]
@@ -134,7 +134,7 @@ def test_events_of_several_publish_calls_in_a_frame_have_their_own_latencies() -
 def test_passages_name_arrival_and_newest_publish_time() -> None:
     tally = Tally(1, keep_passages=True)
     messages = [FakeMessage(1, [1, 2], published=[10, 20]), FakeMessage(3, [3], published=[30])]
-    ViewCheck(0).take([Arrived(m, 50 + n) for n, m in enumerate(messages)], tally)
+    DeliveryCheck(1).take([Arrived(0, m, 50 + n) for n, m in enumerate(messages)], tally)
     assert tally.passages == [(50, 20), (51, 30)]
 
 
@@ -170,11 +170,26 @@ def test_any_mix_of_instruments_is_in_order_until_one_event_is_moved(
         assert checked().breaks >= 1
 
 
-def test_order_is_checked_per_instrument_and_across_frames() -> None:
-    order = InstrumentOrder()
-    assert order.check(_column(["A", "B", "A"]), _numbers(1, 7, 2)) == 0
-    assert order.check(_column(["B", "A"]), _numbers(9, 3)) == 1
-    assert order.check(_column(["A", "B", "A"]), _numbers(4, 10, 4)) == 1
+def test_order_is_checked_per_view_and_instrument_and_across_frames() -> None:
+    order = InstrumentOrder(3)
+    three = _numbers(1, 1, 1)
+    assert order.check(_column(["A", "B", "A"]), _numbers(1, 7, 2), three) == []
+    assert order.check(_column(["B", "A"]), _numbers(9, 3), _numbers(1, 1)) == [1]
+    assert order.check(_column(["A", "B", "A"]), _numbers(4, 10, 4), three) == [1]
+    assert order.check(_column(["A", "A", "A"]), _numbers(5, 8, 9), _numbers(1, 2, 2)) == []
+    assert order.check(_column(["A", "A", "A"]), _numbers(7, 11, 6), _numbers(1, 2, 0)) == [1, 2]
+
+
+def test_many_views_and_instruments_are_told_apart() -> None:
+    views, names = 40, [f"I{n}" for n in range(2_000)]
+    order = InstrumentOrder(views)
+    of_view = np.repeat(np.arange(views), len(names))
+    column = _column(names * views)
+    for number in (1, 2):
+        assert order.check(column, np.full(len(of_view), number), of_view) == []
+    wrong = np.full(len(of_view), 3)
+    wrong[len(names) * 7 + 5] = 4
+    assert order.check(column, wrong, of_view) == [7]
 
 
 def test_quantiles_count_latencies_by_events_and_the_greatest_is_exact() -> None:
