@@ -8,10 +8,10 @@ the failure: `fuzz_frames.py --input FILE`.
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+HOME = CHECKOUT / ".dds-fuzz"
 sys.path[:0] = [str(CHECKOUT), str(Path(__file__).parent)]
 
 import atheris  # noqa: E402  (needs the path above, as all below)
@@ -33,17 +33,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="(default 60)")
     parser.add_argument("--runs", type=int, default=-1, help="inputs at most (default no limit)")
     parser.add_argument("--seed", type=int, default=0, help="(default 0: a new one each time)")
-    parser.add_argument("--corpus", type=Path, help="keep what brings new coverage here")
-    parser.add_argument("--artifacts", type=Path, default=Path.cwd(), help="for what broke it")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        default=HOME / "corpus",
+        help="what brought new coverage is kept here",
+    )
+    parser.add_argument("--artifacts", type=Path, default=HOME, help="folder for what broke it")
     parser.add_argument("--input", type=Path, help="check this file only")
     options = parser.parse_args()
     if options.input is not None:
         sys.stdout.write(check_frame(options.input.read_bytes()) + "\n")
         return
-    corpus = options.corpus or Path(tempfile.mkdtemp(prefix="dds-fuzz-"))
-    corpus.mkdir(parents=True, exist_ok=True)
+    options.artifacts.mkdir(parents=True, exist_ok=True)
+    options.corpus.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(seeds()):
-        (corpus / f"seed-{number:03}").write_bytes(frame)
+        (options.corpus / f"seed-{number:03}").write_bytes(frame)
     arguments = [
         sys.argv[0],
         f"-max_total_time={options.seconds}",
@@ -54,7 +59,7 @@ def main() -> None:
         f"-artifact_prefix={options.artifacts}/",
         "-print_final_stats=1",
         *([f"-seed={options.seed}"] if options.seed else []),
-        str(corpus),
+        str(options.corpus),
     ]
     atheris.Setup(arguments, _one_input, custom_mutator=Mutator())
     atheris.Fuzz()
