@@ -36,10 +36,7 @@ _MARKERS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers, and take hypothesis off the clock."""
-    # No test asserts times, hypothesis neither: a busy machine is no failure.
-    settings.register_profile("untimed", deadline=None)
-    settings.load_profile("untimed")
+    """Register the markers."""
     for name, meaning in _MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
 
