@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.checking import Arrived, DeliveryCheck, InstrumentOrder, Latencies, Tally
 from benchmarks.consuming import Reader
 
-TOPIC = "persistent://marketdata/delivery/view-x-partition-"
+TOPIC = "persistent://marketdata/delivery/view-{view}-partition-{partition}"
 
 
 def _column(names: list[str]) -> pa.DictionaryArray:
@@ -30,6 +30,7 @@ class FakeMessage:
         *,
         names: list[str] | None = None,
         count: int | None = None,
+        view: str = "x",
         partition: int = 0,
         published: list[int] | None = None,
     ) -> None:
@@ -49,7 +50,7 @@ class FakeMessage:
             "count": str(rows if count is None else count),
             "delivery_sequence": str(delivery),
         }
-        self._topic = f"{TOPIC}{partition}"
+        self._topic = TOPIC.format(view=view, partition=partition)
 
     def data(self) -> bytes:
         return self._data
@@ -207,7 +208,7 @@ def test_the_reader_checks_each_view_and_acknowledges_the_newest_of_each_partiti
         reader.consumes(view, consumer)
     sent = [
         (0, FakeMessage(1, [1])),
-        (1, FakeMessage(4, [9])),
+        (1, FakeMessage(4, [9], view="y")),
         (0, FakeMessage(2, [2])),
         (0, FakeMessage(7, [3], partition=1)),
     ]
@@ -217,6 +218,6 @@ def test_the_reader_checks_each_view_and_acknowledges_the_newest_of_each_partiti
     assert reader.tally.of_view == [3, 1]
     assert consumers[0].acknowledged == [sent[2][1], sent[3][1]]
     assert consumers[1].acknowledged == [sent[1][1]]
-    reader.listener(1)(consumers[1], FakeMessage(5, [11]))
+    reader.listener(1)(consumers[1], FakeMessage(5, [11], view="y"))
     reader.turn()
     assert reader.tally.breaks == 1
