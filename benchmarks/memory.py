@@ -69,6 +69,7 @@ def measure(options: argparse.Namespace) -> Measured:
         started = time.monotonic()
         with rig_on(stack, options) as rig:
             ready_s = time.monotonic() - started
+            print(f"{options.views:,} views are in force after {ready_s:.0f} s", file=sys.stderr)
             for number in range(1, options.runs + 1):
                 courses: dict[str, Course] = defaultdict(Course)
                 load = rig.load(
