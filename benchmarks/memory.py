@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="left out when flatness is judged; a sixth of the time at most (default 5)",
     )
     parser.add_argument("--every-s", type=float, default=5.0, help="a sample (default 5)")
-    parser.add_argument("--rate", type=float, default=5_000.0, help="events/s (default 5,000)")
+    parser.add_argument("--rate", type=float, default=2_000.0, help="events/s (default 2,000)")
     parser.add_argument(
         "--tick-ms", type=float, default=100.0, help="pace of publish calls (default 100)"
     )
