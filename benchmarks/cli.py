@@ -13,18 +13,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import end_to_end, latency, routing, sequencing
+from benchmarks import end_to_end, latency, memory, recovery, routing, sequencing
 from benchmarks.figures import BenchmarkFailed, report
+from benchmarks.plotting import draw
 from scripts.devstack.component import CHECKOUT
 from scripts.devstack.errors import StackError
 
 BENCHMARKS: Mapping[str, ModuleType] = {
     "end-to-end": end_to_end,
     "latency": latency,
+    "memory": memory,
+    "recovery": recovery,
     "routing": routing,
     "sequencing": sequencing,
 }
-"""Each has SUMMARY, add_arguments(parser) and measure(options) -> (samples of runs, settings)."""
+"""Each has SUMMARY, add_arguments(parser) and measure(options) -> Measured."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     # A terminated benchmark stops what it started, as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        runs, settings = BENCHMARKS[options.name].measure(options)
+        measured = BENCHMARKS[options.name].measure(options)
     except StackError as error:
         print(error.report(), file=sys.stderr)
         return 1
@@ -51,10 +54,12 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing was measured", file=sys.stderr)
         return 130
-    found = report(options.name, runs, settings, CHECKOUT)
+    found = report(options.name, measured, CHECKOUT)
     print(found.to_markdown())
     if options.json is not None:
         options.json.write_text(found.to_json(), "utf-8")
+    if options.plot is not None and found.panels:
+        draw(found.panels, f"{found.name}, {found.commit[:12]}", options.plot)
     return 0
 
 
@@ -72,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("--json", type=Path, help="write the report to this file, too")
+        command.add_argument("--plot", type=Path, help="draw to this file (.png or .svg)")
         command.add_argument("--runs", type=_positive, default=3, help="how often (default 3)")
         module.add_arguments(command)
     return parser

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from benchmarks.plotting import Panel
+from benchmarks.profiling import Profile
+
 
 class BenchmarkFailed(Exception):
     """No figure can be given: the message says what went wrong and what to do."""
@@ -37,6 +40,23 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What a benchmark hands over.
+
+    Attributes:
+        runs: the figures of each run that counts.
+        settings: what the figures depend on: seconds, views, rows …
+        panels: what there is to plot.
+        profiles: by component, of a run that does not count.
+    """
+
+    runs: Sequence[Mapping[str, Sample]]
+    settings: Mapping[str, Any]
+    panels: Sequence[Panel] = ()
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a benchmark found.
 
@@ -46,6 +66,8 @@ class Report:
         settings: what the figures depend on: seconds, views, rows …
         machine: what they were measured on.
         commit: of the checkout; with `+changes` when files differ from it.
+        runs: the values of each run, in order.
+        panels, profiles: as in `Measured`.
     """
 
     name: str
@@ -53,13 +75,16 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
     commit: str = ""
+    runs: Sequence[Mapping[str, float]] = ()
+    panels: Sequence[Panel] = ()
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The report as a JSON document."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """The figures as a table under a heading, with settings and machine below."""
+        """The figures as a table under a heading, settings, machine and profiles below."""
         rows = [
             (key, _number(each.median), _number(each.min), _number(each.max), each.unit)
             for key, each in self.figures.items()
@@ -73,6 +98,12 @@ class Report:
             "machine: " + ", ".join(f"{k} {v}" for k, v in self.machine.items()),
             f"commit: {self.commit}",
         ]
+        for component, profile in self.profiles.items():
+            shares = [
+                (each.frame, f"{each.own:.1%}", f"{each.total:.1%}") for each in profile.shares
+            ]
+            lines += ["", f"#### where the time of {component} goes: {profile.note}", ""]
+            lines += _table(("function", "own", "with calls"), shares)
         return "\n".join(lines)
 
 
@@ -94,16 +125,17 @@ def summarize(runs: Sequence[Mapping[str, Sample]]) -> dict[str, Figure]:
     return figures
 
 
-def report(
-    name: str, runs: Sequence[Mapping[str, Sample]], settings: Mapping[str, Any], checkout: Path
-) -> Report:
+def report(name: str, measured: Measured, checkout: Path) -> Report:
     """A report on finished runs, with the machine and the commit of now."""
     return Report(
         name,
-        summarize(runs),
-        {"runs": len(runs), **settings},
+        summarize(measured.runs),
+        {"runs": len(measured.runs), **measured.settings},
         describe_machine(),
         describe_commit(checkout),
+        [{key: sample.value for key, sample in run.items()} for run in measured.runs],
+        measured.panels,
+        measured.profiles,
     )
 
 
@@ -157,7 +189,7 @@ def _number(value: float) -> str:
 def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     rows = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
-    numbers = range(1, 4)
+    numbers = range(1, min(4, len(heading)))
 
     def line(cells: Sequence[str]) -> str:
         padded = (

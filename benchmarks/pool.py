@@ -6,14 +6,16 @@ and every pool has a source name of its own: nothing that is published looks lik
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from marketdata.arrays import codes_of
+from marketdata.arrays import array_of, codes_of, values_of
 from marketdata.frames import compact_dictionaries
+from marketdata.partitioning import partition_of
 from marketdata.schemas import TIMESTAMP
 from marketdata.sources.synthetic import SyntheticConfig, SyntheticTicks
 
@@ -25,6 +27,17 @@ def instrument_name(number: int) -> str:
     return f"SYN{number:05d}"
 
 
+def instrument_names(instruments: int, *, partition: int | None = None, of: int = 1) -> list[str]:
+    """As many names; with `partition` only such as belong to that partition of `of`.
+
+    >>> instrument_names(2, partition=0, of=4)
+    ['SYN00004', 'SYN00005']
+    """
+    names = map(instrument_name, count())
+    wanted = (name for name in names if partition is None or partition_of(name, of) == partition)
+    return list(islice(wanted, instruments))
+
+
 class Pool:
     """Batches to publish round and round.
 
@@ -32,7 +45,7 @@ class Pool:
         source: name of the source, one for each pool that is published.
         events: in one round.
         batch_rows: events in a batch.
-        instruments: as many, their activity by Zipf's law.
+        names: of the instruments; their activity falls by Zipf's law.
         views: instrument i belongs to view i modulo this.
         rate: events a second of event time.
     """
@@ -43,18 +56,22 @@ class Pool:
         *,
         events: int,
         batch_rows: int,
-        instruments: int,
+        names: Sequence[str],
         views: int,
         rate: float = 1_000_000.0,
         seed: int = 1,
     ) -> None:
+        instruments = len(names)
         config = SyntheticConfig(
             events=events, seed=seed, instruments=instruments, batch_rows=batch_rows, rate=rate
         )
         batches = list(SyntheticTicks(config))
         codes = [codes_of(batch.column("instrument")) for batch in batches]
         in_round = np.bincount(np.concatenate(codes), minlength=instruments)
-        self._batches = [_named(compact_dictionaries(batch), source) for batch in batches]
+        instrument_column = pa.array(names, pa.utf8())
+        self._batches = [_named(batch, instrument_column, source) for batch in batches]
+        self._numbers = [values_of(batch.column("source_sequence"), np.uint64) for batch in batches]
+        self._times = [_times(batch) for batch in batches]
         self._steps = [in_round[each].astype(np.uint64) for each in codes]
         self._of_view = [np.bincount(each % views, minlength=views) for each in codes]
         first = _times(batches[0])[0]
@@ -63,11 +80,17 @@ class Pool:
 
     def __iter__(self) -> Iterator[tuple[pa.RecordBatch, Counts]]:
         """Batches without end, each with how many of its events belong to which view."""
-        rounds = 0
-        while True:
-            for batch, step, of_view in zip(self._batches, self._steps, self._of_view, strict=True):
-                yield _shifted(batch, step, rounds, self._round_ns), of_view
-            rounds += 1
+        numbers, times = list(self._numbers), list(self._times)
+        for rounds in count():
+            for index, (batch, of_view) in enumerate(
+                zip(self._batches, self._of_view, strict=True)
+            ):
+                if rounds:
+                    # New arrays each time: the publisher may still hold those of the last round.
+                    numbers[index] = numbers[index] + self._steps[index]
+                    times[index] = times[index] + self._round_ns
+                    batch = _with(batch, numbers[index], times[index])  # noqa: PLW2901
+                yield batch, of_view
 
 
 def _times(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
@@ -75,22 +98,22 @@ def _times(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
     return times
 
 
-def _named(batch: pa.RecordBatch, source: str) -> pa.RecordBatch:
-    index = batch.schema.names.index("source")
-    column = pa.DictionaryArray.from_arrays(
-        pa.array(np.zeros(batch.num_rows, dtype=np.int16)), pa.array([source])
+def _named(batch: pa.RecordBatch, names: pa.Array, source: str) -> pa.RecordBatch:
+    """The batch with these instrument names and this source, and dictionaries of what occurs."""
+    columns = batch.columns
+    fields = batch.schema.names
+    instruments = fields.index("instrument")
+    columns[instruments] = pa.DictionaryArray.from_arrays(columns[instruments].indices, names)
+    columns[fields.index("source")] = pa.DictionaryArray.from_arrays(
+        array_of(np.zeros(batch.num_rows, dtype=np.int16), pa.int16()), pa.array([source])
     )
-    return batch.set_column(index, batch.schema.field(index), column)
+    return compact_dictionaries(pa.RecordBatch.from_arrays(columns, schema=batch.schema))
 
 
-def _shifted(
-    batch: pa.RecordBatch, step: npt.NDArray[np.uint64], rounds: int, round_ns: int
+def _with(
+    batch: pa.RecordBatch, numbers: npt.NDArray[np.uint64], times: npt.NDArray[np.int64]
 ) -> pa.RecordBatch:
-    if not rounds:
-        return batch
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    numbers = columns["source_sequence"].to_numpy() + step * np.uint64(rounds)
-    times = _times(batch) + rounds * round_ns
-    columns["source_sequence"] = pa.array(numbers)
-    columns["ts_event"] = pa.array(times).view(TIMESTAMP)
-    return pa.RecordBatch.from_arrays(list(columns.values()), schema=batch.schema)
+    columns, fields = batch.columns, batch.schema.names
+    columns[fields.index("source_sequence")] = array_of(numbers, pa.uint64())
+    columns[fields.index("ts_event")] = array_of(times, TIMESTAMP)
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)

@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import psutil
 
-from benchmarks.cpu import CpuMeter
+from benchmarks.cpu import CpuMeter, written_bytes
 from benchmarks.figures import BenchmarkFailed
+from benchmarks.pool import instrument_names
+from benchmarks.profiling import Profile, Profiler
 from benchmarks.subscriptions import subscribed
+from benchmarks.traffic import Traffic, TrafficMeter
 from benchmarks.workers import Answer, Worker
 from marketdata.frames import MAX_ROWS
+from marketdata.topics import INGEST_EVENTS, SEQUENCED_EVENTS
 from scripts.devstack.component import CHECKOUT
 from scripts.devstack.console import Console
 from scripts.devstack.stack import Stack
 
 PREPARE_TIMEOUT_S: Final = 120.0
+SUBSCRIBE_TIMEOUT_S: Final = 600.0
 PATIENCE_S: Final = 30.0
 """How long nothing may arrive before what is missing counts as missing."""
+
+PROFILE_FROM_S: Final = 2.0
+"""When in a load the profile begins: not with the opening of producers."""
 
 POOL_EVENTS: Final = 1_000_000
 FUNCTIONS: Final = ("sequencer", "distributor")
@@ -40,32 +49,55 @@ class Load:
     Attributes:
         published_per_second: while publishing; events_per_second: first publish to last receive.
         confirm_p50_ms: from sending a frame to its confirmation, of the slowest publisher.
+        latest_ms: by how much a publish call was later than due, at most.
         latency_ms: p50, p99, p99.9 and greatest, of events, from `publish` to receipt.
+        latency_curve_ms: latency at each of the shares `benchmarks.consuming.CURVE`.
+        arrivals: (seconds since the first publish, events per second) over time.
         cpu_s: by component.
         frames: published and delivered.
+        traffic: by stage; empty when it was not to be counted.
+        disk_bytes: written by the broker: journal, entry log and metadata; None where unknown.
+        passages: (arrival, newest publish time) of every delivered frame, when asked for.
     """
 
     events: int
     events_per_second: float
     published_per_second: float
     confirm_p50_ms: float
+    latest_ms: float
     latency_ms: tuple[float, float, float, float]
+    latency_curve_ms: list[float]
+    arrivals: tuple[list[float], list[float]]
     cpu_s: dict[str, float]
     frames: tuple[int, int]
-    bytes_per_event: tuple[float, float]
+    payload_bytes: tuple[int, int]
+    traffic: dict[str, Traffic]
+    disk_bytes: int | None
+    passages: list[tuple[int, int]] = field(default_factory=list)
+    profiles: dict[str, Profile] = field(default_factory=dict)
 
 
 class Rig:
-    """Everything that takes part, ready to be loaded."""
+    """Everything that takes part, ready to be loaded.
+
+    Args:
+        views: topics and names, as `subscribed` yields them.
+        names: of the instruments.
+    """
 
     def __init__(
-        self, stack: Stack, publishers: list[Worker], consumer: Worker, views: int, instruments: int
+        self,
+        stack: Stack,
+        publishers: Sequence[Worker],
+        consumer: Worker,
+        views: Sequence[dict[str, str]],
+        names: Sequence[str],
     ) -> None:
         self.stack = stack
         self._publishers = publishers
         self._consumer = consumer
         self._views = views
-        self._instruments = instruments
+        self._names = names
         self._loads = 0
 
     def load(
@@ -77,6 +109,10 @@ class Rig:
         rate: float | None = None,
         frame_rows: int = MAX_ROWS,
         max_delay_ms: float = 5.0,
+        during: Callable[[], None] | None = None,
+        count_bytes: bool = True,
+        keep_passages: bool = False,
+        profile: bool = False,
     ) -> Load:
         """Publish for `seconds`, wait for all of it, check it.
 
@@ -85,13 +121,21 @@ class Rig:
             batch_rows: events in a call of `publish`.
             rate: events a second of all publishers together; None for as fast as taken.
             frame_rows, max_delay_ms: the publishers' settings.
+            during: called while events flow.
+            count_bytes: ask the broker for its counters before and after: a request a view.
+            profile: sample every Python process; costs some of the rate.
 
         Raises:
             BenchmarkFailed: an event is missing, doubled or out of order.
         """
         self._prepare(batch_rows, rate)
-        self._consumer.ask("begin", timeout_s=10.0)
-        meter = CpuMeter(self._processes())
+        self._consumer.ask("begin", keep_passages=keep_passages, timeout_s=10.0)
+        processes = self._processes()
+        traffic = TrafficMeter(self.stack.admin_url, self._topics() if count_bytes else {})
+        traffic.start()
+        broker = self.stack.pid("pulsar")
+        written = written_bytes(broker) if broker else None
+        meter = CpuMeter(processes)
         meter.start()
         share = len(self._publishers)
         for number, publisher in enumerate(self._publishers):
@@ -104,14 +148,27 @@ class Rig:
                 rate=rate / share if rate else None,
                 publisher={"max_events": frame_rows, "max_delay_ms": max_delay_ms},
             )
+        profiler = self._profiler(seconds) if profile else None
+        if during is not None:
+            during()
         published = [each.answer(timeout_s=seconds + 180.0) for each in self._publishers]
         expected = np.sum([each["of_view"] for each in published], axis=0).tolist()
         received = self._consumer.ask(
             "finish", expected=expected, patience_s=PATIENCE_S, timeout_s=3600.0
         )
         cpu_s = meter.stop()
+        written_now = written_bytes(broker) if broker else None
+        passed = traffic.stop()
+        profiles = profiler.results() if profiler is not None else {}
         _check(expected, received)
-        return _result(published, received, cpu_s)
+        return _result(
+            published,
+            received,
+            cpu_s=cpu_s,
+            traffic=passed,
+            disk_bytes=None if written is None or written_now is None else written_now - written,
+            profiles=profiles,
+        )
 
     def _prepare(self, batch_rows: int, rate: float | None) -> None:
         self._loads += 1
@@ -121,28 +178,55 @@ class Rig:
                 source=f"bench-{number}-{self._loads}-{time.time_ns():x}",
                 events=max(batch_rows, POOL_EVENTS // batch_rows * batch_rows),
                 batch_rows=batch_rows,
-                instruments=self._instruments,
-                views=self._views,
+                names=self._names,
+                views=len(self._views),
                 rate=rate or 1_000_000.0,
                 seed=number + 1,
             )
         for publisher in self._publishers:
             publisher.answer(timeout_s=PREPARE_TIMEOUT_S)
 
-    def _processes(self) -> dict[str, list[int]]:
-        broker = self.stack.pid("pulsar")
-        return {
-            "broker": [broker] if broker else [],
+    def _profiler(self, seconds: float) -> Profiler:
+        time.sleep(PROFILE_FROM_S)
+        python = {
             **{name: self.stack.function_pids(name) for name in FUNCTIONS},
             "publisher": [each.pid for each in self._publishers],
             "consumer": [self._consumer.pid],
         }
+        profiler = Profiler(
+            python, self.stack.pid("pulsar"), max(1.0, seconds - 2 * PROFILE_FROM_S)
+        )
+        profiler.start()
+        return profiler
+
+    def _topics(self) -> dict[str, list[str]]:
+        return {
+            "ingest": [INGEST_EVENTS],
+            "log": [SEQUENCED_EVENTS],
+            "delivery": [view["topic"] for view in self._views],
+        }
+
+    def _processes(self) -> dict[str, list[int]]:
+        return {
+            "broker": _with_children(self.stack.pid("pulsar"), children=False),
+            **{name: self.stack.function_pids(name) for name in FUNCTIONS},
+            "publisher": [each.pid for each in self._publishers],
+            "consumer": [self._consumer.pid],
+            "control_plane": _with_children(self.stack.pid("control_plane")),
+            "postgresql": _with_children(self.stack.pid("postgresql")),
+        }
 
 
-def add_rig_arguments(parser: argparse.ArgumentParser) -> None:
+def add_rig_arguments(
+    parser: argparse.ArgumentParser, *, views: int = 4, instruments: int = 1_000
+) -> None:
     """The options that every benchmark on the real stack has."""
-    parser.add_argument("--views", type=int, default=4, help="distinct views (default 4)")
-    parser.add_argument("--instruments", type=int, default=1_000, help="(default 1,000)")
+    parser.add_argument(
+        "--views", type=int, default=views, help=f"distinct views (default {views})"
+    )
+    parser.add_argument(
+        "--instruments", type=int, default=instruments, help=f"(default {instruments:,})"
+    )
     parser.add_argument("--publishers", type=int, default=1, help="processes (default 1)")
     parser.add_argument(
         "--home", type=Path, default=CHECKOUT / ".dds-bench", help="of the stack to measure on"
@@ -183,22 +267,43 @@ def bench_stack(options: argparse.Namespace) -> Iterator[Stack]:
 
 
 @contextmanager
-def rig_on(stack: Stack, options: argparse.Namespace) -> Iterator[Rig]:
-    """A rig on a running stack."""
+def rig_on(
+    stack: Stack, options: argparse.Namespace, *, names: Sequence[str] | None = None
+) -> Iterator[Rig]:
+    """A rig on a running stack.
+
+    Args:
+        names: of the instruments; None for `options.instruments` of all partitions.
+    """
+    names = instrument_names(options.instruments) if names is None else names
     logs = stack.home / "logs"
     with ExitStack() as parts:
         views = parts.enter_context(
-            subscribed(
-                stack.control_plane_url, views=options.views, instruments=options.instruments
-            )
+            subscribed(stack.control_plane_url, views=options.views, names=names)
         )
         consumer = parts.enter_context(Worker("consuming", logs / "bench-consumer.log"))
-        consumer.ask("subscribe", service_url=stack.service_url, views=views, timeout_s=60.0)
+        consumer.ask(
+            "subscribe",
+            service_url=stack.service_url,
+            views=views,
+            timeout_s=SUBSCRIBE_TIMEOUT_S,
+        )
         publishers = [
             parts.enter_context(Worker("publishing", logs / f"bench-publisher-{number}.log"))
             for number in range(options.publishers)
         ]
-        yield Rig(stack, publishers, consumer, options.views, options.instruments)
+        yield Rig(stack, publishers, consumer, views, names)
+
+
+def _with_children(pid: int | None, *, children: bool = True) -> list[int]:
+    """The pid and those of its children (the broker's are the function instances)."""
+    if pid is None:
+        return []
+    try:
+        found = psutil.Process(pid).children(recursive=True) if children else []
+    except psutil.NoSuchProcess:
+        return []
+    return [pid, *(child.pid for child in found)]
 
 
 def _check(expected: list[int], received: Answer) -> None:
@@ -214,7 +319,15 @@ def _check(expected: list[int], received: Answer) -> None:
         )
 
 
-def _result(published: list[Answer], received: Answer, cpu_s: dict[str, float]) -> Load:
+def _result(
+    published: list[Answer],
+    received: Answer,
+    *,
+    cpu_s: dict[str, float],
+    traffic: dict[str, Traffic],
+    disk_bytes: int | None,
+    profiles: dict[str, Profile],
+) -> Load:
     events = sum(each["events"] for each in published)
     started_ns = min(each["started_ns"] for each in published)
     p50, p99, p999, greatest = (ns / 1e6 for ns in received["latency_ns"])
@@ -223,11 +336,30 @@ def _result(published: list[Answer], received: Answer, cpu_s: dict[str, float]) 
         events_per_second=events / ((received["last_ns"] - started_ns) / 1e9),
         published_per_second=sum(each["events"] / each["published_s"] for each in published),
         confirm_p50_ms=max(each["confirm_p50_ms"] for each in published),
+        latest_ms=max(each["latest_s"] for each in published) * 1e3,
         latency_ms=(p50, p99, p999, greatest),
+        latency_curve_ms=[ns / 1e6 for ns in received["latency_curve_ns"]],
+        arrivals=_rates(received["arrivals"], received["bin_ns"], started_ns),
         cpu_s=cpu_s,
         frames=(sum(each["frames"] for each in published), received["frames"]),
-        bytes_per_event=(
-            sum(each["frame_bytes"] for each in published) / events,
-            received["payload_bytes"] / events,
+        payload_bytes=(
+            sum(each["frame_bytes"] for each in published),
+            received["payload_bytes"],
         ),
+        traffic=traffic,
+        disk_bytes=disk_bytes,
+        passages=[(at_ns, newest_ns) for at_ns, newest_ns in received.get("passages", ())],
+        profiles=profiles,
+    )
+
+
+def _rates(
+    arrivals: list[tuple[int, int]], bin_ns: int, started_ns: int
+) -> tuple[list[float], list[float]]:
+    """Seconds since the start and events a second, for every bin from the first to the last."""
+    events = dict(arrivals)
+    bins = range(min(events), max(events) + 1) if events else range(0)
+    return (
+        [round((number * bin_ns + bin_ns / 2 - started_ns) / 1e9, 3) for number in bins],
+        [events.get(number, 0) / (bin_ns / 1e9) for number in bins],
     )

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.figures import Sample
-from benchmarks.pool import Pool, instrument_name
+from benchmarks.figures import Measured, Sample
+from benchmarks.pool import Pool, instrument_name, instrument_names
 from functions.operators.route import Router
 from functions.operators.sequence import InstrumentSequences, with_sequences
 from functions.operators.split import split_rows
@@ -33,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--views", type=int, nargs="+", default=[16, 1_000, 10_000])
 
 
-def measure(options: argparse.Namespace) -> tuple[list[dict[str, Sample]], dict[str, Any]]:
+def measure(options: argparse.Namespace) -> Measured:
     """Run it `options.runs` times."""
     pool = iter(
         Pool(
             "bench",
             events=20 * options.rows,
             batch_rows=options.rows,
-            instruments=options.instruments,
+            names=instrument_names(options.instruments),
             views=1,
         )
     )
@@ -59,12 +59,13 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Sample]], dict[
             made_ms = (time.perf_counter() - started) * 1e3
             run[f"router_ready_ms_{views}_views"] = Sample(made_ms, "ms")
             run.update(_run(router, frames, options.seconds, views))
-    return runs, {
+    settings = {
         "seconds": options.seconds,
         "instruments": options.instruments,
         "instruments_per_view": INSTRUMENTS_OF_VIEW,
         "rows_per_frame": options.rows,
     }
+    return Measured(runs, settings)
 
 
 def _specs(views: int, instruments: int) -> list[ViewSpec]:

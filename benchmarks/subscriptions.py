@@ -1,32 +1,33 @@
 """Views for a benchmark, subscribed to over the control plane's HTTP API as any consumer does it.
 
-View v of N wants the instruments i with i mod N = v: together they cover every event once.
+View v of N wants every Nth instrument, from the vth on: together they cover every event once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 
 from benchmarks.figures import BenchmarkFailed
-from benchmarks.pool import instrument_name
 
-ROLLOUT_TIMEOUT_S = 60.0
+CONNECTIONS = 4
+ROLLOUT_TIMEOUT_S = 120.0
 REQUEST_TIMEOUT_S = 60.0
 
 
-def filter_of_view(view: int, views: int, instruments: int) -> str:
-    """The SQL filter of one of `views` views over `instruments` instruments."""
-    names = ", ".join(f"'{instrument_name(i)}'" for i in range(view, instruments, views))
-    return f"instrument IN ({names})"
+def filter_of_view(view: int, views: int, names: Sequence[str]) -> str:
+    """The SQL filter of one of `views` views over the instruments `names`."""
+    wanted = ", ".join(f"'{name}'" for name in names[view::views])
+    return f"instrument IN ({wanted})"
 
 
 @contextmanager
-def subscribed(url: str, *, views: int, instruments: int) -> Iterator[list[dict[str, str]]]:
+def subscribed(url: str, *, views: int, names: Sequence[str]) -> Iterator[list[dict[str, str]]]:
     """Subscriptions to `views` views, in force on every instance; closed again at the end.
 
     Yields:
@@ -34,26 +35,38 @@ def subscribed(url: str, *, views: int, instruments: int) -> Iterator[list[dict[
     """
     consumer = f"bench-{time.time_ns():x}"
     made: list[dict[str, Any]] = []
-    with httpx.Client(base_url=f"{url}/v1", timeout=REQUEST_TIMEOUT_S) as api:
+    with (
+        httpx.Client(base_url=f"{url}/v1", timeout=REQUEST_TIMEOUT_S) as api,
+        ThreadPoolExecutor(CONNECTIONS) as connections,
+    ):
         _send(api, "POST", "/consumers", {"name": consumer})
+
+        def subscribe(view: int) -> dict[str, Any]:
+            request = {
+                "consumer": consumer,
+                "name": f"view-{view}",
+                "filter": filter_of_view(view, views, names),
+            }
+            answer = _send(api, "POST", "/subscriptions", request)
+            made.append(answer)
+            return answer
+
         try:
-            for view in range(views):
-                request = {
-                    "consumer": consumer,
-                    "name": f"view-{view}",
-                    "filter": filter_of_view(view, views, instruments),
-                }
-                made.append(_send(api, "POST", "/subscriptions", request))
-            _await_rollout(api, made)
+            answers = list(connections.map(subscribe, range(views)))
+            _await_rollout(api, answers)
             yield [
-                {key: each[key] for key in ("name", "topic", "subscription_name")} for each in made
+                {key: each[key] for key in ("name", "topic", "subscription_name")}
+                for each in answers
             ]
         finally:
             # The stack may be the reason why we are here.
             with suppress(httpx.HTTPError, BenchmarkFailed):
-                for each in made:
-                    _send(api, "DELETE", f"/subscriptions/{each['id']}")
+                list(connections.map(lambda each: _close(api, each), made))
                 _send(api, "DELETE", f"/consumers/{consumer}")
+
+
+def _close(api: httpx.Client, subscription: dict[str, Any]) -> None:
+    _send(api, "DELETE", f"/subscriptions/{subscription['id']}")
 
 
 def _await_rollout(api: httpx.Client, made: list[dict[str, Any]]) -> None:
@@ -75,7 +88,12 @@ def _await_rollout(api: httpx.Client, made: list[dict[str, Any]]) -> None:
 def _send(
     api: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    answer = api.request(method, path, json=body)
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    while True:
+        answer = api.request(method, path, json=body)
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+            break
+        time.sleep(float(answer.headers.get("Retry-After", "1")))
     if answer.is_error:
         raise BenchmarkFailed(f"{method} {path} was answered {answer.status_code}: {answer.text}")
     found: dict[str, Any] = answer.json() if answer.content else {}

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from marketdata.arrays import array_of, codes_of, lengths_of, values_of
+from marketdata.declared_sizes import declared
 from marketdata.errors import InvalidFrame
 from marketdata.partitioning import partitions_of
 from marketdata.schemas import (
@@ -259,11 +260,8 @@ def _read_untrusted(data: bytes) -> pa.RecordBatch:
         raise InvalidFrame(
             "too_large", f"the message has {len(data)} bytes; at most {MAX_FRAME_BYTES} are read"
         )
-    source = pa.BufferReader(data)
     try:
-        with pa.ipc.open_stream(source) as reader:
-            batches = list(reader)
-            end = source.tell()
+        batches, decompressed_bytes, end, batch = _read_bounded(data)
     except EOFError as error:
         raise InvalidFrame("truncated", f"{REASONS['truncated']}: {error}") from error
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
@@ -275,21 +273,41 @@ def _read_untrusted(data: bytes) -> pa.RecordBatch:
         raise InvalidFrame(
             "trailing_bytes", f"{len(data) - end} bytes follow the end of the stream"
         )
-    if len(batches) != 1:
+    if batches != 1:
         raise InvalidFrame(
-            "batch_count", f"the stream holds {len(batches)} record batches; send exactly 1"
+            "batch_count", f"the stream holds {batches} record batches; send exactly 1"
         )
-    batch = batches[0]
+    if batch is None:
+        raise _too_large(decompressed_bytes)
     try:
         batch.validate(full=True)
     except pa.ArrowException as error:
         raise InvalidFrame("corrupt", f"{REASONS['corrupt']}: {str(error)[:300]}") from error
     if batch.nbytes > MAX_FRAME_BYTES:
-        raise InvalidFrame(
-            "too_large",
-            f"the frame has {batch.nbytes} bytes decompressed; at most {MAX_FRAME_BYTES} may be",
-        )
+        raise _too_large(batch.nbytes)
     return batch
+
+
+def _read_bounded(data: bytes) -> tuple[int, int, int, pa.RecordBatch | None]:
+    """Read a stream, but decompress nothing that is not one batch of an acceptable size.
+
+    Returns:
+        Its record batches, its decompressed bytes, where it ends, and the batch when it is one.
+    """
+    source = pa.BufferReader(data)
+    batches, decompressed_bytes = declared(source)
+    end = source.tell()
+    source.seek(0)
+    with pa.ipc.open_stream(source) as reader:
+        acceptable = batches == 1 and decompressed_bytes <= MAX_FRAME_BYTES
+        return batches, decompressed_bytes, end, reader.read_next_batch() if acceptable else None
+
+
+def _too_large(decompressed_bytes: int) -> InvalidFrame:
+    return InvalidFrame(
+        "too_large",
+        f"the frame has {decompressed_bytes} bytes decompressed; at most {MAX_FRAME_BYTES} may be",
+    )
 
 
 def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -7,14 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.pool import Pool
+from benchmarks.pool import Pool, instrument_names
 from benchmarks.subscriptions import filter_of_view
 from marketdata.filters import compile_filter
 from marketdata.frames import frame_kind, validate_events
+from marketdata.partitioning import partition_of
 from marketdata.schemas import INGEST_SCHEMAS
 
 VIEWS = 3
-INSTRUMENTS = 20
+NAMES = instrument_names(20)
 
 Rounds = list[tuple[pa.RecordBatch, np.ndarray]]
 
@@ -22,9 +23,7 @@ Rounds = list[tuple[pa.RecordBatch, np.ndarray]]
 @pytest.fixture
 def rounds() -> Rounds:
     """Three rounds of four batches."""
-    pool = Pool(
-        "here", events=400, batch_rows=100, instruments=INSTRUMENTS, views=VIEWS, rate=1000.0
-    )
+    pool = Pool("here", events=400, batch_rows=100, names=NAMES, views=VIEWS, rate=1000.0)
     return list(islice(pool, 12))
 
 
@@ -60,8 +59,22 @@ def test_batches_are_valid_ingest_events_of_the_given_source(rounds: Rounds) -> 
 
 
 def test_every_event_is_counted_for_the_one_view_whose_filter_lets_it_pass(rounds: Rounds) -> None:
-    filters = [compile_filter(filter_of_view(v, VIEWS, INSTRUMENTS)) for v in range(VIEWS)]
+    filters = [compile_filter(filter_of_view(v, VIEWS, NAMES)) for v in range(VIEWS)]
     for batch, of_view in rounds:
         passed = [int(np.count_nonzero(each.mask(batch))) for each in filters]
         assert passed == of_view.tolist()
         assert sum(passed) == batch.num_rows
+
+
+def test_names_of_one_partition_belong_to_it() -> None:
+    names = instrument_names(50, partition=2, of=4)
+    assert len(set(names)) == 50
+    assert {partition_of(name, 4) for name in names} == {2}
+    batch, _ = next(iter(Pool("x", events=500, batch_rows=500, names=names, views=1)))
+    assert set(_instruments(batch)) <= set(names)
+
+
+def test_what_was_handed_out_is_not_changed_by_later_rounds(rounds: Rounds) -> None:
+    pool = Pool("here", events=400, batch_rows=100, names=NAMES, views=VIEWS, rate=1000.0)
+    again = islice(pool, 12)
+    assert all(next(again)[0].equals(batch) for batch, _ in rounds)
