@@ -4,33 +4,52 @@ Delivery guarantee: every frame of the subscription is handed out at least once,
 partition, and is delivered again to whoever reads next until it is acknowledged. Within one
 consumer's life a frame that was acknowledged is not handed out a second time, whatever the broker
 repeats after a reconnect. Gaps, repeats and reversals are found by the sequences that the frames
-carry (`marketdata.continuity`), counted, and reported or raised.
+carry (`marketdata.continuity`) and that heartbeats announce, counted, and reported or raised; with
+`fill`, missing events are read again (`marketdata.gap_filling`) and handed out where they belong.
 
 Errors: `BadFrame` (skip it with `ack`, or stop), `ContinuityBroken` (strict consumers only),
 `pulsar.PulsarException` (the broker refuses; lost connections heal by themselves).
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 import pulsar
-import pyarrow as pa
 
-from marketdata.connection import logger, open_client
-from marketdata.continuity import Continuity, Duplicate, EpochChange, Finding, Gap, Reversal
-from marketdata.errors import DistributionError, InvalidFrame
-from marketdata.formats import FormatError, get_format
-from marketdata.frames import read_frame
-from marketdata.positions import Position
-from marketdata.redelivery import Arrival, RedeliveryTracker
-from marketdata.schemas import SEQUENCED_SCHEMAS, decimal_scale
+from marketdata.connection import open_client
+from marketdata.consumer_statistics import ConsumerStatistics
+from marketdata.continuity import Continuity, Finding
+from marketdata.delivered_frames import (
+    BadFrame,
+    ContinuityBroken,
+    Frame,
+    decode_payload,
+    position_of,
+)
+from marketdata.gap_filling import GapFill, GapFiller
+from marketdata.inspection import FrameInspector
+from marketdata.liveness import Liveness, Silence
+from marketdata.redelivery import RedeliveryTracker
 from marketdata.topics import partition_index
 from marketdata.transformations import Transformation
+
+__all__ = [
+    "BadFrame",
+    "Consumer",
+    "ConsumerStatistics",
+    "ContinuityBroken",
+    "Frame",
+    "GapFill",
+    "Silence",
+    "SubscriptionType",
+    "decode_payload",
+]
 
 SubscriptionType = Literal["failover", "exclusive"]
 
@@ -46,104 +65,6 @@ _INITIAL: Final = {
 _WAIT_SLICE_MS: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame as it was delivered.
-
-    Attributes:
-        batch: the events.
-        properties: the message's properties, all strings (kind, count, format, plan, view …).
-        partition: of the topic.
-        topic: the partition's own topic.
-        message_id: Pulsar's, for `Consumer.seek`. To keep it, store `message_id.serialize()` and
-            `topic`, and restore with `pulsar.MessageId.deserialize(data, topic)`.
-        received_at_ns: when this process took it over, nanoseconds since the epoch, UTC.
-        redelivered: it was handed out before and not acknowledged.
-        findings: what its sequences say; empty when all is well.
-    """
-
-    batch: pa.RecordBatch
-    properties: Mapping[str, str]
-    partition: int
-    topic: str
-    message_id: Any
-    received_at_ns: int
-    redelivered: bool = False
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """The kind of its events."""
-        return self.properties.get("kind", "")
-
-    @property
-    def delivery_sequence(self) -> int | None:
-        """The delivery sequence of the first event; None outside `delivery` topics."""
-        text = self.properties.get("delivery_sequence")
-        return None if text is None else int(text)
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        """The events as dictionaries: `kind` and the columns.
-
-        Prices and sizes are `Decimal` in units, times integers of nanoseconds, missing is None.
-        """
-        columns = {
-            field.name: _values(field, column)
-            for field, column in zip(self.batch.schema, self.batch.columns, strict=True)
-        }
-        for row in zip(*columns.values(), strict=True):
-            yield {"kind": self.kind, **dict(zip(columns, row, strict=True))}
-
-
-class BadFrame(DistributionError):
-    """A message that cannot be decoded. `Consumer.ack(error)` skips it."""
-
-    def __init__(self, partition: int, message_id: Any, reason: str) -> None:
-        super().__init__(
-            f"message {message_id} of partition {partition} is no frame: {reason};"
-            " acknowledge this error to skip the message"
-        )
-        self.partition = partition
-        self.message_id = message_id
-
-
-class ContinuityBroken(DistributionError):
-    """A strict consumer met a gap, a repeat or a reversal in `frame`, which is not acknowledged."""
-
-    def __init__(self, frame: Frame) -> None:
-        super().__init__(
-            f"partition {frame.partition}, message {frame.message_id}:"
-            f" {'; '.join(map(str, frame.findings[:5]))}. The frame is in `.frame`;"
-            " acknowledge it to go on, or seek back"
-        )
-        self.frame = frame
-
-
-@dataclass(slots=True)
-class ConsumerStatistics:
-    """What a consumer has seen.
-
-    Attributes:
-        events, frames: handed out, redelivered ones not counted again.
-        gaps, duplicates, reversals, epoch_changes: findings by class.
-        redelivered_frames: handed out again because they had not been acknowledged.
-        dropped_frames: delivered again by the broker after they had been acknowledged.
-        rewinds: times the cursor was moved back behind this consumer.
-        handovers: times another member of the group had read on in between.
-    """
-
-    events: int = 0
-    frames: int = 0
-    gaps: int = 0
-    duplicates: int = 0
-    reversals: int = 0
-    epoch_changes: int = 0
-    redelivered_frames: int = 0
-    dropped_frames: int = 0
-    rewinds: int = 0
-    handovers: int = 0
-
-
 class Consumer:
     """Reads a topic of frames. Not thread safe; a context manager that closes at its end.
 
@@ -153,15 +74,24 @@ class Consumer:
         subscription: the name of the Pulsar subscription (cursor).
         subscription_type: the two that keep the order; "failover" lets members take over.
         initial_position: where a subscription begins that does not exist yet.
-        strict: raise `ContinuityBroken` on gaps, repeats and reversals.
+        strict: raise `ContinuityBroken` on gaps that are not filled, repeats and reversals.
         on_gap: called with every `Finding`, before its frame is handed out.
+        fill: read what is missing again; the frame that showed a gap then comes behind frames with
+            the missing events, marked `filled`.
         auto_ack: acknowledge a frame when the next one is asked for. A loop that is left early
             leaves its last frame unacknowledged.
         deduplicate: drop frames that were acknowledged before.
         group: other members read the same subscription, so this consumer may find that they have
             read on in its partitions: such a step is a handover, not a gap.
         contiguous: holes in an instrument's sequences are gaps. None: for `sequenced` topics only.
-        transformation: of the view, needed for JSON frames with renamed columns.
+        include_control: hand heartbeats and epoch frames out, too (`Frame.is_control`). They are
+            used, counted and acknowledged without that.
+        heartbeat_timeout_s: call `on_silence` when a partition that was heard of, or the whole
+            topic, has given neither event nor heartbeat for so long while `receive` was asking.
+            Choose several times the pace of heartbeats.
+        on_silence: called once for each `Silence`.
+        transformation: of the view, needed to fill its gaps and for JSON frames with renamed
+            columns.
         receiver_queue_frames: frames prefetched per partition.
         redelivery_delay_ms: how long after `nack` a frame comes again.
         deduplicate_window_s: how long acknowledged frames are remembered; a redelivery from before
@@ -182,10 +112,14 @@ class Consumer:
         initial_position: Literal["earliest", "latest"] = "earliest",
         strict: bool = False,
         on_gap: Callable[[Finding], None] | None = None,
+        fill: GapFill | None = None,
         auto_ack: bool = True,
         deduplicate: bool = True,
         group: bool = False,
         contiguous: bool | None = None,
+        include_control: bool = False,
+        heartbeat_timeout_s: float | None = None,
+        on_silence: Callable[[Silence], None] | None = None,
         transformation: Transformation | None = None,
         consumer_name: str | None = None,
         receiver_queue_frames: int = 64,
@@ -199,16 +133,17 @@ class Consumer:
                 f" choose one of {sorted(_TYPES)}"
             )
         self._strict = strict
-        self._on_gap = on_gap
         self._auto_ack = auto_ack
-        self._deduplicate = deduplicate
-        self._group = group
-        self._transformation = transformation
-        if contiguous is None:
-            contiguous = "/sequenced/" in topic
-        self._continuity = Continuity(contiguous=contiguous)
+        self._include_control = include_control
+        self._on_silence = on_silence
         self._tracker = RedeliveryTracker(window_ns=int(deduplicate_window_s * 1e9))
-        self._statistics = ConsumerStatistics()
+        self._liveness = Liveness(
+            None if heartbeat_timeout_s is None else int(heartbeat_timeout_s * 1e9),
+            by_partition=not group,
+            now_ns=time.monotonic_ns(),
+        )
+        self._left_at_ns = time.monotonic_ns()
+        self._pending: deque[Frame] = deque()
         self._held: Frame | None = None
         self._closed = False
         self._topic = topic
@@ -223,11 +158,25 @@ class Consumer:
         }
         self._client, self._owns_client = open_client(service, client_options)
         try:
+            filler = None if fill is None else GapFiller(self._client, fill, transformation)
             self._consumer = self._subscribe(topic)
         except BaseException:
             if self._owns_client:
                 self._client.close()
             raise
+        self._inspector = FrameInspector(
+            continuity=Continuity(
+                contiguous="/sequenced/" in topic if contiguous is None else contiguous
+            ),
+            tracker=self._tracker,
+            acknowledge=self._acknowledge,
+            on_finding=on_gap,
+            filler=filler,
+            transformation=transformation,
+            deduplicate=deduplicate,
+            group=group,
+            wants_control=self._wants_control,
+        )
 
     def receive(self, timeout_s: float | None = None) -> Frame | None:
         """The next frame, or None when none came in time (None: wait for ever).
@@ -238,15 +187,20 @@ class Consumer:
         if self._auto_ack and self._held is not None:
             self.ack(self._held)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while (message := self._next_message(deadline)) is not None:
-            frame = self._accept(message)
-            if frame is None:
-                continue
-            if self._strict and any(finding.is_breach for finding in frame.findings):
-                raise ContinuityBroken(frame)
-            self._held = frame
-            return frame
-        return None
+        self._liveness.absent(time.monotonic_ns() - self._left_at_ns)
+        try:
+            while not self._pending:
+                message = self._next_message(deadline)
+                if message is None:
+                    return None
+                self._pending += self._inspector.inspect(message)
+        finally:
+            self._left_at_ns = time.monotonic_ns()
+        frame = self._pending.popleft()
+        if self._breaks(frame):
+            raise ContinuityBroken(frame)
+        self._held = frame
+        return frame
 
     def frames(self, timeout_s: float | None = None) -> Iterator[Frame]:
         """Frames until none comes for `timeout_s` (None: for ever)."""
@@ -260,24 +214,41 @@ class Consumer:
 
     def ack(self, frame: Frame | BadFrame) -> None:
         """This frame is done: it is not to be delivered again. Other frames are not touched."""
-        self._consumer.acknowledge(frame.message_id)
         self._release(frame)
+        if frame.message_id is None:
+            return  # filled from the log: there is no message to be acknowledged
+        self._consumer.acknowledge(frame.message_id)
         self._tracker.acknowledge(
             frame.partition, position_of(frame.message_id), now_ns=time.monotonic_ns()
         )
 
     def ack_cumulative(self, frame: Frame) -> None:
-        """This frame and every one before it in its partition is done."""
-        self._consumer.acknowledge_cumulative(frame.message_id)
+        """This frame and every one before it in its partition is done.
+
+        Raises:
+            ValueError: the frame was filled from the log; acknowledge the one behind it.
+        """
+        if frame.message_id is None:
+            raise ValueError(
+                "a frame filled from the log is no message of this topic;"
+                " acknowledge the frame behind it cumulatively"
+            )
         self._release(frame)
+        self._consumer.acknowledge_cumulative(frame.message_id)
         self._tracker.acknowledge_up_to(
             frame.partition, position_of(frame.message_id), now_ns=time.monotonic_ns()
         )
 
     def nack(self, frame: Frame) -> None:
-        """Have this frame delivered again after `redelivery_delay_ms`; it will be out of order."""
-        self._consumer.negative_acknowledge(frame.message_id)
+        """Have this frame again after `redelivery_delay_ms`; it will be out of order.
+
+        A filled frame comes again at once: the subscription's cursor may have left it out.
+        """
         self._release(frame)
+        if frame.filled:
+            self._pending.append(replace(frame, redelivered=True))
+        else:
+            self._consumer.negative_acknowledge(frame.message_id)
 
     def seek(self, position: Literal["earliest", "latest"] | datetime | Any) -> None:
         """Move the subscription: what comes next is the new baseline of all checks.
@@ -301,17 +272,16 @@ class Consumer:
             partition = max(0, position.partition())
             self._seek_partition(position)
         self._held = None
-        self._tracker.forget(partition)
-        self._continuity.forget(partition)
+        self._pending = deque(
+            frame for frame in self._pending if partition not in (None, frame.partition)
+        )
+        self._inspector.forget(partition)
 
     def statistics(self) -> ConsumerStatistics:
         """What has been seen so far."""
-        counts = self._continuity.counts
-        self._statistics.gaps = counts[Gap.__name__]
-        self._statistics.duplicates = counts[Duplicate.__name__]
-        self._statistics.reversals = counts[Reversal.__name__]
-        self._statistics.epoch_changes = counts[EpochChange.__name__]
-        return self._statistics
+        statistics = self._inspector.statistics()
+        statistics.idle_s = self._liveness.idle_ns(now_ns=time.monotonic_ns()) / 1e9
+        return statistics
 
     def close(self) -> None:
         """Send outstanding acknowledgements and release everything; a second call does nothing."""
@@ -360,104 +330,37 @@ class Consumer:
             left_ms = _WAIT_SLICE_MS
             if deadline is not None:
                 left_ms = min(left_ms, int((deadline - time.monotonic()) * 1000))
-            try:
-                return self._consumer.receive(timeout_millis=max(1, left_ms))
-            except pulsar.Timeout:
-                if deadline is not None and time.monotonic() >= deadline:
-                    return None
+            message = None
+            with suppress(pulsar.Timeout):
+                message = self._consumer.receive(timeout_millis=max(1, left_ms))
+            self._listen(message)
+            if message is not None:
+                return message
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
 
-    def _accept(self, message: pulsar.Message) -> Frame | None:
-        received_at_ns = time.time_ns()
-        message_id, topic = message.message_id(), message.topic_name()
-        partition = partition_index(topic)
-        arrival = self._tracker.arrive(partition, position_of(message_id))
-        if arrival is Arrival.ACKNOWLEDGED and self._deduplicate:
-            self._consumer.acknowledge(message_id)
-            self._statistics.dropped_frames += 1
-            return None
-        properties = message.properties()
-        try:
-            batch = decode_payload(message.data(), properties, self._transformation)
-        except (InvalidFrame, FormatError) as error:
-            raise BadFrame(partition, message_id, str(error)) from error
-        if arrival in (Arrival.ACKNOWLEDGED, Arrival.UNACKNOWLEDGED):
-            self._statistics.redelivered_frames += 1
-            return Frame(batch, properties, partition, topic, message_id, received_at_ns, True)
-        self._rebase(partition, arrival)
-        findings = self._check(partition, batch, properties)
-        self._statistics.frames += 1
-        self._statistics.events += batch.num_rows
-        return Frame(
-            batch, properties, partition, topic, message_id, received_at_ns, False, findings
-        )
+    def _listen(self, message: pulsar.Message | None) -> None:
+        now_ns = time.monotonic_ns()
+        if message is not None:
+            self._liveness.heard(partition_index(message.topic_name()), now_ns=now_ns)
+        for silence in self._liveness.silences(now_ns=now_ns):
+            if self._on_silence is not None:
+                self._on_silence(silence)
 
-    def _rebase(self, partition: int, arrival: Arrival) -> None:
-        """Where the cursor moved without us, the sequences are expected to jump."""
-        if arrival is Arrival.REWOUND:
-            logger.warning("partition %d: the cursor was moved back; reading again", partition)
-            self._statistics.rewinds += 1
-            self._continuity.forget(partition)
-        elif arrival is Arrival.SKIPPED and self._group:
-            self._statistics.handovers += 1
-            self._continuity.forget(partition)
+    def _acknowledge(self, message_id: Any) -> None:
+        self._consumer.acknowledge(message_id)
 
-    def _check(
-        self, partition: int, batch: pa.RecordBatch, properties: Mapping[str, str]
-    ) -> tuple[Finding, ...]:
-        number = properties.get("delivery_sequence")
-        findings = self._continuity.check(
-            partition,
-            batch,
-            view=properties.get("view"),
-            delivery_sequence=None if number is None else int(number),
-            delivery_epoch=int(properties.get("delivery_epoch", "0")),
-        )
-        if self._on_gap:
-            for finding in findings:
-                self._on_gap(finding)
-        return tuple(findings)
+    def _wants_control(self, frame: Frame) -> bool:
+        return self._include_control or self._breaks(frame)
+
+    def _breaks(self, frame: Frame) -> bool:
+        return self._strict and any(finding.is_breach for finding in frame.findings)
 
     def _release(self, frame: Frame | BadFrame) -> None:
-        if self._held is not None and (self._held.partition, self._held.message_id) == (
-            frame.partition,
-            frame.message_id,
+        held = self._held
+        if held is frame or (
+            held is not None
+            and frame.message_id is not None
+            and (held.partition, held.message_id) == (frame.partition, frame.message_id)
         ):
             self._held = None
-
-
-def decode_payload(
-    data: bytes, properties: Mapping[str, str], transformation: Transformation | None = None
-) -> pa.RecordBatch:
-    """The events of a message, by the format that its properties name (Arrow without one).
-
-    Args:
-        data: the message's payload.
-        properties: the message's properties.
-        transformation: of the view; formats without a schema of their own need it to read renamed
-            columns.
-
-    Raises:
-        InvalidFrame, FormatError: the payload is not of that format, or the format is unknown.
-    """
-    name = properties.get("format", "arrow")
-    if name == "arrow":
-        return read_frame(data)
-    whole = SEQUENCED_SCHEMAS.get(properties.get("kind", ""))
-    schema = None if transformation is None or whole is None else transformation.schema(whole)
-    return get_format(name).decode(data, schema)
-
-
-def position_of(message_id: Any) -> Position:
-    """A message id's place in its partition."""
-    return Position(message_id.ledger_id(), message_id.entry_id(), max(0, message_id.batch_index()))
-
-
-def _values(field: pa.Field, column: pa.Array) -> list[Any]:
-    if pa.types.is_timestamp(field.type):
-        nanoseconds = column.cast(pa.timestamp("ns", tz=field.type.tz))
-        return list(nanoseconds.view(pa.int64()).to_pylist())
-    scale = decimal_scale(field)
-    values: list[Any] = column.to_pylist()
-    if scale is None or not pa.types.is_integer(field.type):
-        return values
-    return [None if value is None else Decimal(value).scaleb(-scale) for value in values]

@@ -60,6 +60,14 @@ class RedeliveryTracker:
             return Arrival.NEW
         return Arrival.SKIPPED if position > latest else Arrival.REWOUND
 
+    def hand_out(self, partition: int, position: Position) -> None:
+        """Remember a message that was handed out although it was not delivered: it was read again.
+
+        Should it be delivered after all, it comes a second time.
+        """
+        state = self._partitions.setdefault(partition, _Partition())
+        state.open[position] = None
+
     def acknowledge(self, partition: int, position: Position, *, now_ns: int) -> None:
         """Remember that the message was acknowledged."""
         state = self._partitions.setdefault(partition, _Partition())

@@ -1,0 +1,118 @@
+"""Making a view's events again from the log it was made from.
+
+A view's message holds all events that the view's filter lets pass, behind the message before it, up
+to its property `position`. So what is missing between two messages is what the filter lets pass
+between their positions, without the last ones, which the second message holds itself. Both the
+number and those last ones are checked; where they do not agree nothing is guessed.
+"""
+
+from dataclasses import dataclass
+
+import pulsar
+import pyarrow as pa
+
+from marketdata.control_frames import is_control
+from marketdata.errors import DistributionError
+from marketdata.filters import compile_filter
+from marketdata.frames import read_frame
+from marketdata.history import read_stretch
+from marketdata.missing_events import rows_in_front
+from marketdata.positions import unpack
+from marketdata.topics import partition_topic
+
+
+class NotInHistory(DistributionError):
+    """Missing events cannot be had again; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRows:
+    """Events of one frame of the log that a view lacks, not transformed.
+
+    Attributes:
+        position: of the frame in the log, packed.
+        rows: events of one kind.
+    """
+
+    position: int
+    rows: pa.RecordBatch
+
+
+class ViewHistory:
+    """What a view's filter lets pass of the log.
+
+    Args:
+        client: to read with.
+        log: the topic that the view is made from.
+        sql: the view's filter.
+
+    Raises:
+        FilterError: `sql` is none.
+    """
+
+    def __init__(self, client: pulsar.Client, log: str, sql: str) -> None:
+        self._client = client
+        self._log = log
+        self._filter = compile_filter(sql)
+
+    def missing_between(
+        self,
+        partition: int,
+        before: int,
+        after: int,
+        *,
+        missing: int,
+        shown: pa.RecordBatch,
+        deadline: float,
+    ) -> list[LoggedRows]:
+        """The `missing` events between two messages of a view's partition.
+
+        Args:
+            before, after: the property `position` of the two messages.
+            shown: the events of the second one; none for a heartbeat.
+            deadline: on `time.monotonic()`.
+
+        Returns:
+            The events in the log's order. Where retention has removed the beginning, only the last
+            ones.
+
+        Raises:
+            NotInHistory: the log holds none of them, or not what must be there.
+            HistoryTimeout, pulsar.PulsarException: see `read_stretch`.
+        """
+        first, last = unpack(before), unpack(after)
+        topic = partition_topic(self._log, partition)
+        kept: list[LoggedRows] = []
+        total, whole = 0, False
+        for position, message in read_stretch(self._client, topic, first, last, deadline=deadline):
+            if position == first:
+                whole = True
+                continue
+            if is_control(message.properties()):
+                continue
+            batch = read_frame(message.data())
+            rows = batch.filter(pa.array(self._filter.mask(batch)))
+            if rows.num_rows:
+                kept.append(LoggedRows(position.pack(), rows))
+                total += rows.num_rows
+            if total > missing + shown.num_rows:
+                raise self._disagrees(topic, missing, "more")
+        front = rows_in_front([one.rows for one in kept], shown)
+        count = 0 if front is None else sum(rows.num_rows for rows in front)
+        if not whole and (front is None or not count):
+            raise NotInHistory(f"retention has removed them from {topic}")
+        if front is None:
+            raise self._disagrees(topic, missing, "other events")
+        if whole and count < missing:
+            raise self._disagrees(topic, missing, str(count))
+        return [
+            LoggedRows(one.position, rows)
+            for one, rows in zip(kept, front, strict=True)
+            if rows.num_rows
+        ]
+
+    def _disagrees(self, topic: str, missing: int, found: str) -> NotInHistory:
+        return NotInHistory(
+            f"where {missing} events are missing, the filter {self._filter.canonical!r} lets"
+            f" {found} pass from {topic}; give the view's own filter"
+        )
