@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from marketdata.consumer import Frame, decode_payload
+from marketdata.control_frames import NEXT_SEQUENCES
 from marketdata.errors import InvalidFrame
 from marketdata.formats import FormatError, get_format
 from marketdata.frames import encode_frame
@@ -66,3 +67,17 @@ def test_what_is_no_frame_is_refused() -> None:
         decode_payload(b"rubbish", {})
     with pytest.raises(FormatError, match="unknown format"):
         decode_payload(b"", {"format": "morse"})
+
+
+def test_a_control_frame_carries_no_event() -> None:
+    properties = {"kind": "heartbeat", "count": "0", "format": "json"}
+    batch = decode_payload(b"", properties)
+    assert (batch.num_rows, batch.num_columns) == (0, 0)
+    upcoming = pa.RecordBatch.from_pylist(
+        [{"instrument": "AAPL", "sequence": 8, "epoch": 1}], schema=NEXT_SEQUENCES
+    )
+    properties = {"kind": "heartbeat", "count": "0"}
+    assert decode_payload(encode_frame(upcoming).to_pybytes(), properties) == upcoming
+    frame = Frame(upcoming, properties, 0, "topic", None, 0)
+    assert frame.is_control
+    assert list(frame.events()) == []

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketdata.continuity import (
@@ -17,6 +17,7 @@ from marketdata.continuity import (
     InstrumentContinuity,
     Reversal,
 )
+from marketdata.control_frames import NEXT_SEQUENCES
 
 Row = tuple[str, int, int]
 
@@ -73,6 +74,7 @@ rows_strategy = st.lists(
 cuts_strategy = st.lists(st.integers(0, 100), max_size=6)
 
 
+@settings(deadline=None)
 @given(rows=rows_strategy, cuts=cuts_strategy, contiguous=st.booleans())
 def test_instruments_agree_with_a_plain_model_however_frames_are_cut(
     rows: list[Row], cuts: list[int], contiguous: bool
@@ -92,6 +94,7 @@ def sound_rows(draw: st.DrawFn) -> list[Row]:
     return rows
 
 
+@settings(deadline=None)
 @given(rows=sound_rows(), cuts=cuts_strategy, contiguous=st.booleans())
 def test_sound_sequences_give_no_finding(
     rows: list[Row], cuts: list[int], contiguous: bool
@@ -99,6 +102,7 @@ def test_sound_sequences_give_no_finding(
     assert check_all(rows, cuts, contiguous=contiguous) == []
 
 
+@settings(deadline=None)
 @given(rows=sound_rows(), cuts=cuts_strategy, data=st.data())
 def test_a_dropped_event_is_one_gap(rows: list[Row], cuts: list[int], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(rows) - 1))
@@ -112,6 +116,7 @@ def test_a_dropped_event_is_one_gap(rows: list[Row], cuts: list[int], data: st.D
     assert check_all(left, cuts, contiguous=False) == []
 
 
+@settings(deadline=None)
 @given(rows=sound_rows(), cuts=cuts_strategy, data=st.data())
 def test_a_repeated_event_is_one_duplicate(
     rows: list[Row], cuts: list[int], data: st.DataObject
@@ -125,6 +130,7 @@ def test_a_repeated_event_is_one_duplicate(
     ]
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 50), min_size=3, max_size=20),
     start=st.integers(1, 10**12),
@@ -277,3 +283,162 @@ def test_a_frame_of_a_former_delivery_epoch_came_before() -> None:
     continuity = DeliveryContinuity()
     continuity.check("v", 0, 1, 3, 77)
     assert continuity.check("v", 0, 9, 2, 5) == [Duplicate(0, "view:v", 5, 9, 10)]
+
+
+def upcoming(rows: list[Row]) -> pa.RecordBatch:
+    """What a heartbeat on `sequenced` carries."""
+    return pa.RecordBatch.from_pylist(
+        [
+            {"instrument": name, "sequence": sequence, "epoch": epoch}
+            for name, sequence, epoch in rows
+        ],
+        schema=NEXT_SEQUENCES,
+    )
+
+
+def heartbeat(**properties: str) -> dict[str, str]:
+    return {"kind": "heartbeat", "count": "0", "position": "7", **properties}
+
+
+Step = tuple[bool, dict[str, tuple[int, int]]]
+"""Whether it is a heartbeat, and per instrument (next) sequence and epoch."""
+
+steps_strategy = st.lists(
+    st.tuples(
+        st.booleans(),
+        st.dictionaries(
+            st.sampled_from("ABCD"), st.tuples(st.integers(1, 12), st.integers(1, 2)), min_size=1
+        ),
+    ),
+    max_size=20,
+)
+
+
+def model_with_heartbeats(steps: list[Step]) -> list[Finding]:
+    """Event by event with sets, heartbeats among the events."""
+    last: dict[str, tuple[int, int]] = {}
+    missing: dict[str, set[int]] = {}
+    found: list[Finding] = []
+    for is_heartbeat, says in steps:
+        for name, (sequence, epoch) in says.items():
+            came = sequence - 1 if is_heartbeat else sequence
+            latest, current = last.get(name, (came, epoch))
+            if name not in last or epoch > current:
+                if name in last:
+                    found.append(EpochChange(0, name, epoch, sequence, sequence))
+                last[name], missing[name] = (came, epoch), set()
+            elif epoch == current and sequence > latest + 1:
+                found.append(Gap(0, name, epoch, latest + 1, sequence - 1))
+                missing[name] |= set(range(latest + 1, sequence))
+                last[name] = (came, epoch)
+            elif not is_heartbeat and epoch < current:
+                found.append(Reversal(0, name, epoch, sequence, sequence))
+            elif not is_heartbeat and sequence <= latest:
+                late = sequence in missing[name]
+                missing[name].discard(sequence)
+                found.append((Reversal if late else Duplicate)(0, name, epoch, sequence, sequence))
+            elif not is_heartbeat:
+                last[name] = (sequence, epoch)
+    return found
+
+
+@settings(deadline=None)
+@given(steps=steps_strategy)
+def test_heartbeats_and_events_agree_with_a_plain_model(steps: list[Step]) -> None:
+    continuity = Continuity(contiguous=True)
+    found: list[Finding] = []
+    for is_heartbeat, says in steps:
+        rows = [(name, sequence, epoch) for name, (sequence, epoch) in says.items()]
+        if is_heartbeat:
+            found += continuity.check_control(0, upcoming(rows), heartbeat())
+        else:
+            found += continuity.check(0, frame(rows))
+    assert found == model_with_heartbeats(steps)
+    assert continuity.counts.total() == len(found)
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 50), min_size=2, max_size=20),
+    start=st.integers(1, 10**12),
+    epoch=st.integers(0, 2**62),
+    data=st.data(),
+)
+def test_a_heartbeat_finds_exactly_what_was_lost_at_the_end_of_a_burst(
+    sizes: list[int], start: int, epoch: int, data: st.DataObject
+) -> None:
+    came = data.draw(st.integers(1, len(sizes)))
+    continuity = Continuity(contiguous=False)
+    number = start
+    for size in sizes[:came]:
+        batch = pa.record_batch({"px": [0] * size})
+        assert (
+            continuity.check(0, batch, view="v", delivery_sequence=number, delivery_epoch=epoch)
+            == []
+        )
+        number += size
+    following = start + sum(sizes)
+    says = heartbeat(view="v", delivery_sequence=str(following), delivery_epoch=str(epoch))
+    lost = [Gap(0, "view:v", epoch, number, following - 1)] if came < len(sizes) else []
+    assert continuity.check_control(0, upcoming([]), says) == lost
+    # Told once; and what comes next is as the heartbeat said.
+    assert continuity.check_control(0, upcoming([]), says) == []
+    batch = pa.record_batch({"px": [0]})
+    assert (
+        continuity.check(0, batch, view="v", delivery_sequence=following, delivery_epoch=epoch)
+        == []
+    )
+
+
+def test_a_heartbeat_is_a_baseline_where_nothing_came_before() -> None:
+    continuity = Continuity(contiguous=True)
+    says = heartbeat(view="v", delivery_sequence="11")
+    assert continuity.check_control(0, upcoming([]), says) == []
+    assert continuity.check(0, frame([]), view="v", delivery_sequence=12) == [
+        Gap(0, "view:v", 0, 11, 11)
+    ]
+    assert continuity.check_control(1, upcoming([("A", 4, 1)]), heartbeat()) == []
+    assert continuity.check(1, frame([("A", 5, 1)])) == [Gap(1, "A", 1, 4, 4)]
+
+
+def test_a_heartbeat_of_a_former_epoch_says_nothing() -> None:
+    continuity = DeliveryContinuity()
+    continuity.check("v", 0, 1, 3, 77)
+    assert continuity.check("v", 0, 9, 0, 5) == []
+
+
+def test_next_sequences_are_not_asked_where_a_filter_leaves_holes() -> None:
+    continuity = Continuity(contiguous=False)
+    continuity.check(0, frame([("A", 1, 1)]))
+    assert continuity.check_control(0, upcoming([("A", 9, 1)]), heartbeat()) == []
+
+
+def test_an_epoch_frame_tells_its_reason() -> None:
+    continuity = Continuity(contiguous=True)
+    epoch = {"kind": "epoch", "count": "0", "epoch": "2", "reason": "the log was lost"}
+    assert continuity.check_control(0, upcoming([]), epoch) == [
+        EpochChange(0, "*", 2, 1, 1, "the log was lost")
+    ]
+    continuity.check(0, frame([]), view="v", delivery_sequence=8)
+    of_view = epoch | {"view": "v", "delivery_sequence": "3", "delivery_epoch": "9"}
+    assert continuity.check_control(0, upcoming([]), of_view) == [
+        EpochChange(0, "view:v", 9, 1, 1, "the log was lost"),
+        Gap(0, "view:v", 9, 1, 2),
+    ]
+    assert continuity.counts == {"EpochChange": 2, "Gap": 1}
+
+
+def test_events_read_again_are_duplicates_from_then_on() -> None:
+    continuity = Continuity(contiguous=True)
+    rows = [("A", number, 1) for number in range(1, 5)]
+    continuity.check(0, frame(rows[:1]), view="v", delivery_sequence=1)
+    continuity.check(0, frame(rows[3:]), view="v", delivery_sequence=4)
+    continuity.fill(0, frame(rows[1:3]), view="v", delivery_sequence=2)
+    assert continuity.counts == {"Gap": 2}
+    assert continuity.check(0, frame(rows[1:3]), view="v", delivery_sequence=2) == [
+        Duplicate(0, "view:v", 0, 2, 3)
+    ]
+    assert continuity.check(0, frame(rows[1:2])) == [Duplicate(0, "A", 1, 2, 2)]
+    filtered = Continuity(contiguous=False)
+    filtered.fill(0, frame(rows))
+    assert filtered.check(0, frame(rows[:1])) == []

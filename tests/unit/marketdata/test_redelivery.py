@@ -71,3 +71,15 @@ def test_forgetting_starts_anew() -> None:
     assert seen.arrive(1, Position(9, 9)) is Arrival.ACKNOWLEDGED
     seen.forget()
     assert seen.arrive(1, Position(9, 9)) is Arrival.NEW
+
+
+def test_what_was_read_again_is_known_when_it_is_delivered_after_all() -> None:
+    seen = tracker()
+    seen.arrive(0, Position(1, 1))
+    seen.arrive(0, Position(1, 4))
+    for entry in (2, 3):
+        seen.hand_out(0, Position(1, entry))
+    seen.acknowledge(0, Position(1, 2), now_ns=0)
+    assert seen.arrive(0, Position(1, 2)) is Arrival.ACKNOWLEDGED
+    assert seen.arrive(0, Position(1, 3)) is Arrival.UNACKNOWLEDGED
+    assert seen.arrive(0, Position(1, 5)) is Arrival.NEW
