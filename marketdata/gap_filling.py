@@ -243,8 +243,7 @@ class GapFiller:
             shown=_NO_ROWS if right.is_control else right.batch,
             deadline=deadline,
         )
-        start = last + 1 - sum(one.rows.num_rows for one in found)
-        frames = []
+        start, frames = first, []
         for one in found:
             kind = frame_kind(one.rows)
             properties = frame_properties(one.rows, kind) | {

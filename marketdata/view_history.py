@@ -73,11 +73,10 @@ class ViewHistory:
             deadline: on `time.monotonic()`.
 
         Returns:
-            The events in the log's order. Where retention has removed the beginning, only the last
-            ones.
+            The events in the log's order.
 
         Raises:
-            NotInHistory: the log holds none of them, or not what must be there.
+            NotInHistory: the log does not hold exactly what must be there.
             HistoryTimeout, pulsar.PulsarException: see `read_stretch`.
         """
         first, last = unpack(before), unpack(after)
@@ -99,12 +98,10 @@ class ViewHistory:
                 raise self._disagrees(topic, missing, "more")
         front = rows_in_front([one.rows for one in kept], shown)
         count = 0 if front is None else sum(rows.num_rows for rows in front)
-        if not whole and (front is None or not count):
-            raise NotInHistory(f"retention has removed them from {topic}")
-        if front is None:
-            raise self._disagrees(topic, missing, "other events")
-        if whole and count < missing:
-            raise self._disagrees(topic, missing, str(count))
+        if front is None or count != missing:
+            if not whole:
+                raise NotInHistory(f"retention has removed them from {topic}")
+            raise self._disagrees(topic, missing, "other events" if front is None else str(count))
         return [
             LoggedRows(one.position, rows)
             for one, rows in zip(kept, front, strict=True)

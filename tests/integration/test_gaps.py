@@ -39,7 +39,7 @@ from marketdata.transformations import Transformation
 pytestmark = pytest.mark.integration
 
 NAMES = ("GAP0", "GAP1", "GAP2")
-CHEAP = "price < 50 AND instrument <> 'GAP1'"
+CHEAP = "price < 6 AND instrument <> 'GAP1'"
 NARROW = Transformation(select=("instrument", "sequence", "price"), rename={"price": "px"})
 
 
@@ -68,7 +68,7 @@ def events(first: int, count: int) -> pa.RecordBatch:
                 "sequence": number // len(NAMES) + 1,
                 "epoch": 1,
                 "ts_sequenced": number,
-                "price": number % 100 * 10**9,
+                "price": number % 10 * 10**9,
             }
             for number in range(first, first + count)
         ],
@@ -123,6 +123,10 @@ def firsts(frames: list[Frame]) -> list[tuple[int | None, bool]]:
     return [(frame.delivery_sequence, frame.filled) for frame in frames]
 
 
+def contents(frames: list[Frame]) -> list[dict[str, Any]]:
+    return [row for frame in frames for row in frame.batch.to_pylist()]
+
+
 def message_ids(cluster: Cluster, topic: str) -> list[pulsar.MessageId]:
     return [message.message_id() for message in cluster.read(partition_topic(topic, 0))]
 
@@ -130,6 +134,14 @@ def message_ids(cluster: Cluster, topic: str) -> list[pulsar.MessageId]:
 def move_cursor(consumer: Consumer, message_id: pulsar.MessageId) -> None:
     """Move the subscription behind the consumer's back, as an operator does."""
     consumer._consumer.seek(message_id)
+
+
+def admin(admin_url: str, method: str, topic: str, call: str) -> None:
+    path = topic.removeprefix("persistent://")
+    request = urllib.request.Request(
+        f"{admin_url}/admin/v2/persistent/{path}/{call}", method=method
+    )
+    urllib.request.urlopen(request, timeout=30).close()
 
 
 def test_a_heartbeat_shows_a_loss_at_the_end_of_a_burst(cluster: Cluster, view_topic: str) -> None:
@@ -253,7 +265,7 @@ def test_only_the_missing_part_of_a_message_is_taken(cluster: Cluster, view_topi
         frames = read(consumer, 2)
         found = consumer.statistics()
     assert firsts(frames) == [(6, True), (12, True)]
-    assert [frame.batch for frame in frames] == [events(5, 4), events(11, 3)]
+    assert contents(frames) == [*events(5, 4).to_pylist(), *events(11, 3).to_pylist()]
     assert (found.gaps, found.gaps_not_filled) == (1, 2)  # 10…11 and 15…16
 
 
@@ -304,10 +316,17 @@ class DistributedView:
     """A view as the real distributor writes it from a log, and a copy that lacks messages.
 
     The log has `parts` times 20 events; the distributor has written each part before the next one.
+    What comes behind part `new_ledger_after` is stored apart, so that the part before can go.
     """
 
     def __init__(
-        self, cluster: Cluster, *, parts: int = 6, format_name: FormatName = "arrow"
+        self,
+        cluster: Cluster,
+        *,
+        parts: int = 6,
+        format_name: FormatName = "arrow",
+        admin_url: str = "",
+        new_ledger_after: int | None = None,
     ) -> None:
         self.cluster = cluster
         self.log = cluster.topics["sequenced"]
@@ -325,8 +344,10 @@ class DistributedView:
         self.rows: list[pa.RecordBatch] = []
         self.written = 0
         try:
-            for _ in range(parts):
+            for part in range(1, parts + 1):
                 self._write(topic)
+                if part == new_ledger_after:
+                    admin(admin_url, "PUT", partition_topic(self.log, 0), "unload")
         finally:
             instance.close()
         self.messages = cluster.read(partition_topic(topic, 0))
@@ -391,10 +412,6 @@ class DistributedView:
         )
 
 
-def contents(frames: list[Frame]) -> list[dict[str, Any]]:
-    return [row for frame in frames for row in frame.batch.to_pylist()]
-
-
 @pytest.mark.parametrize("format_name", ["arrow", "json"])
 def test_what_a_view_lost_is_made_again_from_the_log(
     cluster: Cluster, format_name: FormatName
@@ -444,7 +461,7 @@ def test_part_from_the_view_part_from_the_log(cluster: Cluster) -> None:
     ("sql", "says"),
     [
         (None, "give `GapFill` the view's filter"),
-        ("price < 20", "lets .* pass"),
+        ("price < 2", "lets .* pass"),
         ("", "lets more pass"),
     ],
 )
@@ -481,26 +498,23 @@ def test_filling_is_bounded_in_events_and_time(cluster: Cluster) -> None:
         assert says in found[1].reason
 
 
-def truncate(stack: Any, topic: str) -> None:
-    """Have the broker remove what a partition holds, as retention does in the end."""
-    path = partition_topic(topic, 0).removeprefix("persistent://")
-    request = urllib.request.Request(
-        f"{stack.admin_url}/admin/v2/persistent/{path}/truncate", method="DELETE"
-    )
-    urllib.request.urlopen(request, timeout=30).close()
-
-
-def test_what_retention_has_removed_is_told(stack: Any, cluster: Cluster) -> None:
-    view = DistributedView(cluster, parts=3)
-    ((first, last),) = view.copy_without(1)
-    truncate(stack, view.log)
+def test_what_retention_has_removed_is_told_and_the_rest_is_filled(
+    stack: Any, cluster: Cluster
+) -> None:
+    view = DistributedView(cluster, parts=5, admin_url=stack.admin_url, new_ledger_after=2)
+    last = len(view.messages) - 1
+    lost = view.copy_without(1, last - 1)
+    admin(stack.admin_url, "DELETE", partition_topic(view.log, 0), "truncate")
     found: list[Finding] = []
     fill = GapFill(filter=CHEAP, log=view.log)
     with view.consumer(fill, on_gap=found.append) as consumer:
-        assert len(read(consumer, 2)) == len(view.messages) - 1
+        frames = read(consumer, last)
+    assert [type(finding) for finding in found] == [Gap, GapNotFilled, Gap, GapFilled]
+    assert [(gap.first, gap.last) for gap in found[1::2]] == lost
     assert isinstance(found[1], GapNotFilled)
-    assert (found[1].first, found[1].last) == (first, last)
     assert f"retention has removed them from {partition_topic(view.log, 0)}" in found[1].reason
+    first, behind = lost[0]
+    assert contents(frames) == view.events()[: first - 1] + view.events()[behind:]
 
 
 def test_a_partition_that_says_nothing_is_told(cluster: Cluster, view_topic: str) -> None:
