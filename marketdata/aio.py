@@ -134,7 +134,8 @@ class AsyncConsumer:
             async for frame in consumer.frames():
                 ...
 
-    `on_gap` callbacks run on the consumer's thread.
+    Checks, control frames and filling of gaps are those of `Consumer`; `on_gap` and `on_silence`
+    callbacks run on the consumer's thread. Cancelling a `receive` does not stop a filling.
     """
 
     def __init__(self, consumer: Consumer, thread: _Thread) -> None:

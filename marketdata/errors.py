@@ -7,6 +7,10 @@
     ├── TransformationError     a transformation is refused: fix the request
     ├── PositionOverflow        a log position does not fit a sequence id: see its text
     ├── PublishError            publishing failed for good: see its text
+    ├── BadFrame                a message is no frame: skip it or stop (marketdata.delivered_frames)
+    ├── ContinuityBroken        a strict consumer stops: acknowledge or seek, then go on
+    ├── NotInHistory            a gap cannot be filled: told as `GapNotFilled`
+    ├── HistoryTimeout          a gap could not be filled in time: told as `GapNotFilled`
     └── AdminError              the admin API refused or is away (control_plane.pulsar_admin)
 
 Subclasses of the last ones live beside the code that raises them.

@@ -3,7 +3,8 @@
     python docs/examples/consume_plain_pulsar.py TOPIC [SUBSCRIPTION]
 
 A message is one Arrow IPC stream with one record batch; its properties say what is inside. Prices
-are integers of 1e-9, sizes of 1e-8. Read Failover (or Exclusive): that keeps the order.
+are integers of 1e-9, sizes of 1e-8. Read Failover (or Exclusive): that keeps the order. Heartbeats and
+other messages without events have `count` 0 (docs/consuming.md says what they are good for).
 """
 
 import os
@@ -29,6 +30,9 @@ while True:
         message = consumer.receive(timeout_millis=5000)
     except pulsar.Timeout:
         break
+    if message.properties()["count"] == "0":
+        consumer.acknowledge(message)
+        continue
     batch = pa.ipc.open_stream(message.data()).read_next_batch()
     print(message.properties()["kind"], batch.column("instrument").to_pylist())
     events += batch.num_rows

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -653,3 +654,28 @@ def test_the_examples_run(stack: Any, topic: str) -> None:
     assert "read 3 events, 0 gaps, 0 duplicates" in run_example(stack, "consume.py", topic)
     for example in ("consume_plain_pulsar.py", "consume_async.py"):
         assert "read 3 events" in run_example(stack, example, topic)
+
+
+def test_the_documentation_runs(
+    stack: Any,
+    client: pulsar.Client,
+    view_topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DDS_PULSAR_SERVICE_URL", stack.service_url)
+    monkeypatch.setenv("TOPIC", view_topic)
+    deliver(client, view_topic, [(1, 5), (6, 5), (16, 5)])
+    text = (EXAMPLES.parent / "consuming.md").read_text("utf-8")
+    snippets = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(snippets) == 5
+    said = []
+    for snippet in snippets:
+        exec(compile(snippet, "consuming.md", "exec"), {})
+        said.append(capsys.readouterr().out)
+    first, control, plain, filled, strict = said
+    assert "15 1 0 0" in first
+    assert control.count("events trade") == 3
+    assert "expected 11, got 16" in plain
+    assert "give the view's own filter" in filled or "do not name their position" in filled
+    assert "GapNotFilled" in strict

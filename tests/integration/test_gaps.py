@@ -482,6 +482,60 @@ def test_nothing_is_guessed_without_the_views_filter(
         assert consumer.statistics().filled_events == 0
 
 
+def test_what_stands_beside_a_gap_must_name_its_position(cluster: Cluster, view_topic: str) -> None:
+    deliver(cluster, view_topic, (1, 5), (8, 5))
+    found: list[Finding] = []
+    fill = GapFill(filter="", log=cluster.topics["sequenced"])
+    with Consumer(cluster.client, view_topic, "s", fill=fill, on_gap=found.append) as consumer:
+        assert len(read(consumer, 2)) == 2
+    assert isinstance(found[1], GapNotFilled)
+    assert "do not name their position" in found[1].reason
+
+
+def test_a_broken_message_within_a_gap_leaves_it_open_and_no_more(
+    cluster: Cluster, view_topic: str
+) -> None:
+    deliver(cluster, view_topic, (1, 5))
+    found: list[Finding] = []
+    with Consumer(cluster.client, view_topic, "s", fill=GapFill(), on_gap=found.append) as consumer:
+        assert consumer.receive(20) is not None
+        cluster.send(view_topic, 0, b"rubbish")
+        heartbeat(cluster, view_topic, 6)
+        deliver(cluster, view_topic, (11, 5), (16, 5))
+        move_cursor(consumer, message_ids(cluster, view_topic)[4])
+        assert firsts(read(consumer, 2)) == [(11, True), (16, False)]
+    assert [(type(f), f.first, f.last) for f in found] == [
+        (Gap, 6, 15),
+        (GapNotFilled, 6, 10),
+    ]
+
+
+def test_a_member_that_takes_over_reads_on_over_control_frames(
+    cluster: Cluster, view_topic: str
+) -> None:
+    deliver(cluster, view_topic, (1, 5))
+    heartbeat(cluster, view_topic, 6)
+    found: list[Finding] = []
+    options: dict[str, Any] = {"group": True, "strict": True, "fill": GapFill()}
+    with Consumer(
+        cluster.client, view_topic, "s", consumer_name="b", on_gap=found.append, **options
+    ) as one:
+        assert firsts(read(one, 1)) == [(1, False)]
+        # The name that sorts first takes the partition; it reads on and leaves.
+        with Consumer(cluster.client, view_topic, "s", consumer_name="a", **options) as other:
+            deliver(cluster, view_topic, (6, 5))
+            heartbeat(cluster, view_topic, 11)
+            deliver(cluster, view_topic, (11, 5))
+            taken = firsts(read(other, 2))
+        heartbeat(cluster, view_topic, 16)
+        deliver(cluster, view_topic, (16, 5))
+        rest = firsts(read(one, 3 - len(taken)))
+        statistics = one.statistics()
+    assert [*taken, *rest] == [(6, False), (11, False), (16, False)]
+    assert found == []
+    assert statistics.handovers == (1 if taken else 0)
+
+
 def test_filling_is_bounded_in_events_and_time(cluster: Cluster) -> None:
     view = DistributedView(cluster, parts=3)
     view.copy_without(1)

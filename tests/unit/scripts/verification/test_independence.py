@@ -13,6 +13,15 @@ FORBIDDEN = (
     "marketdata.formats",
     "marketdata.redelivery",
     "marketdata.consumer",
+    "marketdata.delivered_frames",
+    "marketdata.delivery_continuity",
+    "marketdata.findings",
+    "marketdata.gap_filling",
+    "marketdata.holes",
+    "marketdata.inspection",
+    "marketdata.instrument_continuity",
+    "marketdata.missing_events",
+    "marketdata.view_history",
 )
 
 
