@@ -9,6 +9,7 @@ subscription's cursor.
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import takewhile
 
 from marketdata.positions import Position
 
@@ -73,10 +74,10 @@ class RedeliveryTracker:
         state = self._partitions.setdefault(partition, _Partition())
         state.open.pop(position, None)
         state.acknowledged[position] = now_ns
-        while state.acknowledged:
-            oldest, at_ns = next(iter(state.acknowledged.items()))
-            if now_ns - at_ns <= self._window_ns:
-                break
+        past = takewhile(
+            lambda item: now_ns - item[1] > self._window_ns, state.acknowledged.items()
+        )
+        for oldest, _ in list(past):
             del state.acknowledged[oldest]
 
     def acknowledge_up_to(self, partition: int, position: Position, *, now_ns: int) -> None:

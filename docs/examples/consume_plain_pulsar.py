@@ -3,8 +3,8 @@
     python docs/examples/consume_plain_pulsar.py TOPIC [SUBSCRIPTION]
 
 A message is one Arrow IPC stream with one record batch; its properties say what is inside. Prices
-are integers of 1e-9, sizes of 1e-8. Read Failover (or Exclusive): that keeps the order. Heartbeats and
-other messages without events have `count` 0 (docs/consuming.md says what they are good for).
+are integers of 1e-9, sizes of 1e-8. Read Failover (or Exclusive): that keeps the order. Heartbeats
+and other messages without events have `count` 0; docs/consuming.md says what they are good for.
 """
 
 import os
