@@ -61,7 +61,7 @@ _ADVICE: Final = {
     Result.TopicTerminated: "the topic was terminated; publish to its successor",
 }
 
-FREE_BELOW_FRAMES: Final = 2
+FREE_BELOW_FRAMES: Final = 1
 """An eager lane sends at once while fewer frames are unconfirmed; otherwise events gather.
 
 Frames thereby are as small as the latency wants when little happens, and as large as the load

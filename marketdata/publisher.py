@@ -81,8 +81,8 @@ class Publisher:
         topic: a partitioned topic in a namespace with deduplication.
         max_events: events in a frame at most, 1…8192.
         max_bytes: frames are cut before they grow beyond this.
-        max_delay_ms: longest time an event waits for its frame to fill. It waits only while two
-            frames of its partition are unconfirmed, so that frames are small when little happens
+        max_delay_ms: longest time an event waits for its frame to fill. It waits only while a
+            frame of its partition is unconfirmed, so that frames are small when little happens
             and large under load. None for no limit: only `flush` and full frames send.
         max_pending_frames, max_pending_bytes: `publish` blocks while this much is unconfirmed. One
             batch is always taken as a whole, so the limit may be passed by one batch.

@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from marketdata.arrays import array_of, codes_of, values_of
+from marketdata.arrays import array_of, values_of
 from marketdata.schemas import SYMBOL
 
 Rows = npt.NDArray[np.int64]
@@ -53,13 +54,13 @@ def split_rows(batch: pa.RecordBatch, selections: Sequence[Rows]) -> Iterator[pa
 
 def _cut(batch: pa.RecordBatch, selections: Sequence[Rows]) -> Iterator[pa.RecordBatch]:
     lengths = np.array([len(rows) for rows in selections])
-    gathered = batch.take(array_of(np.concatenate(selections), pa.int64()))
+    rows = np.concatenate(selections)
     owners = np.repeat(np.arange(len(selections)), lengths)
     columns = [
-        _Symbols(column, owners, len(selections))
+        _Symbols(_gathered(column.indices, rows), column.dictionary, owners, len(selections))
         if isinstance(column, pa.DictionaryArray)
-        else column
-        for column in gathered.columns
+        else _gathered(column, rows)
+        for column in batch.columns
     ]
     schema = batch.schema
     start = 0
@@ -74,37 +75,53 @@ def _cut(batch: pa.RecordBatch, selections: Sequence[Rows]) -> Iterator[pa.Recor
         start += length
 
 
+def _gathered(column: pa.Array, rows: Rows) -> pa.Array:
+    """The given rows of a column."""
+    if column.null_count or not pa.types.is_primitive(column.type) or column.type.bit_width < 8:
+        # The row numbers are ours: no need to check them.
+        return pc.take(column, array_of(rows, pa.int64()), boundscheck=False)
+    values = values_of(column, f"i{column.type.bit_width // 8}")
+    return array_of(values[rows], column.type)
+
+
 class _Symbols:
     """A gathered symbol column, its codes renumbered for each piece."""
 
     def __init__(
-        self, column: pa.DictionaryArray, owners: npt.NDArray[np.int64], pieces: int
+        self,
+        indices: pa.Array,
+        dictionary: pa.Array,
+        owners: npt.NDArray[np.int64],
+        pieces: int,
     ) -> None:
-        indices, size = column.indices, len(column.dictionary)
-        self._dictionary = column.dictionary
-        self._starts: list[int] | None = None
         self._indices = indices
-        if size == 0 or (size == 1 and not indices.null_count):
+        self._dictionary = dictionary
+        self._starts: list[int] | None = None
+        size, nulls = len(dictionary), indices.null_count
+        if size == 0 or (size == 1 and not nulls):
             return
-        codes = codes_of(column)
-        used = np.zeros((pieces, size), dtype=np.bool_)
-        if indices.null_count:
-            valid = values_of(indices.is_valid().cast(pa.int8()), np.bool_)
-            used[owners[valid], codes[valid]] = True
+        codes = values_of(indices, np.int16)
+        used = np.zeros(pieces * size, dtype=np.bool_)
+        cells = owners * size
+        if nulls:
+            valid = indices.is_valid().to_numpy(zero_copy_only=False)
             # The slots of nulls hold anything; any code of the table will do.
-            codes = np.where(valid, codes, 0)
+            cells += np.where(valid, codes, 0)
+            used[cells[valid]] = True
         else:
-            used[owners, codes] = True
+            cells += codes
+            used[cells] = True
         if used.all():
             return
-        renumbered = (np.cumsum(used, axis=1) - 1).astype(np.int16)[owners, codes]
-        validity = indices.buffers()[0] if indices.null_count else None
+        table = used.reshape(pieces, size)
+        renumbered = (np.cumsum(table, axis=1, dtype=np.int16) - 1).astype(np.int16).ravel()[cells]
+        validity = indices.buffers()[0] if nulls else None
         self._indices = pa.Array.from_buffers(
-            pa.int16(), len(codes), [validity, pa.py_buffer(renumbered)], indices.null_count
+            pa.int16(), len(codes), [validity, pa.py_buffer(renumbered)], nulls
         )
         # The values of all pieces behind one another: a piece's dictionary is a slice.
-        self._dictionary = column.dictionary.take(array_of(np.flatnonzero(used) % size, pa.int64()))
-        self._starts = [0, *np.cumsum(used.sum(axis=1)).tolist()]
+        self._dictionary = dictionary.take(array_of(np.flatnonzero(used) % size, pa.int64()))
+        self._starts = [0, *np.cumsum(table.sum(axis=1)).tolist()]
 
     def piece(self, number: int, start: int, length: int) -> pa.DictionaryArray:
         """The column of one piece."""

@@ -109,6 +109,7 @@ class _KindIndex:
             if values
         }
         self._bulk = BulkTerms(bulk, len(conditions))
+        self._filters = len(conditions)
 
     def match(self, columns: FrameColumns) -> Iterator[tuple[int, Rows | None]]:
         for number in self._all:
@@ -127,10 +128,11 @@ class _KindIndex:
         numbers, rows = self._bulk.keep(numbers, rows, columns)
         if not len(rows):
             return
-        # One sort brings views together and their rows into order.
-        keys = numbers * columns.rows + rows
-        keys.sort()
-        numbers, rows = np.divmod(keys, columns.rows)
+        # Pairs come by row: a stable sort by filter leaves a filter's rows ascending. Narrow keys
+        # let numpy use radix sort.
+        narrow = numbers.astype(np.uint16) if self._filters <= 1 << 16 else numbers
+        order = np.argsort(narrow, kind="stable")
+        numbers, rows = numbers[order], rows[order]
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         ends = np.append(starts[1:], len(numbers)).tolist()
         for number, start, end in zip(numbers[starts].tolist(), starts.tolist(), ends, strict=True):
@@ -159,20 +161,20 @@ def _leading(parts: Sequence[Expression]) -> tuple[str, tuple[str, ...], int] | 
 
 
 def _hits(name: str, index: dict[str, Rows], columns: FrameColumns) -> tuple[Rows, Rows]:
-    """All pairs of a filter's number and a row whose value the filter asks for."""
+    """All pairs of a filter's number and a row whose value the filter asks for, by row."""
     text = columns.texts(name)
     hit = [(code, index[v]) for code, v in enumerate(text.values.to_pylist()) if v in index]
     if not hit:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    codes = np.repeat([code for code, _ in hit], [len(numbers) for _, numbers in hit])
     numbers = np.concatenate([found for _, found in hit])
-    # NULL has code -1; shifted by one it is counted and then left alone.
-    counts = np.bincount(text.codes + 1, minlength=len(text.values) + 1)[1:]
-    nulls = columns.rows - int(counts.sum())
-    by_code = np.argsort(text.codes, kind="stable")[nulls:]
-    firsts = np.cumsum(counts) - counts
-    lengths = counts[codes]
-    total = int(lengths.sum())
-    within = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    rows = by_code[np.repeat(firsts[codes], lengths) + within]
-    return np.repeat(numbers, lengths), rows
+    sizes = np.array([len(found) for _, found in hit])
+    # Of each code, how many filters ask for it and where they stand; NULL has code -1, the last.
+    asking = np.zeros(len(text.values) + 1, np.int64)
+    first = np.zeros(len(text.values) + 1, np.int64)
+    codes = [code for code, _ in hit]
+    asking[codes] = sizes
+    first[codes] = np.cumsum(sizes) - sizes
+    lengths = asking[text.codes]
+    rows = np.repeat(np.arange(columns.rows), lengths)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return numbers[np.repeat(first[text.codes], lengths) + within], rows
