@@ -1,0 +1,172 @@
+"""Where an instrument stands, read from the log itself: its newest events, not a copy of them.
+
+The sequencer's newest snapshot of the instrument's partition says how things stood seconds ago;
+the frames of the log behind it bring that up to now. Both reads are bounded in time and frames.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import pulsar
+import pyarrow as pa
+
+from control_plane.broker import newest_message
+from marketdata.arrays import codes_of, values_of
+from marketdata.connection import partition_topics
+from marketdata.control_frames import EPOCH, is_control
+from marketdata.errors import InvalidFrame
+from marketdata.frames import read_frame
+from marketdata.partitioning import partition_of
+from marketdata.topics import SEQUENCED_EVENTS, SEQUENCER_STATE, partition_topic
+
+MAX_FRAMES = 2_000
+RECEIVER_QUEUE = 32
+
+
+@dataclass(slots=True)
+class SourceStand:
+    """The newest of one source: its highest number (None: it gives none) and event time."""
+
+    source_sequence: int | None
+    ts_event_ns: int
+
+
+@dataclass(slots=True)
+class InstrumentStand:
+    """How an instrument stands after the frames absorbed so far.
+
+    Attributes:
+        epoch, sequence: of its newest event; 0 before the first.
+        ts_sequenced_ns: when that was sequenced; None when it is older than what was read.
+        sources: by name.
+    """
+
+    instrument: str
+    epoch: int = 0
+    sequence: int = 0
+    ts_sequenced_ns: int | None = None
+    sources: dict[str, SourceStand] = field(default_factory=dict)
+
+    def absorb(self, batch: pa.RecordBatch) -> None:
+        """Take in a frame of the log; frames come in log order."""
+        column = batch.column("instrument")
+        names = column.dictionary.to_pylist()
+        if self.instrument not in names:
+            return
+        rows = np.flatnonzero(codes_of(column) == names.index(self.instrument))
+        if not len(rows):
+            return
+        last = rows[-1]
+        self.sequence = int(values_of(batch.column("sequence"), np.uint64)[last])
+        self.epoch = int(values_of(batch.column("epoch"), np.uint32)[last])
+        self.ts_sequenced_ns = int(values_of(batch.column("ts_sequenced"), np.int64)[last])
+        self._absorb_sources(batch.take(pa.array(rows)))
+
+    def absorb_snapshot(self, state: pa.RecordBatch) -> None:
+        """Begin with a snapshot of the sequencer's state."""
+        self.epoch = int(state.schema.metadata[b"epoch"])
+        names = state.column("instrument")
+        found = names.index(pa.scalar(self.instrument, names.type)).as_py()
+        if found >= 0:
+            self.sequence = state.column("sequence")[found].as_py()
+
+    def start_anew(self, epoch: int) -> None:
+        """The partition's sequences begin again."""
+        if epoch > self.epoch:
+            self.epoch, self.sequence, self.ts_sequenced_ns = epoch, 0, None
+
+    def _absorb_sources(self, batch: pa.RecordBatch) -> None:
+        source = batch.column("source")
+        codes = codes_of(source)
+        ts_event = values_of(batch.column("ts_event"), np.int64)
+        numbers = batch.column("source_sequence")
+        numbered = np.asarray(numbers.is_valid())
+        values = values_of(numbers, np.uint64)
+        for code in np.unique(codes):
+            of_source = codes == code
+            highest = values[of_source & numbered]
+            number = int(highest.max()) if len(highest) else None
+            self._raise(source.dictionary[code].as_py(), number, int(ts_event[of_source].max()))
+
+    def _raise(self, source: str, number: int | None, ts_event_ns: int) -> None:
+        known = self.sources.setdefault(source, SourceStand(number, ts_event_ns))
+        if number is not None:
+            known.source_sequence = max(number, known.source_sequence or 0)
+        known.ts_event_ns = max(ts_event_ns, known.ts_event_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of an instrument.
+
+    Attributes:
+        complete: the end of the log was reached; else the log moved faster than could be read
+            within the bounds, and `stand` is of a moment before now.
+        frames: how many frames of the log were read behind the snapshot.
+    """
+
+    partition: int
+    stand: InstrumentStand
+    complete: bool
+    frames: int
+
+
+def read_instrument(client: pulsar.Client, instrument: str, *, timeout_s: float) -> Reading:
+    """How an instrument stands now. Blocks.
+
+    Raises:
+        TopicNotReady: the topology is not applied.
+        pulsar.PulsarException: the broker is away or did not answer in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    partition = partition_of(instrument, len(partition_topics(client, SEQUENCED_EVENTS)))
+    stand = InstrumentStand(instrument)
+    start = _begin(client, partition, stand, timeout_ms=_left_ms(deadline))
+    reader = client.create_reader(
+        partition_topic(SEQUENCED_EVENTS, partition), start, receiver_queue_size=RECEIVER_QUEUE
+    )
+    frames = 0
+    try:
+        while reader.has_message_available():
+            if frames >= MAX_FRAMES or time.monotonic() >= deadline:
+                return Reading(partition, stand, complete=False, frames=frames)
+            message = reader.read_next(timeout_millis=_left_ms(deadline))
+            frames += 1
+            _take(stand, message)
+    finally:
+        reader.close()
+    return Reading(partition, stand, complete=True, frames=frames)
+
+
+def _begin(
+    client: pulsar.Client, partition: int, stand: InstrumentStand, *, timeout_ms: int
+) -> pulsar.MessageId:
+    """Where in the log to read on; its start when no snapshot can be used."""
+    topic = partition_topic(SEQUENCER_STATE, partition)
+    snapshot = newest_message(client, topic, timeout_ms=timeout_ms)
+    if snapshot is None:
+        return pulsar.MessageId.earliest
+    try:
+        ledger_id, entry_id = map(int, snapshot.properties()["log_entry"].split(":"))
+        stand.absorb_snapshot(read_frame(snapshot.data()))
+    except (InvalidFrame, KeyError, ValueError):
+        return pulsar.MessageId.earliest
+    # With its partition: without, the client takes it for older than the same entry, and waits
+    # for a message behind the last one.
+    return pulsar.MessageId(partition, ledger_id, entry_id, -1)
+
+
+def _take(stand: InstrumentStand, message: pulsar.Message) -> None:
+    properties = message.properties()
+    if properties.get("kind") == EPOCH:
+        stand.start_anew(int(properties["epoch"]))
+    # Without a position it was written by somebody else before the sequencer owned the log.
+    elif not is_control(properties) and "position" in properties:
+        stand.absorb(read_frame(message.data()))
+
+
+def _left_ms(deadline: float) -> int:
+    return max(1, int((deadline - time.monotonic()) * 1000))
