@@ -16,22 +16,21 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Text,
-    bindparam,
     case,
     cast,
     column,
     delete,
     func,
+    literal,
     select,
     text,
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.selectable import TableValuedAlias
 
-from control_plane.database import Base
 from control_plane.domains.ordering.intake import (
     FindingRow,
     Intake,
@@ -132,8 +131,7 @@ async def store(session: AsyncSession, intake: Intake) -> None:
         return
     new = set(
         await session.scalars(
-            _insert_rows(Finding).on_conflict_do_nothing().returning(Finding.id),
-            {"rows": _json(intake.findings)},
+            _insert_findings(intake.findings).on_conflict_do_nothing().returning(Finding.id)
         )
     )
     fresh = []
@@ -274,7 +272,7 @@ def _ordered(
 async def _open_gaps(session: AsyncSession, openings: Sequence[FindingRow]) -> None:
     if not openings:
         return
-    rows = _recordset(Finding)
+    rows = _recordset(openings)
     given = rows.c
     taken = {
         "id": given.id,
@@ -292,14 +290,14 @@ async def _open_gaps(session: AsyncSession, openings: Sequence[FindingRow]) -> N
         "opened_at": given.detected_at,
     }
     statement = insert(Gap).from_select(list(taken), select(*taken.values()).select_from(rows))
-    await session.execute(statement.on_conflict_do_nothing(), {"rows": _json(openings)})
+    await session.execute(statement.on_conflict_do_nothing())
 
 
 async def _close_gaps(session: AsyncSession, last_closings: Sequence[FindingRow]) -> None:
     if not last_closings:
         return
-    rows = _recordset(Finding)
-    given = rows.c
+    # One statement can update a gap once; the last closing speaks for those before it.
+    given = _recordset(last_closings).c
     closes = (given.remaining == 0) | (given.closed_by == "reset")
     statement = (
         update(Gap)
@@ -312,8 +310,7 @@ async def _close_gaps(session: AsyncSession, last_closings: Sequence[FindingRow]
         )
         .execution_options(synchronize_session=False)
     )
-    # One statement can update a gap once; the last closing speaks for those before it.
-    await session.execute(statement, {"rows": _json(last_closings)})
+    await session.execute(statement)
 
 
 async def _count(session: AsyncSession, fresh: Sequence[FindingRow]) -> None:
@@ -327,22 +324,18 @@ async def _count(session: AsyncSession, fresh: Sequence[FindingRow]) -> None:
     await session.execute(statement, tally(fresh))
 
 
-def _insert_rows(table: type[Base]) -> Any:
-    rows = _recordset(table)
-    names = [attribute.name for attribute in table.__table__.columns]
-    return insert(table).from_select(names, select(*(rows.c[name] for name in names)))
+def _insert_findings(findings: Sequence[FindingRow]) -> Insert:
+    rows = _recordset(findings)
+    names = FindingRow.__struct_fields__
+    return insert(Finding).from_select(names, select(*(rows.c[name] for name in names)))
 
 
-def _recordset(table: type[Base]) -> TableValuedAlias:
-    """The parameter `rows`, a JSON array of objects, as rows with the columns of a table."""
-    columns = [column(c.name, c.type) for c in table.__table__.columns]
-    document = cast(bindparam("rows", type_=Text()), JSON())
+def _recordset(findings: Sequence[FindingRow]) -> TableValuedAlias:
+    """Findings as a table, `new`, with the columns of `ordering_findings`."""
+    columns = [column(c.name, c.type) for c in Finding.__table__.columns]
+    document = literal(msgspec.json.encode(findings).decode(), Text())
     return (
-        func.json_to_recordset(document)
+        func.json_to_recordset(cast(document, JSON()))
         .table_valued(*columns, name="new")
         .render_derived(name="new", with_types=True)
     )
-
-
-def _json(rows: Sequence[FindingRow]) -> str:
-    return msgspec.json.encode(rows).decode()
