@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pulsar
 import pyarrow as pa
 
@@ -32,6 +33,27 @@ class SourceStand:
 
     source_sequence: int | None
     ts_event_ns: int
+
+    def absorb(
+        self,
+        ts_event_ns: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.uint64],
+        ts_numbered_ns: npt.NDArray[np.int64],
+    ) -> None:
+        """Take in events of one frame: all event times, and numbers with theirs, in row order.
+
+        A number of 0 or 1 that is newer than all before means that the source counts anew.
+        """
+        begin = 0
+        for row in np.flatnonzero(numbers <= 1):
+            before = int(ts_numbered_ns[:row].max(initial=self.ts_event_ns))
+            highest = int(numbers[begin:row].max(initial=self.source_sequence or 0))
+            if ts_numbered_ns[row] > before and numbers[row] <= highest:
+                begin, self.source_sequence = int(row), None
+        if len(numbers):
+            highest = int(numbers[begin:].max())
+            self.source_sequence = max(highest, self.source_sequence or 0)
+        self.ts_event_ns = max(self.ts_event_ns, int(ts_event_ns.max()))
 
 
 @dataclass(slots=True)
@@ -83,19 +105,14 @@ class InstrumentStand:
         codes = codes_of(source)
         ts_event = values_of(batch.column("ts_event"), np.int64)
         numbers = batch.column("source_sequence")
-        numbered = np.asarray(numbers.is_valid())
+        numbered = numbers.is_valid().to_numpy(zero_copy_only=False)
         values = values_of(numbers, np.uint64)
         for code in np.unique(codes):
-            of_source = codes == code
-            highest = values[of_source & numbered]
-            number = int(highest.max()) if len(highest) else None
-            self._raise(source.dictionary[code].as_py(), number, int(ts_event[of_source].max()))
-
-    def _raise(self, source: str, number: int | None, ts_event_ns: int) -> None:
-        known = self.sources.setdefault(source, SourceStand(number, ts_event_ns))
-        if number is not None:
-            known.source_sequence = max(number, known.source_sequence or 0)
-        known.ts_event_ns = max(ts_event_ns, known.ts_event_ns)
+            name = source.dictionary[code].as_py()
+            known = self.sources.setdefault(name, SourceStand(None, -1))
+            of_source = np.flatnonzero(codes == code)
+            with_number = of_source[numbered[of_source]]
+            known.absorb(ts_event[of_source], values[with_number], ts_event[with_number])
 
 
 @dataclass(frozen=True, slots=True)
