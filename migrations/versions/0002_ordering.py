@@ -49,11 +49,11 @@ def upgrade() -> None:
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.CheckConstraint(
-            "(closed_by <> '') = (type = 'gap_closed')",
+            "closed_by = '' OR (type = 'gap_closed' AND gap_id <> '')",
             name=op.f("ck_ordering_findings_closing_complete"),
         ),
         sa.CheckConstraint(
-            "(gap_id <> '') = (type IN ('gap_opened', 'gap_closed'))",
+            "gap_id = '' OR type IN ('gap_opened', 'gap_closed')",
             name=op.f("ck_ordering_findings_gap_named"),
         ),
         sa.CheckConstraint(

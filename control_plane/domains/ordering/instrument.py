@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pulsar
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from control_plane.broker import newest_message
 from marketdata.arrays import codes_of, values_of
 from marketdata.connection import partition_topics
-from marketdata.control_frames import EPOCH, is_control
-from marketdata.errors import InvalidFrame
+from marketdata.control_frames import EPOCH
 from marketdata.frames import read_frame
 from marketdata.partitioning import partition_of
 from marketdata.topics import SEQUENCED_EVENTS, SEQUENCER_STATE, partition_topic
@@ -87,13 +88,22 @@ class InstrumentStand:
         self.ts_sequenced_ns = int(values_of(batch.column("ts_sequenced"), np.int64)[last])
         self._absorb_sources(batch.take(pa.array(rows)))
 
-    def absorb_snapshot(self, state: pa.RecordBatch) -> None:
-        """Begin with a snapshot of the sequencer's state."""
-        self.epoch = int(state.schema.metadata[b"epoch"])
-        names = state.column("instrument")
-        found = names.index(pa.scalar(self.instrument, names.type)).as_py()
-        if found >= 0:
-            self.sequence = state.column("sequence")[found].as_py()
+    def absorb_snapshot(self, sequences: pa.RecordBatch, pairs: pa.RecordBatch | None) -> None:
+        """Begin with a snapshot of the sequencer's state.
+
+        Args:
+            sequences: `instrument`, `sequence`; the epoch in the metadata.
+            pairs: `source`, `instrument`, `last` (its highest number), `newest_ns`; of sources
+                that number their events. None: the snapshot does not tell.
+        """
+        self.epoch = int(sequences.schema.metadata[b"epoch"])
+        for row in self._rows_of(sequences):
+            self.sequence = row["sequence"]
+        for row in () if pairs is None else self._rows_of(pairs):
+            self.sources[row["source"]] = SourceStand(row["last"], row["newest_ns"])
+
+    def _rows_of(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+        return list(batch.filter(pc.equal(batch.column("instrument"), self.instrument)).to_pylist())
 
     def start_anew(self, epoch: int) -> None:
         """The partition's sequences begin again."""
@@ -168,20 +178,31 @@ def _begin(
         return pulsar.MessageId.earliest
     try:
         ledger_id, entry_id = map(int, snapshot.properties()["log_entry"].split(":"))
-        stand.absorb_snapshot(read_frame(snapshot.data()))
-    except (InvalidFrame, KeyError, ValueError):
+        batches = _streams(snapshot.data())
+        stand.absorb_snapshot(batches[0], batches[1] if len(batches) > 1 else None)
+    except (pa.ArrowException, OSError, IndexError, KeyError, TypeError, ValueError):
         return pulsar.MessageId.earliest
     # With its partition: without, the client takes it for older than the same entry, and waits
     # for a message behind the last one.
     return pulsar.MessageId(partition, ledger_id, entry_id, -1)
 
 
+def _streams(data: bytes) -> list[pa.RecordBatch]:
+    """The batches of a snapshot: one Arrow stream each, one after the other."""
+    source = pa.BufferReader(data)
+    batches = []
+    while source.tell() < len(data):
+        with pa.ipc.open_stream(source) as reader:
+            batches += reader
+    return batches
+
+
 def _take(stand: InstrumentStand, message: pulsar.Message) -> None:
     properties = message.properties()
     if properties.get("kind") == EPOCH:
         stand.start_anew(int(properties["epoch"]))
-    # Without a position it was written by somebody else before the sequencer owned the log.
-    elif not is_control(properties) and "position" in properties:
+    # A count of 0 is a heartbeat or the like; what has no position is not the sequencer's.
+    elif properties.get("count") != "0" and "position" in properties:
         stand.absorb(read_frame(message.data()))
 
 

@@ -82,12 +82,12 @@ class FindingRow(msgspec.Struct, frozen=True):
     @property
     def closes(self) -> bool:
         """Whether nothing more is expected for the gap: all came, or it was given up."""
-        return self.type == "gap_closed" and (self.remaining == 0 or self.closed_by == "reset")
+        return bool(self.closed_by) and (self.remaining == 0 or self.closed_by == "reset")
 
     @property
     def outcome(self) -> str:
         """What became of it, as it is counted."""
-        if self.type == "gap_closed":
+        if self.type == "gap_closed" and self.closed_by:
             return self.closed_by if self.closes else "partial"
         return self.action
 
@@ -131,7 +131,7 @@ class Intake:
 
 def closings(findings: Iterable[FindingRow]) -> list[FindingRow]:
     """The last closing of each gap: it says how the gap stands."""
-    return list({row.gap_id: row for row in findings if row.type == "gap_closed"}.values())
+    return list({row.gap_id: row for row in findings if row.closed_by}.values())
 
 
 def tally(findings: Iterable[FindingRow]) -> list[dict[str, str | int]]:
@@ -169,7 +169,8 @@ def _unusable(event: OrderingEvent, partition: int) -> str | None:
     """Why a finding cannot be stored; None when it can."""
     if event.partition != partition:
         return f"partition is {event.partition}; the message came on {partition}"
-    return _unusable_number(event) or _unusable_text(event) or _unusable_gap(event)
+    unusable = _unusable_number(event) or _unusable_text(event)
+    return unusable if unusable or _is_sum(event) else _unusable_gap(event)
 
 
 def _unusable_number(event: OrderingEvent) -> str | None:
@@ -190,6 +191,11 @@ def _unusable_text(event: OrderingEvent) -> str | None:
         if "\x00" in value or len(value) > MAX_TEXT:
             return f"{name} holds U+0000 or more than {MAX_TEXT} characters"
     return None
+
+
+def _is_sum(event: OrderingEvent) -> bool:
+    """Whether one finding stands for many that a message had no room for: it names nobody."""
+    return not (event.instrument or event.source or event.gap_id or event.closed_by)
 
 
 def _unusable_gap(event: OrderingEvent) -> str | None:
@@ -221,7 +227,7 @@ def _row(event: OrderingEvent) -> FindingRow:
         epoch=event.epoch,
         ts_event=moment(event.ts_event_ns),
         detected_at=moment(event.detected_at_ns),
-        gap_id=event.id if event.type == "gap_opened" else event.gap_id,
+        gap_id=event.id if event.type == "gap_opened" and not _is_sum(event) else event.gap_id,
         closed_by=event.closed_by,
         remaining=event.remaining,
         action=event.action,

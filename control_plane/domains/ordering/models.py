@@ -66,7 +66,10 @@ def _one_of(column: str, values: tuple[str, ...]) -> str:
 
 
 class Finding(Base):
-    """One finding as the sequencer published it; never changed."""
+    """One finding as the sequencer published it; never changed.
+
+    Where one sums up many, instrument, source and gap_id are empty.
+    """
 
     __tablename__ = "ordering_findings"
     __table_args__ = (
@@ -74,10 +77,10 @@ class Finding(Base):
         CheckConstraint(_one_of("type", TYPES), name="type_known"),
         CheckConstraint(_one_of("closed_by", ("", *CLOSED_BY)), name="closed_by_known"),
         CheckConstraint("first <= last", name="range_rises"),
+        CheckConstraint("gap_id = '' OR type IN ('gap_opened', 'gap_closed')", name="gap_named"),
         CheckConstraint(
-            "(gap_id <> '') = (type IN ('gap_opened', 'gap_closed'))", name="gap_named"
+            "closed_by = '' OR (type = 'gap_closed' AND gap_id <> '')", name="closing_complete"
         ),
-        CheckConstraint("(closed_by <> '') = (type = 'gap_closed')", name="closing_complete"),
         Index("ix_ordering_findings_detected", "detected_at", "id"),
         Index("ix_ordering_findings_type", "type", "detected_at", "id"),
         Index("ix_ordering_findings_source", "source", "detected_at", "id"),

@@ -139,7 +139,7 @@ async def store(session: AsyncSession, intake: Intake) -> None:
         if row.id in new:
             fresh.append(row)
             new.discard(row.id)  # an id that stands twice among them counts once
-    await _open_gaps(session, [row for row in fresh if row.type == "gap_opened"])
+    await _open_gaps(session, [row for row in fresh if row.type == "gap_opened" and row.gap_id])
     await _close_gaps(session, closings(fresh))
     await _count(session, fresh)
 

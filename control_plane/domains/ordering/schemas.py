@@ -18,7 +18,7 @@ class GapOut(msgspec.Struct):
 
     `first` … `last` are the missing source sequences, both included; `missing` is how many they
     were when the gap opened, `remaining` how many still are. `sequence` is ours of the event that
-    showed the gap, `position` that of its frame on `ingest`.
+    showed the gap, `position` that of its frame on `sequenced`.
     """
 
     id: Annotated[str, Meta(examples=["2:1374389534724:0"])]
@@ -45,7 +45,8 @@ class FindingOut(msgspec.Struct):
     """One finding of the sequencer, as it was published on `control/ordering`.
 
     `gap_id` stands with `gap_opened` and `gap_closed`, `closed_by` and `remaining` with the latter;
-    `action` is what the source's policy did, `reason` is for people.
+    `action` is what the source's policy did, `reason` is for people. A finding without instrument
+    and source sums up many of its type that one frame showed.
     """
 
     id: Annotated[str, Meta(examples=["2:1374389534724:0"])]

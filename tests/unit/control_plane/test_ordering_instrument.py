@@ -43,19 +43,19 @@ def snapshot(epoch: int, **sequences: int) -> pa.RecordBatch:
 
 def test_a_snapshot_tells_sequence_and_epoch() -> None:
     stand = InstrumentStand("B")
-    stand.absorb_snapshot(snapshot(3, A=7, B=9))
+    stand.absorb_snapshot(snapshot(3, A=7, B=9), None)
     assert (stand.epoch, stand.sequence, stand.ts_sequenced_ns) == (3, 9, None)
 
 
 def test_of_an_instrument_that_a_snapshot_does_not_know_the_epoch_is_known() -> None:
     stand = InstrumentStand("C")
-    stand.absorb_snapshot(snapshot(3, A=7))
+    stand.absorb_snapshot(snapshot(3, A=7), None)
     assert (stand.epoch, stand.sequence) == (3, 0)
 
 
 def test_the_newest_row_tells_the_sequence_and_each_source_its_newest() -> None:
     stand = InstrumentStand("A")
-    stand.absorb_snapshot(snapshot(1, A=7))
+    stand.absorb_snapshot(snapshot(1, A=7), None)
     stand.absorb(
         frame(
             ["A", "B", "A", "A"],
@@ -71,6 +71,22 @@ def test_the_newest_row_tells_the_sequence_and_each_source_its_newest() -> None:
     stand.absorb(frame(["A"], [11], source=["y"], source_sequence=[0], ts_event=[55]))
     assert stand.sequence == 11
     assert stand.sources["y"] == SourceStand(0, 60)
+
+
+def test_a_snapshot_tells_the_sources_that_number_and_frames_go_on_from_there() -> None:
+    pairs = pa.RecordBatch.from_pydict(
+        {
+            "source": ["x", "x", "y"],
+            "instrument": ["A", "B", "A"],
+            "last": pa.array([5, 6, 2**64 - 1], pa.uint64()),
+            "newest_ns": [50, 60, 70],
+        }
+    )
+    stand = InstrumentStand("A")
+    stand.absorb_snapshot(snapshot(1, A=7), pairs)
+    assert stand.sources == {"x": SourceStand(5, 50), "y": SourceStand(2**64 - 1, 70)}
+    stand.absorb(frame(["A", "A"], [8, 9], source=["x"] * 2, source_sequence=[4, 9]))
+    assert stand.sources["x"].source_sequence == 9
 
 
 def test_a_source_that_counts_anew_stands_at_its_new_number() -> None:

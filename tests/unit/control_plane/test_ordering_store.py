@@ -99,6 +99,19 @@ async def test_a_closing_whose_opening_is_not_known_stays_a_finding(database: Da
     assert await rows(database, Finding) == 1
 
 
+async def test_a_finding_that_sums_up_many_is_kept_and_opens_no_gap(database: Database) -> None:
+    nobody = {"instrument": "", "source": "", "first": 0, "last": 0, "reason": "12 further"}
+    sums = [
+        event(1, type="gap_opened", events=12, **nobody),
+        event(2, type="gap_closed", events=3, **nobody),
+        event(3, type="epoch_changed", events=0, **nobody),
+    ]
+    await store(database, 1, *sums)
+    assert await gaps(database) == []
+    assert await rows(database, Finding) == 3
+    assert await rows(database, Poison) == 0
+
+
 async def test_what_was_stored_before_is_not_stored_or_counted_again(database: Database) -> None:
     message = (opened(1), closed(2, "1:70:1", remaining=5), event(3), event(3))
     await store(database, 1, *message)
