@@ -199,8 +199,11 @@ def test_an_instrument_is_described_from_the_log(ordering: Ordering) -> None:
                     == 10 * n
                 )
             )
+    time.sleep(3)  # by now a snapshot covers all of it, and nothing stands behind that
     found = ordering.get(f"/v1/ordering/instruments/{name}")
     assert found["complete"]
+    assert found["sequence"] == 50
+    assert found["sequence_age_seconds"] > 2
     assert found["epoch"] >= 1
     assert [source["source_sequence"] for source in found["sources"]] == [10]
     assert found["sources"][0]["ts_event_age_seconds"] > 0

@@ -1,7 +1,8 @@
 """Where an instrument stands, read from the log itself: its newest events, not a copy of them.
 
 The sequencer's newest snapshot of the instrument's partition says how things stood seconds ago;
-the frames of the log behind it bring that up to now. Both reads are bounded in time and frames.
+the frames of the log behind it bring that up to now. When the newest event is not among them, the
+frames before the snapshot are looked through for it. All of it is bounded in time and frames.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from marketdata.partitioning import partition_of
 from marketdata.topics import SEQUENCED_EVENTS, SEQUENCER_STATE, partition_topic
 
 MAX_FRAMES = 2_000
+LOOK_BACK_SECONDS = (10, 60, 600, 6_000, 60_000, 600_000)
 RECEIVER_QUEUE = 32
 
 
@@ -105,6 +107,12 @@ class InstrumentStand:
     def _rows_of(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
         return list(batch.filter(pc.equal(batch.column("instrument"), self.instrument)).to_pylist())
 
+    def complete(self, earlier: InstrumentStand) -> None:
+        """Fill in what a snapshot leaves out from the frames up to it."""
+        if (earlier.epoch, earlier.sequence) == (self.epoch, self.sequence):
+            self.ts_sequenced_ns = earlier.ts_sequenced_ns
+        self.sources = {**earlier.sources, **self.sources}
+
     def start_anew(self, epoch: int) -> None:
         """The partition's sequences begin again."""
         if epoch > self.epoch:
@@ -150,11 +158,10 @@ def read_instrument(client: pulsar.Client, instrument: str, *, timeout_s: float)
     """
     deadline = time.monotonic() + timeout_s
     partition = partition_of(instrument, len(partition_topics(client, SEQUENCED_EVENTS)))
+    topic = partition_topic(SEQUENCED_EVENTS, partition)
     stand = InstrumentStand(instrument)
-    start = _begin(client, partition, stand, timeout_ms=_left_ms(deadline))
-    reader = client.create_reader(
-        partition_topic(SEQUENCED_EVENTS, partition), start, receiver_queue_size=RECEIVER_QUEUE
-    )
+    start, moment_ms = _begin(client, partition, stand, timeout_ms=_left_ms(deadline))
+    reader = client.create_reader(topic, start, receiver_queue_size=RECEIVER_QUEUE)
     frames = 0
     try:
         while reader.has_message_available():
@@ -165,26 +172,73 @@ def read_instrument(client: pulsar.Client, instrument: str, *, timeout_s: float)
             _take(stand, message)
     finally:
         reader.close()
+    if stand.sequence and stand.ts_sequenced_ns is None:
+        _look_back(client, topic, stand, until=start, moment_ms=moment_ms, deadline=deadline)
     return Reading(partition, stand, complete=True, frames=frames)
 
 
 def _begin(
     client: pulsar.Client, partition: int, stand: InstrumentStand, *, timeout_ms: int
-) -> pulsar.MessageId:
-    """Where in the log to read on; its start when no snapshot can be used."""
+) -> tuple[pulsar.MessageId, int]:
+    """Where in the log to read on, and the snapshot's time in milliseconds.
+
+    The start of the log, and 0, when no snapshot can be used.
+    """
     topic = partition_topic(SEQUENCER_STATE, partition)
     snapshot = newest_message(client, topic, timeout_ms=timeout_ms)
     if snapshot is None:
-        return pulsar.MessageId.earliest
+        return pulsar.MessageId.earliest, 0
     try:
         ledger_id, entry_id = map(int, snapshot.properties()["log_entry"].split(":"))
         batches = _streams(snapshot.data())
         stand.absorb_snapshot(batches[0], batches[1] if len(batches) > 1 else None)
     except (pa.ArrowException, OSError, IndexError, KeyError, TypeError, ValueError):
-        return pulsar.MessageId.earliest
+        return pulsar.MessageId.earliest, 0
     # With its partition: without, the client takes it for older than the same entry, and waits
     # for a message behind the last one.
-    return pulsar.MessageId(partition, ledger_id, entry_id, -1)
+    message_id = pulsar.MessageId(partition, ledger_id, entry_id, -1)
+    return message_id, snapshot.publish_timestamp()
+
+
+def _look_back(
+    client: pulsar.Client,
+    topic: str,
+    stand: InstrumentStand,
+    *,
+    until: pulsar.MessageId,
+    moment_ms: int,
+    deadline: float,
+) -> None:
+    """Find the newest event in ever longer stretches of the log before a snapshot.
+
+    Nothing changes when it is further back than can be read.
+    """
+    last = (until.ledger_id(), until.entry_id())
+    frames = 0
+    for seconds in LOOK_BACK_SECONDS:
+        earlier = InstrumentStand(stand.instrument)
+        reader = client.create_reader(
+            topic, pulsar.MessageId.earliest, receiver_queue_size=RECEIVER_QUEUE
+        )
+        try:
+            reader.seek(moment_ms - 1000 * seconds)
+            place = (-1, -1)
+            while place < last:
+                if frames >= MAX_FRAMES or time.monotonic() >= deadline:
+                    return
+                message = reader.read_next(timeout_millis=_left_ms(deadline))
+                found = message.message_id()
+                place = (found.ledger_id(), found.entry_id())
+                frames += 1
+                if place <= last:
+                    _take(earlier, message)
+        except pulsar.Timeout:
+            return
+        finally:
+            reader.close()
+        if earlier.sequence:
+            stand.complete(earlier)
+            return
 
 
 def _streams(data: bytes) -> list[pa.RecordBatch]:

@@ -81,9 +81,10 @@ class SourceOut(msgspec.Struct):
 class InstrumentOut(msgspec.Struct):
     """Where an instrument stands, as read from the log for this answer.
 
-    `sequence` is that of its newest event, `sequenced_at` and its age are null when that event is
-    older than the sequencer's newest snapshot. `complete` is false when the log grew faster than
-    it could be read within the time of a request: the figures are then of a moment before.
+    `sequence` is that of its newest event; `sequenced_at` and its age are null, and sources that
+    do not number their events are left out, when that event is too far back in the log to be found
+    within a request. `complete` is false when the log grew faster than it could be read within a
+    request: the figures are then of a moment before.
     """
 
     instrument: Annotated[str, Meta(examples=["ESZ6"])]

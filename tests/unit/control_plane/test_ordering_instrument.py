@@ -89,6 +89,18 @@ def test_a_snapshot_tells_the_sources_that_number_and_frames_go_on_from_there() 
     assert stand.sources["x"].source_sequence == 9
 
 
+def test_what_a_snapshot_leaves_out_comes_from_the_frames_up_to_it() -> None:
+    stand = InstrumentStand("A", epoch=1, sequence=2, sources={"x": SourceStand(9, 90)})
+    earlier = InstrumentStand("A")
+    earlier.absorb(frame(["A", "A"], [1, 2], source=["x", "y"], ts_event=[10, 20]))
+    stand.complete(earlier)
+    assert stand.ts_sequenced_ns == 1001
+    assert stand.sources == {"x": SourceStand(9, 90), "y": SourceStand(2, 20)}
+    newer = InstrumentStand("A", epoch=2, sequence=2)
+    newer.complete(earlier)
+    assert newer.ts_sequenced_ns is None
+
+
 def test_a_source_that_counts_anew_stands_at_its_new_number() -> None:
     stand = InstrumentStand("A")
     stand.absorb(frame(["A"] * 2, [1, 2], source_sequence=[8, 9], ts_event=[10, 20]))
