@@ -7,6 +7,7 @@ real.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -255,32 +256,74 @@ def test_what_is_away_is_waited_for(ordering: Ordering, component: str) -> None:
 
 
 @pytest.mark.chaos
-def test_of_two_control_planes_one_stores_and_the_other_takes_over(ordering: Ordering) -> None:
+def test_a_topic_that_ends_before_what_is_stored_is_read_from_its_start(ordering: Ordering) -> None:
+    ordering.publish_reversals(5)
+    eventually(lambda: ordering.counted() == 5 * FINDINGS_A_MESSAGE)
+    ordering.stack.kill("control_plane")
+    with psycopg.connect(ordering.stack.database_url) as connection:
+        connection.execute(
+            "UPDATE ordering_positions SET ledger_id = ledger_id + 1000000 WHERE partition = %s",
+            (PARTITION,),
+        )
+    ordering.publish_reversals(5)
+    ordering.stack.start("control_plane")
+    eventually(lambda: ordering.counted() == 10 * FINDINGS_A_MESSAGE, within_s=60)
+
+
+@pytest.mark.chaos
+def test_of_two_control_planes_one_stores_and_the_other_takes_over(
+    ordering: Ordering, second: str
+) -> None:
     stack = ordering.stack
+    for _ in range(5):
+        ordering.publish_reversals(20)
+    stack.kill("control_plane")
+    for _ in range(5):
+        ordering.publish_reversals(20)
+    eventually(lambda: ordering.counted() == 200 * FINDINGS_A_MESSAGE, within_s=60)
+    assert _role(second) == "following"
+    stack.start("control_plane")
+    eventually(lambda: _role(f"{stack.control_plane_url}/readyz") == "standby")
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_a_frozen_control_plane_is_replaced_and_stores_nothing_twice(
+    ordering: Ordering, second: str
+) -> None:
+    stack = ordering.stack
+    ordering.publish_reversals(20)
+    stack.kill("control_plane", signal.SIGSTOP)
+    try:
+        ordering.publish_reversals(20)
+        eventually(lambda: _role(second) == "following", within_s=90)
+        eventually(lambda: ordering.counted() == 40 * FINDINGS_A_MESSAGE)
+    finally:
+        stack.kill("control_plane", signal.SIGCONT)
+    ordering.publish_reversals(20)
+    eventually(lambda: _role(f"{stack.control_plane_url}/readyz") == "standby")
+    eventually(lambda: ordering.counted() == 60 * FINDINGS_A_MESSAGE)
+
+
+@pytest.fixture
+def second(stack: Any) -> Iterator[str]:
+    """The readiness of a second control plane that stands by beside the stack's."""
     port = _free_port()
-    second = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "control_plane"],
         env={**os.environ, **stack.environment(), "DDS_HTTP_PORT": str(port)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        other = f"http://127.0.0.1:{port}/readyz"
-        eventually(lambda: _role(other) == "standby", within_s=60)
-        for _ in range(5):
-            ordering.publish_reversals(20)
-        stack.kill("control_plane")
-        for _ in range(5):
-            ordering.publish_reversals(20)
-        eventually(lambda: ordering.counted() == 200 * FINDINGS_A_MESSAGE, within_s=60)
-        assert _role(other) == "following"
-        stack.start("control_plane")
-        eventually(lambda: _role(f"{stack.control_plane_url}/readyz") == "standby")
+        url = f"http://127.0.0.1:{port}/readyz"
+        eventually(lambda: _role(f"{stack.control_plane_url}/readyz") == "following")
+        eventually(lambda: _role(url) == "standby", within_s=60)
+        yield url
     finally:
-        second.kill()
-        second.wait()
-    ordering.publish_reversals(5)
-    eventually(lambda: ordering.counted() == 205 * FINDINGS_A_MESSAGE)
+        process.kill()
+        process.wait()
+    eventually(lambda: _role(f"{stack.control_plane_url}/readyz") == "following")
 
 
 def _free_port() -> int:

@@ -131,7 +131,8 @@ class OrderingFollower:
         if (self.state.role, self.state.failure) != (role, failure):
             log.info("ordering follower", role=role, reason=failure)
         self.state.role, self.state.failure = role, failure
-        self.state.partitions.clear()
+        if role == "standby":  # while it waits, what it has read and not stored is still behind
+            self.state.partitions.clear()
 
     async def sweep(self) -> int:
         """Delete what is older than the retention, in short transactions; gives how many rows."""
