@@ -97,8 +97,14 @@ async def advance(
     """
     new: dict[str, Any] = {**progress.place._asdict(), "published_at": progress.published_at}
     added = {"messages": progress.messages, "poison": len(intake.poison)}
-    # Rather fail and try again than wait without an end for a control plane that hangs.
-    await session.execute(text("SET LOCAL lock_timeout = '10s'"))
+    # Rather fail and try again than wait without an end for a control plane that hangs; and one
+    # that hangs here may not keep the position locked.
+    await session.execute(
+        text(
+            "SELECT set_config('lock_timeout', '10s', true),"
+            " set_config('idle_in_transaction_session_timeout', '10s', true)"
+        )
+    )
     row = StoredPosition
     if expected is None:
         first = (
