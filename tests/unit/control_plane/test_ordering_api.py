@@ -18,7 +18,8 @@ from marketdata.ordering import encode_ordering_events
 Client = AsyncTestClient[Any]
 
 SECOND_NS = 1_000_000_000
-BASE_NS = 1_700_000_000 * SECOND_NS
+# 2100-01-01: what is older than the retention would be deleted by the application as it starts.
+BASE_NS = 4_102_444_800 * SECOND_NS
 
 
 @pytest.fixture
@@ -67,8 +68,8 @@ async def ids(client: Client, query: str) -> list[str]:
         ("gaps?instrument=EUR%2FUSD", "5"),
         ("gaps?partition=1", "0123456"),
         ("gaps?partition=2", ""),
-        ("gaps?since=2023-11-14T22:13:24Z", "456"),
-        ("gaps?source=ice&state=open&since=2023-11-14T22:13:24Z&sort=-opened_at", "64"),
+        ("gaps?since=2100-01-01T00:00:04Z", "456"),
+        ("gaps?source=ice&state=open&since=2100-01-01T00:00:04Z&sort=-opened_at", "64"),
         ("findings?type=gap_closed", "7"),
         ("findings?type=reversal&source=ice", "8"),
         ("findings?sort=-detected_at&limit=3", "876"),
@@ -104,8 +105,8 @@ async def test_a_gap_is_described_as_it_stands(stored: Client) -> None:
         "last": 19,
         "missing": 10,
         "remaining": 0,
-        "opened_at": "2023-11-14T22:13:22Z",
-        "closed_at": "2023-11-14T22:13:27Z",
+        "opened_at": "2100-01-01T00:00:02Z",
+        "closed_at": "2100-01-01T00:00:07Z",
         "closed_by": "fill",
         "ts_event": "2023-11-14T22:13:20Z",
         "sequence": 0,
