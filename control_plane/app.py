@@ -25,6 +25,9 @@ from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.functions.controller import FunctionController
 from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.ordering.controller import OrderingController
+from control_plane.domains.ordering.follower import OrderingFollower
+from control_plane.domains.ordering.service import OrderingService
 from control_plane.domains.plans.controller import PlanController
 from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
 from control_plane.domains.plans.service import PlanService
@@ -50,7 +53,6 @@ class ControlPlane:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics()
         self.database = Database(settings.database_url, pool_size=settings.database_pool_size)
         self.broker = Broker(
             settings.pulsar_service_url, timeout_seconds=settings.broker_timeout_seconds
@@ -59,6 +61,10 @@ class ControlPlane:
         self.admin = PulsarAdmin(
             settings.pulsar_admin_url, timeout_s=settings.broker_timeout_seconds, retry_for_s=0
         )
+        self.ordering_follower = OrderingFollower(
+            self.database, self.broker, retention_days=settings.ordering_retention_days
+        )
+        self.metrics = Metrics(self.ordering_follower.state)
         self.board = StatusBoard(on_report=self.metrics.note_report)
         self.metrics.follow_functions(self.board)
         self.topics = DeliveryTopics(self.admin)
@@ -73,7 +79,12 @@ class ControlPlane:
         self.reconciler = Reconciler(
             self.database, self.admin, self.topics, self.board, self.metrics, settings
         )
-        self.health = HealthService(self.database, self.broker, self.admin)
+        self.ordering = OrderingService(
+            self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
+        )
+        self.health = HealthService(
+            self.database, self.broker, self.admin, self.ordering_follower.state
+        )
         self.consumers = ConsumerService(self.database)
         self.subscriptions = SubscriptionService(
             self.database,
@@ -93,6 +104,7 @@ class ControlPlane:
         tasks = [
             asyncio.create_task(self.publisher.run(), name="publisher"),
             asyncio.create_task(self.reconciler.run(), name="reconciler"),
+            asyncio.create_task(self.ordering_follower.run(), name="ordering follower"),
         ]
         log.info("control plane started", version=__version__)
         try:
@@ -104,6 +116,7 @@ class ControlPlane:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await follower.stop()
+            self.ordering.close()
             await self.broker.close()
             await self.admin.aclose()
             await self.database.close()
@@ -115,6 +128,7 @@ class ControlPlane:
             "consumers": self.consumers,
             "subscriptions": self.subscriptions,
             "plans": self.plans,
+            "ordering": self.ordering,
             "board": self.board,
             "health_service": self.health,
             "metrics": self.metrics,
@@ -136,6 +150,7 @@ def create_app(settings: Settings) -> Litestar:
                     SubscriptionController,
                     PlanController,
                     FunctionController,
+                    OrderingController,
                 ],
             ),
             SystemController,
@@ -172,6 +187,7 @@ def _openapi() -> OpenAPIConfig:
             Tag(name="subscriptions", description="What a consumer receives."),
             Tag(name="plans", description="What the functions execute."),
             Tag(name="functions", description="What runs inside the broker."),
+            Tag(name="ordering", description="What the order of the sources shows."),
             Tag(name="system", description="The control plane itself."),
         ],
     )

@@ -1,4 +1,4 @@
-"""The broker's binary protocol as the control plane uses it: write plans, follow status reports.
+"""The broker's binary protocol as the control plane uses it: write, read and follow topics.
 
 One client for the process, made in the application's lifespan. Its calls block, so they run in
 threads; each is bounded by `timeout_seconds`, and every failure is a BrokerUnavailableError after
@@ -17,7 +17,6 @@ import pulsar
 import structlog
 
 from control_plane.errors import BrokerUnavailableError
-from marketdata.plans import PLAN_KEY
 
 T = TypeVar("T")
 
@@ -28,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class Broker:
-    """A Pulsar client, its producer of plans and its followers."""
+    """A Pulsar client and its producers."""
 
     def __init__(self, service_url: str, *, timeout_seconds: float) -> None:
         self._service_url = service_url
@@ -67,13 +66,13 @@ class Broker:
         """BrokerUnavailableError unless the broker answers a lookup of a topic."""
         await self._call(lambda: self.client.get_topic_partitions(topic))
 
-    async def publish_plan(self, topic: str, document: bytes) -> None:
-        """Store a plan as the newest message of a topic; returns when the broker has it on disk."""
+    async def publish(self, topic: str, payload: bytes, *, key: str) -> None:
+        """Store a message as the newest of its key; returns when the broker has it on disk."""
 
         def send() -> None:
             producer = self._producer(topic)
             try:
-                producer.send(document, partition_key=PLAN_KEY)
+                producer.send(payload, partition_key=key)
             except Exception:
                 self._drop_producer(topic)
                 raise
@@ -84,20 +83,9 @@ class Broker:
         """The last message of a topic; None when there is none."""
 
         def read() -> bytes | None:
-            reader = self.client.create_reader(
-                topic,
-                pulsar.MessageId.latest,
-                is_read_compacted=True,
-                start_message_id_inclusive=True,
-            )
-            try:
-                # The call is what makes an inclusive `latest` work: it seeks to the last message.
-                if not reader.has_message_available():
-                    return None
-                timeout_ms = int(self._timeout_seconds * 1000)
-                return bytes(reader.read_next(timeout_millis=timeout_ms).data())
-            finally:
-                reader.close()
+            timeout_ms = int(self._timeout_seconds * 1000)
+            message = newest_message(self.client, topic, timeout_ms=timeout_ms, compacted=True)
+            return None if message is None else bytes(message.data())
 
         return await self._call(read)
 
@@ -130,6 +118,33 @@ class Broker:
             raise BrokerUnavailableError(
                 f"The broker does not answer ({type(error).__name__})."
             ) from error
+
+
+def newest_message(
+    client: pulsar.Client, topic: str, *, timeout_ms: int, compacted: bool = False
+) -> pulsar.Message | None:
+    """The last message of a topic partition; None when there is none. Blocks.
+
+    Args:
+        compacted: look at the newest of each key; messages without one do not exist then.
+
+    Raises:
+        pulsar.PulsarException: the broker is away.
+    """
+    reader = client.create_reader(
+        topic,
+        pulsar.MessageId.latest,
+        receiver_queue_size=1,
+        is_read_compacted=compacted,
+        start_message_id_inclusive=True,
+    )
+    try:
+        # The call is what makes an inclusive `latest` work: it seeks to the last message.
+        if not reader.has_message_available():
+            return None
+        return reader.read_next(timeout_millis=timeout_ms)
+    finally:
+        reader.close()
 
 
 class Follower:

@@ -6,7 +6,7 @@ Every failure to reach the database surfaces as DatabaseUnavailableError, so tha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import IntEnum
 
@@ -20,8 +20,10 @@ from sqlalchemy.orm import DeclarativeBase
 from control_plane.errors import DatabaseUnavailableError
 
 # The Alembic revision this code is written against; a test keeps it equal to the newest migration.
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 CONNECT_TIMEOUT_SECONDS = 3
+HELD_IDLE_SECONDS = 30
+"""PostgreSQL ends the session of a lock's holder that is silent for so long: it hangs."""
 
 
 class Base(DeclarativeBase):
@@ -46,6 +48,8 @@ class Lock(IntEnum):
     """Held by the one control plane that publishes."""
     RECONCILE = 0x6464_7303
     """Held by the one control plane that reconciles."""
+    ORDERING = 0x6464_7304
+    """Held by the one control plane that stores what the sequencer finds; for a session's life."""
 
 
 def sqlalchemy_url(url: str) -> URL:
@@ -123,6 +127,31 @@ class Database:
                 text("SELECT version_num FROM alembic_version")
             )
             return revision
+
+    @asynccontextmanager
+    async def held(self, which: Lock) -> AsyncIterator[Callable[[], Awaitable[None]] | None]:
+        """An advisory lock for longer than a transaction; None when somebody else has it.
+
+        Gives a call that proves the lock is still held, to be made more often than every
+        `HELD_IDLE_SECONDS`: it raises DatabaseUnavailableError when the session is gone, and with
+        it the lock. What is done meanwhile must be safe against a second holder all the same.
+        """
+        async with _unavailable_errors(), self.engine.connect() as connection:
+            try:
+                key = {"key": int(which)}
+                taken = await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), key)
+                await connection.execute(text(f"SET idle_session_timeout = '{HELD_IDLE_SECONDS}s'"))
+                await connection.commit()
+
+                async def prove() -> None:
+                    async with _unavailable_errors():
+                        await connection.execute(text("SELECT 1"))
+                        await connection.commit()
+
+                yield prove if taken else None
+            finally:
+                # The lock and the timeout belong to the session: it must not go back to the pool.
+                await connection.invalidate()
 
 
 async def lock(session: AsyncSession, which: Lock) -> None:

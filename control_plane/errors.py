@@ -34,8 +34,8 @@ class ControlPlaneError(Exception):
 class NotFoundError(ControlPlaneError):
     """What was asked for does not exist."""
 
-    def __init__(self, kind: str, key: str | int) -> None:
-        super().__init__(f"There is no {kind} {key!r}.")
+    def __init__(self, kind: str, key: str | int, *, hint: str = "") -> None:
+        super().__init__(f"There is no {kind} {key!r}" + (f": {hint}." if hint else "."))
 
 
 class ConflictError(ControlPlaneError):

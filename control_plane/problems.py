@@ -14,6 +14,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import ParameterKwarg
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from control_plane.errors import (
@@ -100,7 +101,7 @@ def http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Respo
     detail = error.detail
     if isinstance(error, ValidationException):
         slug, detail = "request-shape", "The request does not fit its description."
-        errors = _shape_errors(error)
+        errors = _shape_errors(error, _wire_names(request))
     title = HTTPStatus(error.status_code).phrase
     return _answer(
         request,
@@ -141,7 +142,18 @@ EXCEPTION_HANDLERS: dict[Any, Any] = {
 }
 
 
-def _shape_errors(error: ValidationException) -> list[ProblemItem]:
+def _wire_names(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """What the route's parameters are called in a request, by what they are called in the code."""
+    parameters = request.route_handler.parsed_fn_signature.parameters
+    definitions = {name: field.kwarg_definition for name, field in parameters.items()}
+    return {
+        name: definition.name
+        for name, definition in definitions.items()
+        if isinstance(definition, ParameterKwarg) and definition.name
+    }
+
+
+def _shape_errors(error: ValidationException, wire_names: dict[str, str]) -> list[ProblemItem]:
     extra = error.extra if isinstance(error.extra, list) else []
     items = []
     for entry in extra:
@@ -153,7 +165,7 @@ def _shape_errors(error: ValidationException) -> list[ProblemItem]:
             # Litestar calls the body as a whole `data`.
             pointer = "" if key in ("", "data") else "/" + key.replace(".", "/")
         else:
-            pointer = f"{source}:{key}"
+            pointer = f"{source}:{wire_names.get(key, key)}"
         items.append(ProblemItem(pointer, str(entry.get("message", "not valid"))))
     return items or [ProblemItem("", error.detail)]
 

@@ -85,6 +85,12 @@ class Settings(BaseSettings):
         le=30_000,
         description="How long POST /v1/subscriptions waits for the plan before it says `pending`.",
     )
+    ordering_retention_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="How long findings and closed gaps are kept; open gaps and counts stay.",
+    )
     broker_timeout_seconds: float = Field(
         default=5.0, gt=0, le=60, description="Longest wait for one answer of the broker."
     )

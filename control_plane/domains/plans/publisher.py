@@ -30,7 +30,7 @@ from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.errors import BrokerUnavailableError, UnavailableError
 from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
-from marketdata.plans import Plan, decode_plan
+from marketdata.plans import PLAN_KEY, Plan, decode_plan
 from marketdata.topics import PLANS, SEQUENCED_EVENTS
 
 MAX_CONCURRENT_ADMIN_CALLS = 16
@@ -227,7 +227,7 @@ class PlanPublisher:
     async def _publish(self, session: AsyncSession, plan: PlanRow) -> None:
         # Before the send: functions may report the plan before the broker's answer is here.
         started_ns = time.time_ns()
-        await self._broker.publish_plan(PLANS, plan.document)
+        await self._broker.publish(PLANS, plan.document, key=PLAN_KEY)
         await session.execute(
             update(PlanRow)
             .where(PlanRow.number == plan.number)

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from control_plane import __version__
 from control_plane.database import Database
+from control_plane.domains.ordering import repository as ordering_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.system.metrics import Metrics
 from control_plane.domains.system.schemas import Health, Readiness
@@ -47,12 +48,14 @@ class SystemController(Controller):
     async def metrics(
         self, metrics: NamedDependency[Metrics], database: NamedDependency[Database]
     ) -> Response[bytes]:
-        """Everything measured here; the number of subscriptions is absent while PostgreSQL is."""
+        """Everything measured here; what PostgreSQL counts is absent while it is."""
         try:
             async with database.transaction() as session:
                 metrics.set_subscriptions(await subscription_rows.count_by_state(session))
+                metrics.ordering.set_stored(await ordering_rows.totals(session))
         except DatabaseUnavailableError:
             metrics.subscriptions.clear()
+            metrics.ordering.set_stored(None)
         return Response(
             generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )

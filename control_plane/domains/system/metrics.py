@@ -10,6 +10,8 @@ from prometheus_client.registry import Collector
 
 from control_plane.domains.functions.schemas import StatusReport
 from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.ordering.follower import FollowerState
+from control_plane.domains.ordering.metrics import OrderingCollector
 
 LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -17,8 +19,10 @@ LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 class Metrics:
     """All series of one control plane, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, follower: FollowerState) -> None:
         self.registry = CollectorRegistry()
+        self.ordering = OrderingCollector(follower)
+        self.registry.register(self.ordering)
         self.requests = Counter(
             "dds_http_requests",
             "Requests answered.",

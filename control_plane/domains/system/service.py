@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 
 import structlog
 
 from control_plane.broker import Broker
 from control_plane.database import SCHEMA_REVISION, Database
-from control_plane.domains.system.schemas import DependencyHealth, Readiness
+from control_plane.domains.ordering.follower import FollowerState
+from control_plane.domains.system.schemas import DependencyHealth, FollowerHealth, Readiness
 from control_plane.errors import BrokerUnavailableError, DatabaseUnavailableError, UnavailableError
 from control_plane.pulsar_admin import AdminError, PulsarAdmin
 from marketdata.topics import PLANS
@@ -61,9 +63,12 @@ class Probe:
 class HealthService:
     """What the control plane needs, and whether it is there."""
 
-    def __init__(self, database: Database, broker: Broker, admin: PulsarAdmin) -> None:
+    def __init__(
+        self, database: Database, broker: Broker, admin: PulsarAdmin, follower: FollowerState
+    ) -> None:
         self._database = database
         self._admin = admin
+        self._follower = follower
 
         async def broker_client() -> None:
             await broker.check(PLANS)
@@ -86,7 +91,12 @@ class HealthService:
             )
         )
         missing = [name for name, result in results.items() if result.status == "missing"]
-        return Readiness("not ready" if missing else "ready", missing, results)
+        follower = FollowerHealth(
+            self._follower.role,
+            self._follower.detail,
+            round(self._follower.lag_seconds(datetime.now(UTC)), 3),
+        )
+        return Readiness("not ready" if missing else "ready", missing, results, follower)
 
     async def require_broker(self) -> None:
         """BrokerUnavailableError when the broker does not answer, before anything is stored."""

@@ -15,7 +15,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 
-import control_plane.domains.subscriptions.models  # noqa: F401  (registers the tables)
+import control_plane.domains.ordering.models
+import control_plane.domains.subscriptions.models  # noqa: F401  (both register their tables)
 from control_plane.database import SCHEMA_REVISION, Base, Database, sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
 from alembic.config import Config
 
 from control_plane.settings import REPOSITORY_ROOT
+
+TABLES = {
+    "consumers",
+    "subscriptions",
+    "views",
+    "plans",
+    "ordering_findings",
+    "ordering_gaps",
+    "ordering_counts",
+    "ordering_positions",
+    "ordering_poison",
+}
 
 
 def config(url: str) -> Config:
@@ -43,12 +56,12 @@ def tables(url: str) -> set[str]:
 def test_up_down_and_up_again_from_an_empty_database(postgresql: Server) -> None:
     url = postgresql.create()
     command.upgrade(config(url), "head")
-    assert tables(url) == {"consumers", "subscriptions", "views", "plans"}
+    assert tables(url) == TABLES
     command.downgrade(config(url), "base")
     assert tables(url) == set()
     command.upgrade(config(url), "head")
     command.upgrade(config(url), "head")
-    assert tables(url) == {"consumers", "subscriptions", "views", "plans"}
+    assert tables(url) == TABLES
 
 
 def test_models_and_migrations_describe_the_same_tables(database_url: str) -> None:

@@ -24,7 +24,7 @@ from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
 from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.errors import BrokerUnavailableError, ConflictError, NotFoundError
-from marketdata.plans import Plan, decode_plan, encode_plan
+from marketdata.plans import PLAN_KEY, Plan, decode_plan, encode_plan
 
 
 class RecordingBroker:
@@ -34,7 +34,8 @@ class RecordingBroker:
         self.plans: list[bytes] = []
         self.down = False
 
-    async def publish_plan(self, _topic: str, document: bytes) -> None:
+    async def publish(self, _topic: str, document: bytes, *, key: str) -> None:
+        assert key == PLAN_KEY
         if self.down:
             raise BrokerUnavailableError("down")
         self.plans.append(document)

@@ -1,0 +1,1 @@
+"""The order of sources: what was found in it, which gaps are open, where instruments stand."""
