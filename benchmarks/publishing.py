@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -28,6 +29,8 @@ class Publishing:
         """Make the batches; the arguments are those of `Pool`."""
         self._views = config["views"]
         self._pool = Pool(**config)
+        # The collector would walk through the pool again and again, which no publisher has.
+        gc.freeze()
         return {}
 
     def run(
