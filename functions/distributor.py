@@ -4,12 +4,14 @@ Delivery guarantee: each event that a view's filter lets pass is in the view's t
 in the order of its partition. A view's output depends only on the view, never on the plan's
 number, so what is done again after a crash comes out the same. An input is acknowledged when
 every view has confirmed it. A frame that a view cannot render goes to the dead-letter topic with
-the view's name; other views get it all the same.
+the view's name; other views get it all the same. A view that gets no rows gets heartbeats, and
+every view an epoch frame when sequences start anew.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import Any, ClassVar
 
 import pulsar
@@ -23,19 +25,19 @@ from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
 from functions.runtime.outputs import NotYetReadable, Output
+from functions.runtime.partition_views import OPENERS, PartitionViews
 from functions.runtime.plans import PlanFollower
 from functions.runtime.view_output import ViewOutput
+from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.errors import DistributionError, InvalidFrame
 from marketdata.formats import get_format
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
+from marketdata.positions import place_before
 from marketdata.topics import partition_topic
 
 MAX_GROUP_BYTES = 2 * MAX_FRAME_BYTES
 """Most bytes that piled up frames are merged into before they are dealt out to the views."""
-
-OPENERS = 16
-"""How many outputs are opened at once."""
 
 
 class DistributorFunction(FrameFunction):
@@ -101,7 +103,7 @@ class DistributorStage(PartitionStage):
         self._partition = partition
         self._counters = function.reporter.counters
         self._source_topic = partition_topic(topics.sequenced, partition)
-        self._outputs: dict[str, ViewOutput] = {}
+        self._views = PartitionViews(function, partition)
         self._dead = Output(partition_topic(topics.deadletter, partition), "distributor")
         self._failures: defaultdict[Input, list[str]] = defaultdict(list)
 
@@ -112,9 +114,19 @@ class DistributorStage(PartitionStage):
     def apply(self, items: Sequence[Input]) -> None:
         """Send to every view what it lacks of the inputs."""
         self._failures = defaultdict(list)
-        for group in self._groups(items):
-            self._counters["events_in"] += group.rows
-            self._distribute(group)
+        self._views.begin_turn()
+        telling = [item for item in items if item.properties.get("kind") != HEARTBEAT]
+        for is_epoch, run in groupby(telling, key=_is_epoch):
+            if is_epoch:
+                for item in run:
+                    self._views.announce_epoch(item)
+                continue
+            for group in self._groups(run):
+                self._counters["events_in"] += group.rows
+                self._distribute(group)
+        if items and not self._failures:
+            # With failures a heartbeat would make a failed input look delivered when done again.
+            self._views.tell_quiet(items[-1])
         self._send_dead_letters()
 
     def confirmed(self, output: Output, message_id: Any, items: Sequence[Input]) -> None:
@@ -122,16 +134,13 @@ class DistributorStage(PartitionStage):
 
     def tidy(self) -> None:
         """Close the outputs of views that are gone and have nothing under way."""
-        views = self._function.router.views
-        for view_id in [view_id for view_id in self._outputs if view_id not in views]:
-            if not self._function.awaits(self._partition, self._outputs[view_id]):
-                self._outputs.pop(view_id).close()
+        self._views.close_gone()
 
-    def _groups(self, items: Sequence[Input]) -> Iterator[FrameGroup[Input]]:
+    def _groups(self, items: Iterable[Input]) -> Iterator[FrameGroup[Input]]:
         most = self._function.settings.max_rows
         return merged(self._readable(items), max_rows=most, max_bytes=MAX_GROUP_BYTES)
 
-    def _readable(self, items: Sequence[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
+    def _readable(self, items: Iterable[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
         for item in items:
             try:
                 batch = read_frame(item.data)
@@ -143,7 +152,7 @@ class DistributorStage(PartitionStage):
         try:
             batch = group.batch()
             routed = list(self._function.router.route(batch, group.kind))
-            self._open([view for view, _ in routed])
+            self._views.open([view for view, _ in routed])
             for view, items, rows in self._pieces(group, batch, routed):
                 if not self._deliver(group, view, items, rows):
                     return
@@ -158,7 +167,7 @@ class DistributorStage(PartitionStage):
         """Send a view its rows; False when every view has been served input by input instead."""
         try:
             data = render(view, rows)
-            self._send(view, self._outputs[view.id], group.kind, rows, items, data)
+            self._send(view, self._views.output(view), group.kind, rows, items, data)
         except (pulsar.PulsarException, NotYetReadable):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
@@ -174,7 +183,7 @@ class DistributorStage(PartitionStage):
         row_bytes = max(1, batch.nbytes // batch.num_rows)
         for view, selected in routed:
             most = min(get_format(view.format).max_rows, MAX_FRAME_BYTES // row_bytes)
-            position = self._outputs[view.id].position
+            position = self._views.output(view).position
             for items, rows in group.runs_after(position, selected, max_rows=most):
                 if rows is None:
                     yield view, items, batch
@@ -206,16 +215,10 @@ class DistributorStage(PartitionStage):
         items: list[Input],
         data: bytes,
     ) -> None:
-        epoch = items[-1].position if output.delivery_epoch is None else output.delivery_epoch
+        if output.restarted:
+            self._views.announce_restart(view, output, (), place_before(items[0].position))
         properties = frame_properties(rows, kind)
-        properties.update(
-            format=view.format,
-            plan=str(self._function.router.plan.number),
-            view=view.id,
-            delivery_sequence=str(output.next_delivery),
-            delivery_epoch=str(epoch),
-            position=str(items[-1].position),
-        )
+        properties.update(self._views.delivery_properties(view, output, items[-1].position))
         properties.update(trace_properties(items[-1]))
         self._function.send(
             output,
@@ -225,28 +228,11 @@ class DistributorStage(PartitionStage):
             properties,
             event_timestamp_ms=int(properties["ts_event_last"]) // 1_000_000,
         )
-        output.delivery_epoch = epoch
         output.next_delivery += rows.num_rows
+        self._views.had_rows(view)
         self._counters["events_out"] += rows.num_rows
         self._counters["frames_out"] += 1
         self._function.reporter.observe_latency(rows.column("ts_publish")[-1].value)
-
-    def _open(self, views: Sequence[View]) -> None:
-        closed = []
-        for view in views:
-            output = self._outputs.get(view.id)
-            if output is None:
-                output = ViewOutput(partition_topic(view.topic, self._partition))
-                self._outputs[view.id] = output
-            if output.broken:
-                closed.append(output)
-        client = self._function.client
-        openings = [self._function.openers.submit(output.open, client) for output in closed]
-        # All of them end before one's failure is told: an opening that went on behind the
-        # worker's back would void what the worker sends meanwhile, and nobody would send it again.
-        wait(openings)
-        for opening in openings:
-            opening.result()
 
     def _send_dead_letters(self) -> None:
         for item in sorted(self._failures, key=lambda item: item.position):
@@ -270,3 +256,7 @@ class DistributorStage(PartitionStage):
                 self._partition,
                 reason,
             )
+
+
+def _is_epoch(item: Input) -> bool:
+    return item.properties.get("kind") == EPOCH

@@ -2,23 +2,35 @@
 
 Delivery guarantee: each accepted input frame is in `sequenced` exactly once, in the order of its
 partition; small frames of one kind that have piled up leave as one. What breaks the contract goes
-to the dead-letter topic with its reason, once.
+to the dead-letter topic with its reason, once. Ticks are answered with heartbeats; when the numbers
+cannot be continued, an epoch frame says so before the first event of the new epoch.
 """
 
+import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, ClassVar
 
 import pulsar
 import pyarrow as pa
 
+from functions.operators.epoch import NewEpoch, new_epoch
 from functions.operators.group import FrameGroup, merged
+from functions.operators.heartbeat import ToldSequences
 from functions.operators.sequence import InstrumentSequences, with_sequences
+from functions.operators.tick import TickPacer
 from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
 from functions.runtime.outputs import Output
-from functions.runtime.sequence_log import encode_snapshot, recover_sequences
+from functions.runtime.sequence_log import (
+    PARTITIONS_PROPERTY,
+    Recovered,
+    encode_snapshot,
+    recover_sequences,
+)
+from functions.runtime.ticks import TickSender
+from marketdata.control_frames import EPOCH, HEARTBEAT, NEXT_SEQUENCES, TICK
 from marketdata.errors import InvalidFrame
 from marketdata.frames import (
     MAX_FRAME_BYTES,
@@ -28,8 +40,11 @@ from marketdata.frames import (
     frame_kind,
     frame_properties,
 )
-from marketdata.positions import NO_POSITION
+from marketdata.positions import NO_POSITION, place_before
 from marketdata.topics import partition_topic
+
+IDLE_SNAPSHOT_INTERVAL_S = 60.0
+"""Pace of snapshots while a partition gets heartbeats only: they bound how many are read again."""
 
 
 class SequencerFunction(FrameFunction):
@@ -38,10 +53,33 @@ class SequencerFunction(FrameFunction):
     name: ClassVar[str] = "sequencer"
 
     def setup(self) -> None:
-        """Nothing is shared between partitions."""
+        """Ticks are paced for all partitions together; nothing else is shared between them."""
+        settings = self.settings
+        self._ticks = TickSender(self.client, settings.topics.ingest, self.log)
+        self._pacer = TickPacer(
+            settings.partitions,
+            settings.heartbeat_interval_s,
+            random.random(),  # noqa: S311 - spreads load, protects nothing
+            time.monotonic(),
+        )
 
     def before_turn(self) -> None:
         """No plans here."""
+
+    def after_turn(self, received: Collection[int]) -> None:
+        """Send ticks to idle partitions, and where held events are due."""
+        now_s = time.monotonic()
+        for partition in received:
+            self._pacer.received(partition, now_s)
+        due_s = self.partitions_due(now_s)
+        for partition in self._pacer.take_due(now_s, due_s, self.busy_partitions()):
+            self._ticks.send(partition)
+            self.reporter.counters["ticks"] += 1
+
+    def due_in_s(self) -> float:
+        """Until the next tick."""
+        now_s = time.monotonic()
+        return self._pacer.due_in_s(now_s, self.partitions_due(now_s))
 
     def stage(self, partition: int) -> PartitionStage:
         """The sequencing of one partition."""
@@ -60,6 +98,8 @@ class SequencerStage(PartitionStage):
         self._log = Output(partition_topic(topics.sequenced, partition), "sequencer")
         self._dead = Output(partition_topic(topics.deadletter, partition), "sequencer")
         self._sequences = InstrumentSequences()
+        self._told = ToldSequences()
+        self._new_epoch: NewEpoch | None = None
         self._snapshots = _Snapshots(function, partition_topic(topics.state, partition), partition)
 
     def recover(self) -> None:
@@ -74,38 +114,88 @@ class SequencerStage(PartitionStage):
         except BaseException:
             self._log.broken = True
             raise
-        self._sequences = found.sequences
-        self._log.position = found.position
-        self._snapshots.restart(found.position, found.message_id)
-        if found.lost:
-            self._function.reporter.error(
-                f"partition {self._partition}: the end of the log is gone, sequences start anew in"
-                f" epoch {found.sequences.epoch}"
-            )
+        self._continue(found)
         self._function.log.info(
             "sequencer: partition %d continues after input %d with %d instruments in epoch %d"
             " (%d frames read)",
             self._partition,
             found.position,
-            len(found.sequences),
-            found.sequences.epoch,
+            len(self._sequences),
+            self._sequences.epoch,
             found.frames,
         )
 
     def apply(self, items: Sequence[Input]) -> None:
-        """Sequence the inputs that the log and the dead letters lack."""
+        """Sequence the inputs that the log and the dead letters lack; answer the last tick."""
+        if self._new_epoch is not None:
+            self._announce_epoch(self._new_epoch, items)
+        events = [item for item in items if not _is_tick(item)]
         most = self._function.settings.max_rows
-        for group in merged(self._accepted(items), max_rows=most, max_bytes=MAX_FRAME_BYTES):
+        for group in merged(self._accepted(events), max_rows=most, max_bytes=MAX_FRAME_BYTES):
             self._append(group)
+        if items and _is_tick(items[-1]) and items[-1].position > self._log.position:
+            self._answer(items[-1])
 
     def confirmed(self, output: Output, message_id: Any, items: Sequence[Input]) -> None:
         """Publish the snapshot that was waiting for its frame to be stored."""
-        if output is self._log:
+        if output is self._log and items:
             self._snapshots.stored(items[-1].position, message_id)
 
     def tidy(self) -> None:
         """When all is stored, have a snapshot cover it: retention may remove an idle log."""
         self._snapshots.cover(self._log.position, self._sequences)
+
+    def _continue(self, found: Recovered) -> None:
+        """Go on from a recovered state, or anew in a higher epoch where that is not possible."""
+        settings = self._function.settings
+        self._sequences, self._told = found.sequences, ToldSequences()
+        self._log.position = found.position
+        self._snapshots.restart(found.position, found.message_id)
+        self._new_epoch = new_epoch(
+            found.sequences.epoch,
+            lost=found.lost,
+            floor=settings.epoch.floor,
+            floor_reason=settings.epoch.reason,
+            partitions=settings.partitions,
+            recovered_partitions=found.partitions,
+        )
+        if self._new_epoch is not None:
+            self._sequences = InstrumentSequences(self._new_epoch.epoch)
+            self._function.reporter.error(
+                f"partition {self._partition}: sequences start anew in epoch"
+                f" {self._new_epoch.epoch}: {self._new_epoch.reason}"
+            )
+
+    def _announce_epoch(self, started: NewEpoch, items: Sequence[Input]) -> None:
+        """Put the epoch frame into the log, just before the first input that the log lacks."""
+        first = next((item for item in items if item.position > self._log.position), None)
+        if first is None:
+            return
+        position = place_before(first.position)
+        properties = {
+            "kind": EPOCH,
+            "count": "0",
+            "position": str(position),
+            "epoch": str(started.epoch),
+            "reason": started.reason,
+            PARTITIONS_PROPERTY: str(self._function.settings.partitions),
+        }
+        data = encode_frame(pa.RecordBatch.from_pylist([], NEXT_SEQUENCES)).to_pybytes()
+        self._function.send(self._log, self._partition, (), data, properties, position=position)
+        self._counters["epochs"] += 1
+        self._new_epoch = None
+
+    def _answer(self, tick: Input) -> None:
+        """Answer a tick with a heartbeat: what comes next of what came since the last one."""
+        properties = {
+            "kind": HEARTBEAT,
+            "count": "0",
+            "position": str(tick.position),
+            "epoch": str(self._sequences.epoch),
+        }
+        data = encode_frame(self._told.take(self._sequences)).to_pybytes()
+        self._function.send(self._log, self._partition, (tick,), data, properties)
+        self._counters["heartbeats"] += 1
 
     def _accepted(self, items: Sequence[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
         """Good frames that the log lacks; bad ones are dead-lettered."""
@@ -179,6 +269,11 @@ class SequencerStage(PartitionStage):
         )
 
 
+def _is_tick(item: Input) -> bool:
+    """Whether an input only lets time pass; one with a payload is somebody's mistake, not ours."""
+    return item.properties.get("kind") == TICK and not item.data
+
+
 class _Snapshots:
     """Publishes the state now and then, each time after the frame it belongs to is stored."""
 
@@ -191,16 +286,20 @@ class _Snapshots:
         self._waiting: tuple[int, pa.RecordBatch] | None = None
         self._stored: tuple[int, pulsar.MessageId] | None = None
         self._covered = NO_POSITION
+        self._events_through = NO_POSITION
+        self._idle_due = 0.0
 
     def restart(self, position: int, message_id: pulsar.MessageId | None) -> None:
         """Begin anew after a recovery; None when the newest snapshot covers the whole log."""
         self._waiting = None
         self._stored = None if message_id is None else (position, message_id)
+        self._events_through = position
         if message_id is None:
             self._covered = position
 
     def offer(self, position: int, sequences: InstrumentSequences) -> None:
         """Keep the state after a frame just sent, when a snapshot is due."""
+        self._events_through = position
         if self._waiting is None and time.monotonic() >= self._due:
             self._due = time.monotonic() + self._function.settings.snapshot_interval_s
             self._waiting = (position, sequences.snapshot())
@@ -215,11 +314,15 @@ class _Snapshots:
             self._publish(state, position, message_id)
 
     def cover(self, position: int, sequences: InstrumentSequences) -> None:
-        """Publish the state when nothing is under way and no snapshot has it yet."""
+        """Publish the state when nothing is under way and no snapshot has it yet.
+
+        Heartbeats change nothing in the state, so those behind a snapshot are covered more rarely.
+        """
         if (
             self._waiting is None
             and self._stored is not None
             and self._stored[0] == position != self._covered
+            and (self._covered < self._events_through or time.monotonic() >= self._idle_due)
         ):
             self._publish(sequences.snapshot(), *self._stored)
 
@@ -229,7 +332,12 @@ class _Snapshots:
                 self._producer = self._function.client.create_producer(
                     self.topic, send_timeout_millis=5_000
                 )
-            data, properties = encode_snapshot(state, position, message_id)
+            data, properties = encode_snapshot(
+                state,
+                position,
+                message_id,
+                partitions=self._function.settings.partitions,
+            )
             self._producer.send_async(
                 data,
                 self._published,
@@ -237,6 +345,7 @@ class _Snapshots:
                 properties=properties,
             )
             self._covered = position
+            self._idle_due = time.monotonic() + IDLE_SNAPSHOT_INTERVAL_S
         except pulsar.PulsarException as error:
             self._failed(f"{type(error).__name__}: {error}")
 

@@ -2,9 +2,11 @@
 
 The number is used as the Pulsar sequence id of whatever is made from that message, so that the
 broker's deduplication and `Producer.last_sequence_id()` speak about inputs. Layout, from the top:
-27 bits ledger id, 23 bits entry id, 13 bits index in a producer's batch. That is room for 134
-million ledgers, 8 million entries a ledger (which rolls over after 50,000, but not within its first
-ten minutes) and batches of 8,192 messages, Pulsar's default being 1,000.
+27 bits ledger id, 23 bits entry id, 12 bits index in a producer's batch, and a lowest bit that is
+set. That is room for 134 million ledgers, 8 million entries a ledger (which rolls over after
+50,000, but not within its first ten minutes) and batches of 4,096 messages, Pulsar's default being
+1,000. With the lowest bit clear the number is a place of its own just before the message, for an
+announcement that must precede whatever is made from it (`place_before`).
 """
 
 from typing import Final, NamedTuple
@@ -13,7 +15,7 @@ from marketdata.errors import PositionOverflow
 
 LEDGER_BITS: Final = 27
 ENTRY_BITS: Final = 23
-BATCH_BITS: Final = 13
+BATCH_BITS: Final = 12
 
 NO_POSITION: Final = -1
 """Before every message; also what Pulsar gives as the last sequence id of a new producer."""
@@ -44,17 +46,26 @@ class Position(NamedTuple):
                 " and managedLedgerMaxEntriesPerLedger below "
                 f"{1 << ENTRY_BITS}"
             )
-        return (ledger << (ENTRY_BITS + BATCH_BITS)) | (entry << BATCH_BITS) | index
+        return ((ledger << ENTRY_BITS | entry) << BATCH_BITS | index) << 1 | 1
+
+
+def place_before(number: int) -> int:
+    """The place just before a packed position: behind every earlier message, before this one.
+
+    >>> Position(7, 3, 0).pack() < place_before(Position(7, 3, 1).pack()) < Position(7, 3, 1).pack()
+    True
+    """
+    return number & ~1
 
 
 def unpack(number: int) -> Position:
-    """The position that a non-negative packed number stands for.
+    """The position that a non-negative packed number stands for, or stands just before.
 
     >>> unpack(Position(7, 3, 1).pack())
     Position(ledger_id=7, entry_id=3, batch_index=1)
     """
     return Position(
-        number >> (ENTRY_BITS + BATCH_BITS),
-        (number >> BATCH_BITS) & ((1 << ENTRY_BITS) - 1),
-        number & ((1 << BATCH_BITS) - 1),
+        number >> (ENTRY_BITS + BATCH_BITS + 1),
+        (number >> (BATCH_BITS + 1)) & ((1 << ENTRY_BITS) - 1),
+        (number >> 1) & ((1 << BATCH_BITS) - 1),
     )

@@ -41,6 +41,17 @@ class InstrumentSequences:
         number = self._ids.get(instrument)
         return 0 if number is None else int(self._last[number])
 
+    @property
+    def last_numbers(self) -> npt.NDArray[np.uint64]:
+        """The last sequence of every instrument, in the order of its first event; a view."""
+        return self._last[: len(self._ids)]
+
+    def names(self, numbers: npt.NDArray[np.int64]) -> pa.StringArray:
+        """The instruments at some places of `last_numbers`."""
+        if not len(numbers):
+            return pa.array([], pa.utf8())
+        return pa.array(self._ids, pa.utf8()).take(array_of(numbers, pa.int64()))
+
     def assign(self, batch: pa.RecordBatch) -> npt.NDArray[np.uint64]:
         """The sequences of a batch's rows, in row order: uint64, one a row.
 

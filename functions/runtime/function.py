@@ -11,6 +11,7 @@ state is shared. For each input partition the worker keeps the promise of the de
 Subclasses implement `PartitionStage`: how to open a partition's outputs and how to apply inputs.
 """
 
+import math
 import os
 import queue
 import random
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import pulsar
@@ -81,6 +82,14 @@ class PartitionStage(ABC):
     def tidy(self) -> None:
         """Called about once a second."""
 
+    def due_in_s(self, now_s: float) -> float | None:  # noqa: ARG002 - for those that hold back
+        """Seconds until this partition wants an input, if only a tick, to go on; None never.
+
+        Args:
+            now_s: the time of `time.monotonic`.
+        """
+        return None
+
 
 class _Partition:
     """One input partition on this instance."""
@@ -137,6 +146,13 @@ class FrameFunction(ABC):
     def before_turn(self) -> None:
         """Called between frames: the place to switch plans."""
 
+    def after_turn(self, received: Collection[int]) -> None:  # noqa: B027 - most need none
+        """Called after inputs of the partitions `received` were applied, and when time is up."""
+
+    def due_in_s(self) -> float:
+        """Seconds until `after_turn` is to be called again, if nothing comes before."""
+        return math.inf
+
     def wake(self) -> None:
         """Make the worker look around; callable from any thread."""
         self._events.put(_Wake())
@@ -150,8 +166,13 @@ class FrameFunction(ABC):
         properties: dict[str, str],
         *,
         event_timestamp_ms: int | None = None,
+        position: int | None = None,
     ) -> None:
-        """Send what was made of `items` to `output`; they wait for its confirmation."""
+        """Send what was made of `items` to `output`; they wait for its confirmation.
+
+        `position` places an announcement just before an input (`place_before`). It has no items:
+        what is made of that input follows in the same output and is confirmed after it.
+        """
 
         def on_done(generation: int, result: Any, message_id: Any) -> None:
             self._events.put(_Confirmed(partition, output, generation, result, message_id, items))
@@ -159,7 +180,7 @@ class FrameFunction(ABC):
         output.send(
             data,
             properties,
-            items[-1].position,
+            items[-1].position if position is None else position,
             on_done,
             event_timestamp_ms=event_timestamp_ms,
         )
@@ -169,6 +190,15 @@ class FrameFunction(ABC):
     def awaits(self, partition: int, output: Output) -> bool:
         """Whether an input of the partition waits for a confirmation of `output`."""
         return any(output in item.waiting for item in self._partitions[partition].inputs)
+
+    def busy_partitions(self) -> list[int]:
+        """Partitions that are being taken over or have inputs that are not confirmed yet."""
+        return [n for n, p in self._partitions.items() if not p.ready or len(p.inputs)]
+
+    def partitions_due(self, now_s: float) -> dict[int, float]:
+        """In how many seconds which partitions want an input, where they do."""
+        due = {n: p.stage.due_in_s(now_s) for n, p in self._partitions.items() if p.ready}
+        return {number: in_s for number, in_s in due.items() if in_s is not None}
 
     def _start_early(self, runtime: Any) -> None:
         """Start without waiting for a first message, when the runtime can be found.
@@ -229,6 +259,7 @@ class FrameFunction(ABC):
             self._acknowledge(partition)
             if not partition.ready and time.monotonic() >= partition.retry_at:
                 self._recover(partition)
+        self.after_turn(received)
         if self.reporter.due_in_s == 0.0:
             for partition in self._partitions.values():
                 if partition.ready:
@@ -258,7 +289,7 @@ class FrameFunction(ABC):
     def _patience_s(self) -> float:
         now = time.monotonic()
         waits = [p.retry_at - now for p in self._partitions.values() if not p.ready]
-        return max(0.001, min([self.reporter.due_in_s, *waits]))
+        return max(0.001, min([self.reporter.due_in_s, self.due_in_s(), *waits]))
 
     def _offer(self, event: _Received) -> bool:
         partition = self._partitions.get(event.partition)

@@ -19,6 +19,13 @@ class Topics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str = topics.SEQUENCER_STATE
 
 
+class EpochFloor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The least epoch of every partition, and why it was raised last."""
+
+    floor: int = 1
+    reason: str = "the epoch floor was raised in the topology"
+
+
 class FunctionSettings(msgspec.Struct, frozen=True):
     """What the topology gives a function in its `userConfig`.
 
@@ -28,6 +35,11 @@ class FunctionSettings(msgspec.Struct, frozen=True):
         operators: the operators this function runs, in order.
         max_rows: most events that small frames are merged into.
         snapshot_interval_s: pace of the sequencer's snapshots.
+        heartbeat_interval_s: a partition in which nothing came for so long gets a tick, and a view
+            that got no row for so long a heartbeat.
+        heartbeat_max_interval_s: heartbeats of a view that stays quiet come ever more rarely, up to
+            this distance.
+        epoch: the least epoch of the sequences.
         bundle_digest: of the code; reported as the instance's version.
     """
 
@@ -36,6 +48,9 @@ class FunctionSettings(msgspec.Struct, frozen=True):
     operators: tuple[str, ...] = ()
     max_rows: int = MAX_ROWS
     snapshot_interval_s: float = 5.0
+    heartbeat_interval_s: float = 1.0
+    heartbeat_max_interval_s: float = 30.0
+    epoch: EpochFloor = EpochFloor()
     bundle_digest: str = ""
 
     @classmethod

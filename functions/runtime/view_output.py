@@ -3,6 +3,7 @@
 import pulsar
 
 from functions.runtime.outputs import Output, newest_stored, position_property
+from marketdata.positions import NO_POSITION
 
 
 class ViewOutput(Output):
@@ -13,12 +14,14 @@ class ViewOutput(Output):
         delivery_epoch: the position from which the count runs, so that it rises whenever the count
             could not be continued and starts at 1 again, because retention had removed every
             message it could be read from; None before the first message.
+        restarted: the count could not be continued, and its readers have not been told yet.
     """
 
     def __init__(self, topic: str) -> None:
         super().__init__(topic, "distributor")
         self.next_delivery = 1
         self.delivery_epoch: int | None = None
+        self.restarted = False
 
     def open(self, client: pulsar.Client) -> None:
         """Take the partition over; continue position and count from its newest message."""
@@ -28,6 +31,7 @@ class ViewOutput(Output):
         except BaseException:
             self.broken = True
             raise
+        self.restarted = newest is None and self.position != NO_POSITION
         if newest is not None:
             properties = newest.properties()
             self.position = max(self.position, position_property(newest))

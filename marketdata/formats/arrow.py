@@ -4,11 +4,13 @@ from typing import Final
 
 import pyarrow as pa
 
+from marketdata.control_frames import NO_EVENTS
 from marketdata.errors import InvalidFrame
 from marketdata.formats.base import FormatError
 from marketdata.frames import encode_frame, read_frame
 
 _COMPRESSIONS: Final[dict[str, str | None]] = {"none": None, "lz4": "lz4", "zstd": "zstd"}
+_NO_EVENTS: Final[bytes] = encode_frame(pa.RecordBatch.from_pylist([], NO_EVENTS)).to_pybytes()
 
 
 class ArrowFormat:
@@ -26,6 +28,10 @@ class ArrowFormat:
             )
         data: bytes = encode_frame(batch, compression=_COMPRESSIONS[compression]).to_pybytes()
         return data
+
+    def no_events(self) -> bytes:
+        """See `Format.no_events`: one batch without rows."""
+        return _NO_EVENTS
 
     def decode(self, data: bytes, schema: pa.Schema | None = None) -> pa.RecordBatch:
         """See `Format.decode`; the stream carries its schema, `schema` is only checked."""

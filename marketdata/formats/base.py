@@ -39,6 +39,9 @@ class Format(Protocol):
             FormatError: an unknown compression, or a column that the format cannot write.
         """
 
+    def no_events(self) -> bytes:
+        """The bytes of a message that carries no event, such as a heartbeat."""
+
     def decode(self, data: bytes, schema: pa.Schema | None = None) -> pa.RecordBatch:
         """The batch that was encoded; compression is recognized.
 

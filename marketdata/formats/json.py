@@ -46,6 +46,10 @@ class JsonFormat:
         data = join_pieces(pieces, batch.num_rows)
         return data if compression == "none" else _compressed(data, _CODECS[compression])
 
+    def no_events(self) -> bytes:
+        """See `Format.no_events`: no line."""
+        return b""
+
     def decode(self, data: bytes, schema: pa.Schema | None = None) -> pa.RecordBatch:
         """See `Format.decode`. Without `schema` the columns must have their own names."""
         try:

@@ -18,6 +18,7 @@ import pulsar
 
 from control_plane.pulsar_admin import PulsarAdmin
 from functions.runtime.function import FrameFunction
+from marketdata.control_frames import is_control
 from marketdata.topics import partition_topic
 
 TENANT = "functest"
@@ -66,6 +67,10 @@ class Cluster:
         producer.close()
 
     def read(self, topic: str) -> list[pulsar.Message]:
+        """All messages of a topic partition or topic without partitions, but control frames."""
+        return [m for m in self.read_all(topic) if not is_control(m.properties())]
+
+    def read_all(self, topic: str) -> list[pulsar.Message]:
         """All messages of a topic partition or topic without partitions."""
         reader = self.client.create_reader(topic, pulsar.MessageId.earliest)
         messages = []

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.errors import PositionOverflow
-from marketdata.positions import BATCH_BITS, ENTRY_BITS, LEDGER_BITS, Position, unpack
+from marketdata.positions import BATCH_BITS, ENTRY_BITS, LEDGER_BITS, Position, place_before, unpack
 
 positions = st.builds(
     Position,
@@ -24,6 +24,16 @@ def test_packed_positions_compare_like_positions(one: Position, other: Position)
 def test_packing_loses_nothing_and_fits_a_signed_64_bit_number(position: Position) -> None:
     assert unpack(position.pack()) == position
     assert 0 <= position.pack() < 1 << 63
+
+
+@given(positions, positions)
+def test_the_place_before_a_position_lies_behind_every_earlier_one(
+    position: Position, other: Position
+) -> None:
+    place = place_before(position.pack())
+    assert place < position.pack()
+    assert (other.pack() < place) == (other < position)
+    assert unpack(place) == position
 
 
 def test_a_message_outside_a_batch_counts_as_its_first() -> None:

@@ -76,7 +76,7 @@ def _frame(state: InstrumentSequences, entry_id: int, names: list[str]) -> Messa
 
 def _snapshot(state: InstrumentSequences, entry_id: int) -> Message:
     where = pulsar.MessageId(1, 7, entry_id, -1)
-    data, properties = encode_snapshot(state.snapshot(), entry_id * 10, where)
+    data, properties = encode_snapshot(state.snapshot(), entry_id * 10, where, partitions=4)
     return Message(0, data, properties)
 
 
@@ -91,13 +91,13 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequence_log, "STORED_TIMEOUT_S", 0.05)
 
 
-def test_a_log_whose_end_retention_removed_goes_on_in_a_new_epoch() -> None:
+def test_a_log_whose_end_retention_removed_is_told_from_one_that_goes_on() -> None:
     state = InstrumentSequences(epoch=4)
     _frame(state, 1, ["A", "A"])
     client = Client(log=[], state=[_snapshot(state, 1)])
     found = recover_sequences(client, _log(90), STATE)
-    assert (found.lost, found.position, found.sequences.epoch) == (True, 90, 5)
-    assert found.sequences.last("A") == 0
+    assert (found.lost, found.position, found.sequences.epoch) == (True, 90, 4)
+    assert found.partitions == 4
 
 
 def test_a_frame_that_is_stored_but_not_readable_yet_is_waited_for() -> None:
@@ -124,3 +124,28 @@ def test_a_snapshot_that_cannot_be_used_is_replaced_by_the_whole_log(damaged: Me
     frames = [_frame(state, n, ["A"]) for n in range(1, 4)]
     found = recover_sequences(Client(log=frames, state=[damaged]), _log(30), STATE)
     assert (found.sequences.last("A"), found.frames) == (3, 3)
+
+
+def test_control_frames_are_passed_over_but_their_position_counts() -> None:
+    state = InstrumentSequences()
+    heartbeat = Message(2, b"", {"kind": "heartbeat", "position": "25"})
+    found = recover_sequences(
+        Client(log=[_frame(state, 1, ["A"]), heartbeat], state=[]), _log(25), STATE
+    )
+    assert (found.position, found.sequences.last("A")) == (25, 1)
+    assert found.partitions is None
+
+
+def test_an_epoch_frame_and_events_of_a_new_epoch_forget_the_numbers_of_the_old_one() -> None:
+    old, new = InstrumentSequences(1), InstrumentSequences(2)
+    properties = {"kind": "epoch", "position": "19", "epoch": "2", "partitions": "8"}
+    frames = [_frame(old, 1, ["A", "B", "B"]), _frame(new, 2, ["A"])]
+    announced = [frames[0], Message(2, b"", properties)]
+    found = recover_sequences(Client(log=announced, state=[]), _log(19), STATE)
+    assert (found.sequences.epoch, len(found.sequences), found.partitions) == (2, 0, 8)
+    found = recover_sequences(Client(log=frames, state=[]), _log(20), STATE)
+    assert (found.sequences.epoch, found.sequences.last("A"), found.sequences.last("B")) == (
+        2,
+        1,
+        0,
+    )
