@@ -263,6 +263,18 @@ class PulsarAdmin:
         what = f"read the statistics of {topic}"
         return topic_stats(await self._get(path, what, params=params))
 
+    async def newest_properties(self, topic: str) -> dict[str, str] | None:
+        """The properties of the newest message of one partition; None when it holds none."""
+        path = f"{_topic(topic)}/examinemessage"
+        what = f"read the newest message of {topic}"
+        params = {"initialPosition": "latest", "messagePosition": "1"}
+        try:
+            answer = await self._http.call("GET", path, what, params=params)
+        except (AdminNotFound, AdminRejected):
+            return None
+        found: dict[str, str] = json.loads(answer.headers.get("X-Pulsar-PROPERTY") or "{}")
+        return found
+
     async def compact_topic(self, topic: str) -> None:
         """Start a compaction; it runs on in the broker. Conflict: one is running already."""
         await self._http.call("PUT", f"{_topic(topic)}/compaction", f"compact topic {topic}")

@@ -18,7 +18,8 @@ import asyncio
 import json
 import ssl
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -66,6 +67,7 @@ class Answer:
     status: int
     content: bytes
     uncertain: bool
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -163,7 +165,9 @@ class AdminHttp:
                 status, reason = 0, problem
             else:
                 if response.status_code not in _RETRIED_STATUSES:
-                    return Answer(response.status_code, response.content, uncertain)
+                    return Answer(
+                        response.status_code, response.content, uncertain, response.headers
+                    )
                 # A gateway's time-out says nothing about what the broker did with the request.
                 uncertain |= response.status_code in (502, 504)
                 status = response.status_code

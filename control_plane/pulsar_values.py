@@ -41,6 +41,16 @@ class SubscriptionStats:
     rate_out: float
     unacknowledged_messages: int
     kind: str
+    durable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedProducer:
+    """A producer on a topic; `properties` are those it was opened with."""
+
+    name: str
+    address: str
+    properties: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,7 @@ class TopicStats:
     producers: int
     subscriptions: Mapping[str, SubscriptionStats]
     partitions: Mapping[int, TopicStats]
+    connected_producers: tuple[ConnectedProducer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +135,14 @@ def topic_stats(found: Json) -> TopicStats:
             int(name.rsplit("-partition-", 1)[1]): topic_stats(each)
             for name, each in sorted(partitions.items())
         },
+        connected_producers=tuple(
+            ConnectedProducer(
+                str(each.get("producerName", "")),
+                str(each.get("address", "")),
+                each.get("metadata") or {},
+            )
+            for each in found.get("publishers") or ()
+        ),
     )
 
 
@@ -137,4 +156,5 @@ def _subscription_stats(found: Json) -> SubscriptionStats:
         rate_out=float(found.get("msgRateOut", 0)),
         unacknowledged_messages=int(found.get("unackedMessages", 0)),
         kind=str(found.get("type", "None")),
+        durable=bool(found.get("durable", True)),
     )

@@ -6,19 +6,24 @@ commands:
   apply     show it, ask, change it, wait until every instance runs; a function that
             does not run gets its config and code from before again
   status    show the functions, their instances and the backlog of their inputs
+  grow      raise the number of partitions to --partitions: wait until publishers are
+            gone and everything is read, grow the topics, write the new count and a higher
+            epoch floor into the YAML, deploy; see docs/partitions.md
   destroy   remove what the YAML names, with its data
   bundle    write the functions' code as a zip; plan and apply build it by themselves
 
 exit codes:
   0  done; plan: the cluster matches; status: every instance runs
   1  an error, or a change that cannot be applied; the message says what to do
-  2  plan: there are changes; status: some instance does not run
-  3  apply, destroy: the question was answered with no
+  2  plan, grow --dry-run: there are changes; status: some instance does not run
+  3  apply, grow, destroy: the question was answered with no
 
 example calls:
   deploy_functions.py plan
   deploy_functions.py apply --auto-approve
   deploy_functions.py apply --only functions --timeout 180
+  deploy_functions.py grow --partitions 8 --dry-run
+  deploy_functions.py grow --partitions 8 --wait 120
   deploy_functions.py plan --prune --json | jq '.changes[].name'
 """
 
@@ -43,11 +48,16 @@ from control_plane.topology import (  # noqa: E402 - path set above
     Bundle,
     Change,
     Event,
+    Grower,
+    GrowError,
+    Growth,
     Topology,
     apply,
     build_bundle,
     destruction,
     diff,
+    grown_texts,
+    growth,
     load_topology,
     read_actual,
     summary,
@@ -129,6 +139,53 @@ class Deployment:
         changes = destruction(topology, actual, prune=self.options.prune)
         question = "Destroy all of this, with the data in the topics?"
         return await self._carry_out(admin, changes, question, "Destroy complete")
+
+    async def grow(self, admin: PulsarAdmin) -> int:
+        """Raise the number of partitions, keeping the order of every instrument."""
+        options = self.options
+        if options.partitions is None:
+            raise GrowError("say how many partitions there shall be: --partitions N")
+        topology = self.topology(bundle=make_bundle(options))
+        wanted = growth(topology, await read_actual(admin, topology), options.partitions)
+        if not wanted.topics and wanted.old == wanted.new:
+            self.say(f"There are {wanted.new} partitions everywhere.")
+            return await self.apply(admin)  # one that was interrupted goes on here
+        self.say(f"Partitions grow from {wanted.old} to {wanted.new}:")
+        for topic in wanted.topics:
+            self.say(f"  {topic}")
+        self.say("Sequences start anew in a higher epoch; functions are deployed again.")
+        document = {"from": wanted.old, "to": wanted.new, "topics": list(wanted.topics)}
+        if options.dry_run:
+            return self.finish(CHANGES, **document)
+        if not self.approved("Grow the partitions?"):
+            self.say("Nothing was changed.")
+            return self.finish(DECLINED, **document)
+        grower = Grower(admin, wanted, patience_s=options.wait, say=self.say)
+        floor = await self._grow(grower, topology, wanted)
+        topology = self.topology(bundle=make_bundle(options))
+        changes = diff(topology, await read_actual(admin, topology))
+        self.say(self.renderer.plan(changes))
+        await apply(admin, changes, timeout_s=options.timeout, on_event=self.on_event)
+        await grower.announced(floor)
+        self.say("\nGrow complete. Publishers may start again; keep the changed topology files.")
+        return self.finish(DONE, **document, epoch_floor=floor, events=self.events)
+
+    async def _grow(self, grower: Grower, topology: Topology, wanted: Growth) -> int:
+        """Drain, grow the topics, write the topology; the new epoch floor."""
+        options = self.options
+        if not options.publishers_told:
+            await grower.publishers_gone()
+        await grower.drained(accepted=options.accept_backlog)
+        floor = max(topology.epoch_floor, await grower.highest_epoch()) + 1
+        await grower.grow_topics()
+        texts = {path: path.read_text("utf-8") for path in sorted(options.topology.glob("*.yaml"))}
+        reason = f"the number of partitions grew from {wanted.old} to {wanted.new}"
+        for path, text in grown_texts(texts, wanted.new, floor, reason).items():
+            new = path.with_suffix(".new")
+            new.write_text(text, "utf-8")
+            new.replace(path)
+            self.say(f"  {path}: partitions {wanted.new}, epoch floor {floor}")
+        return floor
 
     async def _carry_out(
         self, admin: PulsarAdmin, changes: list[Change], question: str, complete: str
@@ -288,7 +345,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root.add_argument("command", choices=["plan", "apply", "status", "destroy", "bundle"])
+    root.add_argument("command", choices=["plan", "apply", "status", "grow", "destroy", "bundle"])
     root.add_argument(
         "--topology",
         type=Path,
@@ -322,6 +379,29 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument(
         "--only", choices=["functions"], help="leave tenants, namespaces and topics alone"
     )
+    root.add_argument("--partitions", type=int, metavar="N", help="grow: how many there shall be")
+    root.add_argument("--dry-run", action="store_true", help="grow: only show what would be done")
+    root.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="grow: how long publishers may take to go, and subscriptions to read everything "
+        "(default: a look of 5)",
+    )
+    root.add_argument(
+        "--publishers-told",
+        action="store_true",
+        help="grow: those connected publish nothing until they are restarted",
+    )
+    root.add_argument(
+        "--accept-backlog",
+        action="append",
+        default=[],
+        metavar="SUBSCRIPTION",
+        help="grow: this one may be behind; its reader may see an instrument that moves out of "
+        "order (repeatable)",
+    )
     root.add_argument(
         "--sources",
         type=Path,
@@ -347,6 +427,7 @@ async def run(options: argparse.Namespace) -> int:
             "plan": deployment.plan,
             "apply": deployment.apply,
             "status": deployment.status,
+            "grow": deployment.grow,
             "destroy": deployment.destroy,
         }[options.command]
         return await command(admin)

@@ -14,6 +14,7 @@ from control_plane.topology.actual import read_actual
 from control_plane.topology.apply import ApplyError, Event, apply
 from control_plane.topology.bundle import BundleError, build_bundle
 from control_plane.topology.diff import Attribute, Change, destruction, diff, summary
+from control_plane.topology.grow import Grower, GrowError, Growth, grown_texts, growth
 from control_plane.topology.loader import load_topology
 from control_plane.topology.model import Actual, Bundle, FunctionSpec, Topology
 from control_plane.topology.source import TopologyError
@@ -27,6 +28,9 @@ __all__ = [
     "Change",
     "Event",
     "FunctionSpec",
+    "GrowError",
+    "Grower",
+    "Growth",
     "Topology",
     "TopologyError",
     "apply",
@@ -34,6 +38,8 @@ __all__ = [
     "desired_functions",
     "destruction",
     "diff",
+    "grown_texts",
+    "growth",
     "load_topology",
     "read_actual",
     "summary",

@@ -20,7 +20,9 @@ _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _UNIT_BYTES: Final = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _DEFAULT_RAM_BYTES: Final = 1 << 30
 _DEFAULT_DISK_BYTES: Final = 1 << 30
-_OWN_KEYS: Final = frozenset({"operators", "topics", "partitions", "log_level", "bundle_digest"})
+_OWN_KEYS: Final = frozenset(
+    {"operators", "topics", "partitions", "epoch", "log_level", "bundle_digest"}
+)
 
 
 class Source(Protocol):
@@ -28,6 +30,7 @@ class Source(Protocol):
 
     sections: dict[str, dict[str, Any]]
     partitions: int | None
+    epoch: dict[str, Any] | None
 
     def refuse(self, path: tuple[str | int, ...], message: str, *, key: bool = False) -> None:
         """Note a problem at a path of the sections."""
@@ -58,7 +61,8 @@ def build_topology(source: Source) -> Topology | None:
             source, name, each, names=names, topics=topics, partitions=source.partitions
         )
         functions[spec.name] = spec
-    return Topology(source.partitions, tenants, namespaces, topics, functions, names)
+    floor = int(source.epoch["floor"]) if source.epoch else 1
+    return Topology(source.partitions, tenants, namespaces, topics, functions, names, floor)
 
 
 def _namespace(
@@ -188,6 +192,7 @@ def _function(
     if parallelism > most:
         text = f"found {parallelism}, but its inputs have {most} partitions; more would stand idle"
         source.refuse((*path, "parallelism"), f"{text}. Allowed: 1 to {most}")
+    shared = {"partitions": partitions} | ({"epoch": source.epoch} if source.epoch else {})
     config = declared.get("config", {})
     for key in sorted(_OWN_KEYS & config.keys()):
         text = f"{key!r} is set from the rest of the topology; remove it here"
@@ -215,7 +220,7 @@ def _function(
                 for role, each in sorted(declared.get("topics", {}).items())
                 if each in names
             },
-            "partitions": partitions,
+            **shared,
             "log_level": declared.get("log_level", "info"),
         },
     )

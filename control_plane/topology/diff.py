@@ -33,7 +33,7 @@ from control_plane.topology.model import (
 Action = Literal["create", "update", "replace", "delete", "restart", "refuse"]
 Kind = Literal["tenant", "namespace", "topic", "subscription", "function"]
 
-PROCEDURE: Final = "the comment on `partitions` in topology/topics.yaml"
+PROCEDURE: Final = "docs/partitions.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def destruction(desired: Topology, actual: Actual, *, prune: bool = False) -> li
     topics = [
         _delete("topic", name, state)
         for name, state in sorted(actual.topics.items())
-        if name in desired.topics or _is_dynamic(desired, name)
+        if name in desired.topics or desired.is_dynamic(name)
     ]
     namespaces = [
         _delete("namespace", name, actual.namespaces[name])
@@ -170,7 +170,7 @@ def _refusal(topic: Topic, found: TopicState) -> str:
     if topic.keyed:
         return (
             "more partitions would move instruments to other partitions and break their order and "
-            f"their sequences; follow {PROCEDURE}"
+            f"their sequences; run `deploy_functions.py grow --partitions {new}` (see {PROCEDURE})"
         )
     return ""
 
@@ -230,17 +230,12 @@ def _pruned(desired: Topology, actual: Actual) -> Iterator[Change]:
             extra = Subscription(topic, subscription)
             yield Change("delete", "subscription", subscription_name(extra), desired=extra)
     for name, topic_state in sorted(actual.topics.items()):
-        known = name in desired.topics or _is_dynamic(desired, name)
+        known = name in desired.topics or desired.is_dynamic(name)
         if not known and namespace_of(name) in desired.namespaces:
             yield _delete("topic", name, topic_state)
     for name, policies in sorted(actual.namespaces.items()):
         if name not in desired.namespaces and name.split("/", 1)[0] in desired.tenants:
             yield _delete("namespace", name, policies)
-
-
-def _is_dynamic(desired: Topology, topic: str) -> bool:
-    namespace = desired.namespaces.get(namespace_of(topic))
-    return namespace is not None and namespace.is_dynamic(topic)
 
 
 def _delete(

@@ -36,6 +36,7 @@ class Declarations:
     def __init__(self, documents: list[Document]) -> None:
         self.sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
         self.partitions: int | None = None
+        self.epoch: dict[str, Any] | None = None
         self.problems: list[Problem] = []
         self._owners: dict[Keys, Document] = {}
         self._folder = str(Path(documents[0].file).parent)
@@ -49,6 +50,12 @@ class Declarations:
                     self._repeated(document, ("partitions",))
                 self.partitions = content
                 self._owners[("partitions",)] = document
+                continue
+            if section == "epoch":
+                if self.epoch is not None:
+                    self._repeated(document, ("epoch",))
+                self.epoch = content
+                self._owners[("epoch",)] = document
                 continue
             for name, value in content.items():
                 path = (section, name)

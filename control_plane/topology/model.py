@@ -56,7 +56,7 @@ class Namespace:
 class Topic:
     """A topic; `partitions` is 0 for one that is not partitioned.
 
-    `keyed`: an event's partition follows from its instrument, so the count may never change.
+    `keyed`: an event's partition follows from its instrument, so the count grows by a procedure.
     """
 
     name: str
@@ -113,6 +113,8 @@ class Topology:
     functions: Mapping[str, FunctionSpec]
     topic_names: Mapping[str, str] = field(default_factory=dict)
     """The id of a topic in the YAML (`ingest`, `plans` …) to its full name."""
+    epoch_floor: int = 1
+    """The least epoch of the sequences."""
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
@@ -122,6 +124,11 @@ class Topology:
             for function in self.functions.values()
             for each in function.inputs
         )
+
+    def is_dynamic(self, topic: str) -> bool:
+        """Whether a topic is one of those that the control plane makes while it runs."""
+        namespace = self.namespaces.get(namespace_of(topic))
+        return namespace is not None and namespace.is_dynamic(topic)
 
     def with_bundle(self, bundle: Bundle) -> Topology:
         """The same with this code for every function."""

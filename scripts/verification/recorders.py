@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import pulsar
 
+from marketdata.control_frames import is_control
 from marketdata.topics import SEQUENCED_EVENTS, partition_index
 from scripts.verification.decoding import decode_arrow, decode_json
 from scripts.verification.recording import History
@@ -102,6 +103,8 @@ class LogRecorder(_Recorder):
             message = reader.read_next(_POLL_MS)
         except pulsar.Timeout:
             return
+        if is_control(message.properties()):
+            return
         batch = decode_arrow(message.data())
         self._history.sequenced(partition, batch, message_id=_key(message))
 
@@ -143,14 +146,15 @@ class ViewRecorder(_Recorder):
         received_ns = time.time_ns()
         view = self._expectation
         decode = decode_json if view.format == "json" else decode_arrow
-        self._history.delivered(
-            view.name,
-            partition_index(message.topic_name()),
-            decode(message.data(), view.rename),
-            message.properties(),
-            message_id=_key(message),
-            received_ns=received_ns,
-        )
+        if not is_control(message.properties()):
+            self._history.delivered(
+                view.name,
+                partition_index(message.topic_name()),
+                decode(message.data(), view.rename),
+                message.properties(),
+                message_id=_key(message),
+                received_ns=received_ns,
+            )
         with contextlib.suppress(pulsar.PulsarException):
             # What could not be acknowledged comes again, under the same id.
             self._consumer.acknowledge(message)

@@ -228,7 +228,7 @@ def test_more_partitions_of_a_keyed_topic_are_refused_with_the_procedure() -> No
     desired, topic = a_topology(8)
     (change,) = diff(desired, a_cluster(topic, 4))
     assert change.action == "refuse"
-    assert "topology/topics.yaml" in change.reason
+    assert "grow --partitions 8" in change.reason
     assert [(each.name, each.old, each.new) for each in change.attributes] == [("partitions", 4, 8)]
 
 
