@@ -6,7 +6,9 @@ for them: a thread of their own opens them, because that blocks while the broker
 
 import contextlib
 import functools
-from concurrent.futures import ThreadPoolExecutor
+import queue
+import threading
+from collections.abc import Callable
 from logging import Logger
 from typing import Any, Final
 
@@ -30,13 +32,19 @@ class TickSender:
         self._log = log
         self._producers: dict[int, pulsar.Producer] = {}
         self._under_way: set[int] = set()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tick")
+        self._work: queue.SimpleQueue[tuple[Callable[[int], None], int]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="ticks", daemon=True).start()
 
     def send(self, partition: int) -> None:
         """Send a tick, unless the last one for the partition is still being sent."""
         if partition not in self._under_way:
             self._under_way.add(partition)
-            self._thread.submit(self._send, partition)
+            self._work.put((self._send, partition))
+
+    def _run(self) -> None:
+        while True:
+            step, partition = self._work.get()
+            step(partition)
 
     def _send(self, partition: int) -> None:
         try:
@@ -61,7 +69,7 @@ class TickSender:
             self._under_way.discard(partition)
         else:
             # On the thread: a client's callback must not wait for the client.
-            self._thread.submit(self._drop, partition)
+            self._work.put((self._drop, partition))
 
     def _drop(self, partition: int) -> None:
         producer = self._producers.pop(partition, None)

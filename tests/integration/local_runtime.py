@@ -150,6 +150,8 @@ class LocalInstance:
 
     def close(self) -> None:
         """Cut the instance off, as a crash would: nothing is flushed or handed over."""
+        # Its worker must not go on with closed clients until the end of the test process.
+        self.function._turn = threading.Event().wait
         self.client.close()
         eventually(lambda: hasattr(self.function, "client"))
         self.function.client.close()
