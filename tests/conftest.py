@@ -14,13 +14,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-<<<<<<< HEAD
-=======
-
-# A busy machine is no defect of what is tested.
-settings.register_profile("any machine", deadline=None)
-settings.load_profile("any machine")
->>>>>>> 6ee6dc7 (Ticks, heartbeats and epoch frames: idle partitions tell what comes next, and a new epoch is a message)
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 if str(CHECKOUT) not in sys.path:
