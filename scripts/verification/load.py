@@ -27,6 +27,7 @@ class Load:
         service_url: of Pulsar.
         history: told of every frame that the broker has stored.
         run: names source, instruments and publisher.
+        part: added to the name of the source, when a run publishes in several parts.
         rate: events a second.
         seconds: how long; the number of events is `rate * seconds` however long it takes.
         instruments: how many.
@@ -38,6 +39,7 @@ class Load:
         history: History,
         *,
         run: str,
+        part: str = "",
         rate: int = 50_000,
         seconds: float = 10.0,
         instruments: int = 200,
@@ -47,6 +49,7 @@ class Load:
         self.published = 0
         self._rate = rate
         self._run = run
+        self._source = f"{{}}-{run}{part}"
         self._history = history
         self._config = SyntheticConfig(
             events=self.events,
@@ -116,7 +119,7 @@ class Load:
             if self._stopping.is_set():
                 return
             given += batch.num_rows
-            yield renamed(batch, source=f"{{}}-{self._run}", instrument=f"{self._run}-{{}}")
+            yield renamed(batch, source=self._source, instrument=f"{self._run}-{{}}")
 
 
 def renamed(batch: pa.RecordBatch, **patterns: str) -> pa.RecordBatch:

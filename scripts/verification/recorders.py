@@ -85,13 +85,21 @@ class _Recorder:
 
 
 class LogRecorder(_Recorder):
-    """Reads all partitions of `sequenced/events` from now on, with a reader each."""
+    """Reads partitions of `sequenced/events` from now on, with a reader each.
 
-    def __init__(self, client: pulsar.Client, history: History) -> None:
+    Args:
+        client: a plain client.
+        history: where what arrives is recorded.
+        topics: the partitions; None for all that there are now.
+    """
+
+    def __init__(
+        self, client: pulsar.Client, history: History, *, topics: list[str] | None = None
+    ) -> None:
         super().__init__(history)
         self._readers = [
             client.create_reader(topic, pulsar.MessageId.latest)
-            for topic in client.get_topic_partitions(SEQUENCED_EVENTS)
+            for topic in topics or client.get_topic_partitions(SEQUENCED_EVENTS)
         ]
         for reader in self._readers:
             # Fixes the place: the reader asks the broker for the end of the topic now.

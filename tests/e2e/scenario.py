@@ -45,12 +45,18 @@ class Scenario:
     Args:
         stack: the running stack.
         joining: a subscription that `join` makes later.
+        subscribed: other subscriptions than the usual ones.
     """
 
-    def __init__(self, stack: Stack, joining: DemoSubscription | None = None) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        joining: DemoSubscription | None = None,
+        subscribed: list[DemoSubscription] | None = None,
+    ) -> None:
         self.stack = stack
         self.run = f"e2e{next(_runs)}"
-        self._subscriptions = subscriptions()
+        self._subscriptions = subscribed if subscribed is not None else subscriptions()
         self._joining = joining
         later = [joining] if joining else []
         self.history = History(one.expectation for one in (*self._subscriptions, *later))
@@ -82,9 +88,16 @@ class Scenario:
     ) -> None:
         self._cleanup.close()
 
-    def load(self, *, rate: int = EVENTS_A_SECOND, seconds: float = LOAD_S) -> Load:
-        """Begin to publish."""
-        load = Load(self.stack.service_url, self.history, run=self.run, rate=rate, seconds=seconds)
+    def load(self, *, rate: int = EVENTS_A_SECOND, seconds: float = LOAD_S, part: str = "") -> Load:
+        """Begin to publish; `part` tells the sources of several loads apart."""
+        load = Load(
+            self.stack.service_url,
+            self.history,
+            run=self.run,
+            part=part,
+            rate=rate,
+            seconds=seconds,
+        )
         self._cleanup.callback(load.close)
         return load
 

@@ -6,6 +6,7 @@ real broker but under the test's eyes, on topics of their own. `LocalInstance` s
 """
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -47,6 +48,22 @@ class Cluster:
             for name, topic in self.topics.items():
                 single = name in ("plans", "status")
                 await admin.create_topic(topic, partitions=0 if single else self.partitions)
+
+    def usurp(self, topic: str, producer_name: str) -> None:
+        """Fence the owner of an output, hold it for a moment, and go away."""
+
+        def take() -> pulsar.Producer | None:
+            with contextlib.suppress(pulsar.ProducerBusy):  # the owner is just taking it back
+                return self.client.create_producer(
+                    topic,
+                    producer_name=producer_name,
+                    access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
+                )
+            return None
+
+        usurper = eventually(take)
+        time.sleep(0.2)
+        usurper.close()
 
     def create_view(self, view_id: str) -> str:
         """The topic of a view, created."""

@@ -1,7 +1,6 @@
 """The distributor on a real broker: every view its events, once, whatever happens meanwhile."""
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -227,13 +226,7 @@ def test_losing_one_view_to_another_owner_doubles_and_loses_nothing(cluster: Clu
         if turn % 2:
             sent = len(log.events)
             eventually(lambda sent=sent: len(_prices(cluster, views["all"])) >= sent)
-        usurper = cluster.client.create_producer(
-            partition_topic(views["one"].topic, 0),
-            producer_name="distributor",
-            access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
-        )
-        time.sleep(0.2)
-        usurper.close()
+        cluster.usurp(partition_topic(views["one"].topic, 0), "distributor")
     _assert_delivered(cluster, views["all"], [e["price"] for e in log.events])
     _assert_delivered(
         cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"]

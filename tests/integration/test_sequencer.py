@@ -1,7 +1,6 @@
 """The sequencer on a real broker: exactly once and in order through lost producers and restarts."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -169,13 +168,7 @@ def test_a_fenced_instance_takes_its_partition_back_without_loss_or_repeat(
         )
         if turn % 2:  # once fenced while idle, once while sending
             eventually(lambda sent=turn * 10 + 10: _sequenced_frames(cluster) >= sent)
-        usurper = cluster.client.create_producer(
-            log,
-            producer_name="sequencer",
-            access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
-        )
-        time.sleep(0.2)
-        usurper.close()
+        cluster.usurp(log, "sequencer")
     _assert_exactly_once(cluster, 40)
     assert instance.function.reporter.counters["recoveries"] >= 2
     _backlog_is_acknowledged(cluster, instance)
