@@ -6,6 +6,7 @@ real broker but under the test's eyes, on topics of their own. `LocalInstance` s
 """
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import queue
@@ -158,6 +159,8 @@ class LocalInstance:
         self.context = Context(self.client, {cluster.topics[input_name]: self.consumer}, settings)
         self.contextimpl = self.context
         threading.Thread(target=self._execute, daemon=True).start()
+        # One left behind by a failed test must not be called back while Python ends.
+        atexit.register(self.close)
 
     def _execute(self) -> None:
         while True:
@@ -167,6 +170,7 @@ class LocalInstance:
 
     def close(self) -> None:
         """Cut the instance off, as a crash would: nothing is flushed or handed over."""
+        atexit.unregister(self.close)
         # Its worker must not go on with closed clients until the end of the test process.
         self.function._turn = threading.Event().wait
         self.client.close()

@@ -159,6 +159,11 @@ def test_every_view_gets_exactly_its_events_in_its_form(cluster: Cluster) -> Non
     instance.close()
 
 
+def _newest_status(cluster: Cluster) -> tuple[int, str, list[int]]:
+    newest = json.loads(cluster.read(cluster.topics["status"])[-1].data())
+    return newest["plan"], newest["function"], newest["partitions"]
+
+
 def test_a_plan_is_switched_at_a_frame_boundary_and_named_on_every_frame(cluster: Cluster) -> None:
     plans, log = Plans(cluster), Log(cluster)
     first = plans.publish(one=_spec("instrument = 'I1'"))["one"]
@@ -176,9 +181,7 @@ def test_a_plan_is_switched_at_a_frame_boundary_and_named_on_every_frame(cluster
     ]
     assert {m.properties()["plan"] for m in cluster.read(partition_topic(first.topic, 0))} == {"1"}
     assert {m.properties()["plan"] for m in cluster.read(partition_topic(second.topic, 0))} == {"2"}
-    reports = cluster.read(cluster.topics["status"])
-    newest = json.loads(reports[-1].data())
-    assert (newest["plan"], newest["function"], newest["partitions"]) == (2, "distributor", [0])
+    eventually(lambda: _newest_status(cluster) == (2, "distributor", [0]))
     instance.close()
 
 
