@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class OwnStack:
         """Exit code and output of `deploy_functions.py` on this stack."""
         options = [f"--topology={self.topology}", f"--admin-url={self.stack.admin_url}"]
         output = StringIO()
-        with redirect_stdout(output):
+        with redirect_stdout(output), redirect_stderr(output):
             code = deploy_functions.main([*arguments, "--auto-approve", *options])
         return code, output.getvalue()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pulsar
 import pytest
 
-from marketdata.topics import SEQUENCED_EVENTS, partition_topic
+from marketdata.topics import INGEST_EVENTS, SEQUENCED_EVENTS, partition_topic
 from scripts.demonstration.subscriptions import DemoSubscription
 from scripts.devstack.stack import Stack
 from scripts.verification.expectations import ViewExpectation, everything
@@ -62,16 +62,17 @@ def test_instances_come_go_and_die_while_events_flow(own: OwnStack) -> None:
 def test_partitions_grow_with_every_instrument_in_order(own: OwnStack) -> None:
     """From 4 to 8: refused while a publisher is there, then done, and again a no-op."""
     with Scenario(own.stack, subscribed=[EVERYTHING, AS_JSON]) as scenario:
-        load = scenario.load(rate=RATE, seconds=15)
-        await_that(lambda: scenario.history.log_events > 0, 60, "event")
-        code, output = own.deploy("grow", "--partitions", "8", "--dry-run")
-        assert code == 2, output
-        code, output = own.deploy("grow", "--partitions", "8")
-        assert code == 1, output
+        load = scenario.load(rate=RATE, seconds=4)
         load.wait(RECOVERY_S)
         before = load.events
         assert scenario.drain().ok
-        load.close()
+        code, output = own.deploy("grow", "--partitions", "8", "--dry-run")
+        assert code == 2, output
+        publisher = scenario.client.create_producer(partition_topic(INGEST_EVENTS, 0))
+        code, output = own.deploy("grow", "--partitions", "8")
+        assert code == 1, output
+        assert f"publishers are still connected: {publisher.producer_name()}" in output
+        publisher.close()
 
         code, output = own.deploy("grow", "--partitions", "8", "--wait", "60")
         assert code == 0, output
