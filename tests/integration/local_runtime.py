@@ -171,10 +171,19 @@ class LocalInstance:
     def close(self) -> None:
         """Cut the instance off, as a crash would: nothing is flushed or handed over."""
         atexit.unregister(self.close)
-        # Its worker must not go on with closed clients until the end of the test process.
-        self.function._turn = threading.Event().wait
+        parked = threading.Event()
+
+        def park() -> None:
+            parked.set()
+            threading.Event().wait()
+
+        # Its worker must neither go on with closed clients until the end of the test process, nor
+        # open a producer while its client is closed, which the client library does not survive.
+        self.function._turn = park
+        self.function.wake()
         self.client.close()
         eventually(lambda: hasattr(self.function, "client"))
+        parked.wait(10)
         self.function.client.close()
 
 
