@@ -25,8 +25,8 @@ class Policies:
     """The policies of the sources of a partition.
 
     Args:
-        declared: by name, pattern (`feed-*`) or `default`; a name goes before patterns, of which
-            the first that fits holds.
+        declared: by name, pattern (`feed-*`) or `default`; a name goes before patterns, and of
+            these the longest that fits.
         order: knows the names of the sources.
 
     Attributes:
@@ -76,10 +76,9 @@ def policy_of(declared: Mapping[str, SourcePolicy], source: str) -> SourcePolicy
     """
     if source in declared and source != DEFAULT:
         return declared[source]
-    for pattern, policy in declared.items():
-        if pattern != DEFAULT and fnmatchcase(source, pattern):
-            return policy
-    return declared.get(DEFAULT, SourcePolicy())
+    fitting = [each for each in declared if each != DEFAULT and fnmatchcase(source, each)]
+    name = max(fitting, key=lambda each: (len(each), each), default=DEFAULT)
+    return declared.get(name, SourcePolicy())
 
 
 class Admission(NamedTuple):
