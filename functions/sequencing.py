@@ -35,7 +35,13 @@ _NO_ROWS: Final = pa.RecordBatch.from_arrays([], names=[])
 
 
 class SequencerStage(PartitionStage):
-    """One partition."""
+    """One partition.
+
+    Attributes:
+        clock: gives the time, in seconds, once a turn.
+    """
+
+    clock = staticmethod(time.monotonic)
 
     def __init__(self, function: FrameFunction, partition: int) -> None:
         self._function = function
@@ -67,7 +73,7 @@ class SequencerStage(PartitionStage):
     def apply(self, items: Sequence[Input]) -> None:
         """Sequence the inputs that the log and the dead letters lack."""
         self._dirty = True  # until all is sent: the state goes on before its frame is
-        self._now_s = time.monotonic()
+        self._now_s = self.clock()
         for group in self._groups(items):
             self._take(group)
         if self._writer.wants_carrier(self._now_s):

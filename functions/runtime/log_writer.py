@@ -5,7 +5,8 @@ soon, or many such inputs wait for one, a heartbeat without rows carries it.
 """
 
 import time
-from collections.abc import Container, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from functions.operators.pairs import Gap
 from functions.operators.sequence import Grouped, with_sequences
 from functions.operators.source_order import Finding, Observation, Rows
 from functions.operators.state import PartitionState
@@ -28,7 +30,13 @@ from functions.runtime.snapshots import Snapshots
 from marketdata.arrays import array_of
 from marketdata.control_frames import HEARTBEAT, NEXT_SEQUENCES
 from marketdata.frames import encode_frame, frame_properties
-from marketdata.ordering import ORDERING_PROPERTY, ordering_property, read_ordering_property
+from marketdata.ordering import (
+    ORDERING_PROPERTY,
+    ResendRequest,
+    ordering_property,
+    read_ordering_property,
+)
+from marketdata.positions import NO_POSITION
 from marketdata.topics import partition_topic
 
 CARRIER_INTERVAL_S: Final = 1.0
@@ -77,6 +85,7 @@ class LogWriter:
             partition,
             lambda position: self._ordering.settled(position) and letters.settled(position),
         )
+        self._stored = NO_POSITION
         self._notes: list[Finding] = []
         self._refused: list[int] = []
         self._carrier_due_s = 0.0
@@ -101,11 +110,11 @@ class LogWriter:
         try:
             found = recover_state(self._function.client, self._log, self._snapshots.topic)
             self._ordering.restart()
-            self._publish_again(found)
+            self._tell_again(found)
         except BaseException:
             self._log.broken = True
             raise
-        self._log.position = found.position
+        self._log.position = self._stored = found.position
         self._snapshots.restart(found.position, found.message_id)
         self.unlogged, self._notes, self._refused = [], [], []
         epoch = found.state.sequences.epoch
@@ -136,9 +145,12 @@ class LogWriter:
 
     def wants_carrier(self, now_s: float) -> bool:
         """Whether it is time for a frame without events."""
-        return bool(self.unlogged) and (
+        wanted = bool(self.unlogged) and (
             len(self.unlogged) >= MAX_UNLOGGED_INPUTS or now_s >= self._carrier_due_s
         )
+        if wanted:
+            self._carrier_due_s = now_s + CARRIER_INTERVAL_S
+        return wanted
 
     def due_s(self) -> float | None:
         """When a frame without events is wanted; None when there is nothing to tell."""
@@ -174,7 +186,6 @@ class LogWriter:
             sequences = np.empty(0, dtype=np.uint64)
             batch = _NO_SEQUENCES
             properties = {"kind": HEARTBEAT, "count": "0"}
-            self._carrier_due_s = time.monotonic() + CARRIER_INTERVAL_S
         else:
             observation = state.order.observe(
                 frame.rows, position, fill=fill, late_after_ns=late_after_ns
@@ -219,17 +230,23 @@ class LogWriter:
             event_timestamp_ms=int(properties.get("ts_event_last", 0)) // 1_000_000,
         )
         self._counters["frames_out"] += 1
-        if events:
-            self._ordering.publish(position, events)
         if findings:
             self._count(findings, observation)
             opened = {each.pair for each in observation.findings if each.type == "gap_opened"}
-            self._request(state, sorted(opened), (position,))
+            gaps = (
+                (pair, gap)
+                for pair in sorted(opened)
+                for gap in state.order.gaps.get(pair, ())
+                if gap.position == position
+            )
+            self._ordering.tell(position, events, self._requests(state, gaps))
         self._snapshots.offer(position, state)
 
     def confirmed(self, output: Output, message_id: Any, position: int) -> None:
         """A message of an output (of the log, of findings, of letters) is stored."""
         if output is self._log:
+            self._stored = position
+            self._ordering.stored(position)
             self._snapshots.stored(position, message_id)
         elif output is self._ordering.output:
             self._ordering.confirmed(position)
@@ -237,26 +254,22 @@ class LogWriter:
 
     def cover(self, state: PartitionState) -> None:
         """When all is stored, have a snapshot cover it."""
+        self._ordering.stored(self._stored)  # again, in case that the broker was away
         self._snapshots.cover(self._log.position, state)
 
-    def _publish_again(self, found: Recovered) -> None:
+    def _tell_again(self, found: Recovered) -> None:
+        requests: defaultdict[int, list[ResendRequest]] = defaultdict(list)
+        for pair, gaps in found.state.order.gaps.items():
+            for gap in gaps:
+                requests[gap.position] += self._requests(found.state, [(pair, gap)])
         for position, text in sorted(found.findings.items()):
-            self._ordering.publish(position, read_ordering_property(text))
-        self._request(found.state, found.state.order.gaps, found.findings)
+            self._ordering.tell(position, read_ordering_property(text), requests[position])
+        self._ordering.stored(found.position)
 
-    def _request(
-        self, state: PartitionState, pairs: Iterable[int], positions: Container[int]
-    ) -> None:
-        """Ask for what is missing of pairs since frames at these positions."""
-        gaps = [
-            (pair, gap)
-            for pair in pairs
-            for gap in state.order.gaps.get(pair, ())
-            if gap.position in positions
-        ]
-        self._ordering.request(
-            resend_requests(gaps, state.order, partition=self._partition, now_ns=time.time_ns())
-        )
+    def _requests(
+        self, state: PartitionState, gaps: Iterable[tuple[int, Gap]]
+    ) -> list[ResendRequest]:
+        return resend_requests(gaps, state.order, partition=self._partition, now_ns=time.time_ns())
 
     def _count(self, findings: list[Finding], observation: Observation) -> None:
         for found in findings:

@@ -1,14 +1,13 @@
 """What the sequencer finds goes to `control/ordering`, exactly once; requests to `control/resend`.
 
-The findings of a frame stand in the frame itself (a property), so publishing them is copying: under
-the frame's position as sequence id, in log order. After a crash those frames are read again whose
-findings are not known to be stored, and the broker drops what it has. Requests are sent at least
-once, and again for what is still missing after a recovery.
+The findings of a frame stand in the frame itself (a property), so publishing them is copying, once
+the frame is stored: under its position as sequence id, in log order. After a crash those frames are
+read again whose findings are not known to be stored, and the broker drops what it has. Requests are
+sent at least once, and again for what is still missing after a recovery.
 """
 
 import threading
 from collections import deque
-from collections.abc import Iterable
 from typing import Any
 
 import pulsar
@@ -40,6 +39,7 @@ class OrderingLog:
         self._function = function
         self._resend_topic = resend_topic
         self._partition = partition
+        self._waiting: deque[tuple[int, list[OrderingEvent], list[ResendRequest]]] = deque()
         self._unconfirmed: deque[int] = deque()
         self._requests = _Requests(function, resend_topic)
 
@@ -49,34 +49,29 @@ class OrderingLog:
         return self.output.broken and bool(self._unconfirmed)
 
     def restart(self) -> None:
-        """Forget what was under way: recovery publishes it from the log."""
+        """Forget what was under way: recovery tells it again from the log."""
         self.output.close()
+        self._waiting.clear()
         self._unconfirmed.clear()
         self._requests.restart()
 
-    def publish(self, position: int, events: list[OrderingEvent]) -> None:
-        """Publish the findings of the frame of a position, unless they are stored.
+    def tell(
+        self, position: int, events: list[OrderingEvent], requests: list[ResendRequest]
+    ) -> None:
+        """Have what a frame shows published when the frame is stored, and not before."""
+        self._waiting.append((position, events, requests))
 
-        Raises:
-            pulsar.PulsarException: the broker is away; recovery does it again.
+    def stored(self, position: int) -> None:
+        """The log is stored up to a position: publish what follows from it and is not published.
+
+        When the broker is away the rest stays for the next call.
         """
-        if self.output.broken:
-            self.output.open(self._function.client)
-        if position <= self.output.position:
-            return
-        properties = {"count": str(len(events)), "position": str(position)}
-        data = encode_ordering_events(events)
-        self._unconfirmed.append(position)
-        self._function.send(self.output, self._partition, (), data, properties, position=position)
-
-    def request(self, requests: Iterable[ResendRequest]) -> None:
-        """Ask upstream for what is missing.
-
-        Raises:
-            pulsar.PulsarException: the broker is away; recovery does it again.
-        """
-        for request in requests:
-            self._requests.send(request)
+        try:
+            while self._waiting and self._waiting[0][0] <= position:
+                self._publish(*self._waiting[0])
+                self._waiting.popleft()
+        except pulsar.PulsarException as error:
+            self._function.reporter.error(f"{self.output.topic}: {type(error).__name__}: {error}")
 
     def confirmed(self, position: int) -> None:
         """The findings up to a position are stored."""
@@ -85,9 +80,23 @@ class OrderingLog:
 
     def settled(self, position: int) -> bool:
         """Whether everything that was said of the log up to a position is stored."""
-        return self._requests.settled and not (
-            self._unconfirmed and self._unconfirmed[0] <= position
-        )
+        first = [*self._unconfirmed, *(place for place, _, _ in self._waiting)][:1]
+        return self._requests.settled and not (first and first[0] <= position)
+
+    def _publish(
+        self, position: int, events: list[OrderingEvent], requests: list[ResendRequest]
+    ) -> None:
+        if self.output.broken:
+            self.output.open(self._function.client)
+        if position > self.output.position:
+            properties = {"count": str(len(events)), "position": str(position)}
+            data = encode_ordering_events(events)
+            self._function.send(
+                self.output, self._partition, (), data, properties, position=position
+            )
+            self._unconfirmed.append(position)
+        for request in requests:
+            self._requests.send(request)
 
 
 class _Requests:
