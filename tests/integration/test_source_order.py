@@ -1,4 +1,4 @@
-"""Source order on a real broker: every policy, findings and requests, and a restart while rows wait."""
+"""Source order on a real broker: policies, findings, requests, and restarts while rows wait."""
 
 from collections.abc import Iterator
 from typing import Any
