@@ -277,10 +277,14 @@ class SourceOrder:
             return grouped.order, np.cumsum(counts) - counts, pairs
         ids = self._ids_of(grouped.ids[grouped.codes], sources[codes_of(column)])
         rows = np.flatnonzero(valid.is_valid().to_numpy(zero_copy_only=False))
-        distinct, codes = np.unique(ids[rows], return_inverse=True)
-        narrow = codes.astype(np.int16 if len(distinct) <= 1 << 15 else np.int64)
-        counts = np.bincount(codes)
-        return rows[np.argsort(narrow, kind="stable")], np.cumsum(counts) - counts, distinct
+        distinct, firsts, codes = np.unique(ids[rows], return_index=True, return_inverse=True)
+        # By first row: ids differ after a recovery, and the order of pairs numbers the findings.
+        by_row = np.argsort(firsts)
+        rank = np.empty(len(distinct), dtype=np.int16)  # a frame has no more pairs than rows
+        rank[by_row] = np.arange(len(distinct))
+        places = rank[codes]
+        counts = np.bincount(places)
+        return rows[np.argsort(places, kind="stable")], np.cumsum(counts) - counts, distinct[by_row]
 
     def _ids_of(self, instruments: _Ints, sources: _Ints) -> _Ints:
         pairs = self._pairs.ids_of(instruments.astype(np.uint64), sources.astype(np.uint64))
