@@ -27,6 +27,9 @@ MAX_GAPS: Final = 65_536
 MAX_RUNS_A_PAIR: Final = 256
 """A pair with more runs in one frame is wild: it is marked and reported whole, and not walked."""
 
+MAX_SOURCES_AT_HAND: Final = 16
+"""Sources whose pairs are looked up by instrument alone."""
+
 WILD: Final = "too disordered to be examined event by event"
 
 PAIRS_SCHEMA: Final = pa.schema(
@@ -137,6 +140,7 @@ class SourceOrder:
         self.open_gaps = 0
         self._instruments = instruments
         self._pairs = KeyTable()
+        self._lately: dict[int, _Ints] = {}
         self._last = np.zeros(1024, dtype=np.uint64)
         self._newest = np.zeros(1024, dtype=np.int64)
         self._forgotten = np.zeros(1024, dtype=np.uint64)
@@ -209,11 +213,11 @@ class SourceOrder:
             return Observation([])
         found = _Found(rows)
         before, after = self._newest[rows.pairs], np.maximum.reduceat(rows.times, rows.starts)
-        if late_after_ns:
-            self._find_late(rows, before, after, late_after_ns, found)
         self._settle_sound(rows, before, after)
         for n in rows.odd_groups.tolist():
             self._walk(rows, n, position, fill, found)
+        if late_after_ns:  # last: whoever reads the log numbers the gaps without these findings
+            self._find_late(rows, before, after, late_after_ns, found)
         return Observation(found.findings, found.bits, found.forgotten)
 
     def snapshot(self) -> tuple[pa.RecordBatch, pa.RecordBatch]:
@@ -273,7 +277,7 @@ class SourceOrder:
         if len(sources) == 1 and not valid.null_count and grouped.distinct:
             present = np.flatnonzero(grouped.counts)
             counts = grouped.counts[present]
-            pairs = self._ids_of(grouped.ids[present], np.full(len(present), sources[0]))
+            pairs = self._ids_of_source(int(sources[0]), grouped.ids[present])
             return grouped.order, np.cumsum(counts) - counts, pairs
         ids = self._ids_of(grouped.ids[grouped.codes], sources[codes_of(column)])
         rows = np.flatnonzero(valid.is_valid().to_numpy(zero_copy_only=False))
@@ -285,6 +289,21 @@ class SourceOrder:
         places = rank[codes]
         counts = np.bincount(places)
         return rows[np.argsort(places, kind="stable")], np.cumsum(counts) - counts, distinct[by_row]
+
+    def _ids_of_source(self, source: int, instruments: _Ints) -> _Ints:
+        """The pairs of one source, looked up by instrument where the source was seen lately."""
+        by_instrument = self._lately.pop(source, np.empty(0, dtype=np.int32))
+        if len(by_instrument) < len(self._instruments):
+            more = np.full(2 * len(self._instruments) - len(by_instrument), -1, dtype=np.int32)
+            by_instrument = np.append(by_instrument, more)
+        while len(self._lately) >= MAX_SOURCES_AT_HAND:
+            del self._lately[next(iter(self._lately))]
+        self._lately[source] = by_instrument
+        pairs = by_instrument[instruments]
+        if len(pairs) and pairs.min() < 0:
+            pairs = self._ids_of(instruments, np.full(len(instruments), source))
+            by_instrument[instruments] = pairs
+        return pairs
 
     def _ids_of(self, instruments: _Ints, sources: _Ints) -> _Ints:
         pairs = self._pairs.ids_of(instruments.astype(np.uint64), sources.astype(np.uint64))
