@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from functions.operators.found import Finding
 from functions.operators.pairs import Piece
 from functions.operators.reorder import Arrival, Origin, ReorderBuffer
-from functions.operators.source_order import MAX_RUNS_A_PAIR, Finding, Rows, SourceOrder
+from functions.operators.source_order import MAX_RUNS_A_PAIR, Rows, SourceOrder
 from marketdata.ordering import SourcePolicy
 
 DEFAULT: Final = "default"

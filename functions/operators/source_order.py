@@ -8,18 +8,18 @@ odd are walked, run by run (`pairs.py`). Rows without a number are not looked at
 """
 
 from itertools import pairwise
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from functions.operators.pairs import Gap, Pair, Piece
+from functions.operators.found import WILD, Found, Observation
+from functions.operators.pairs import Gap, Pair
 from functions.operators.sequence import Grouped
 from functions.operators.symbols import KeyTable, SymbolTable
 from marketdata.arrays import array_of, codes_of, values_of
-from marketdata.ordering import OrderingEventType
-from marketdata.schemas import GAP_BEFORE, LATE, OUT_OF_ORDER, REPEATED
+from marketdata.schemas import LATE, OUT_OF_ORDER
 
 MAX_GAPS: Final = 65_536
 """Open gaps that are remembered of a partition; those that do not fit are forgotten."""
@@ -30,7 +30,6 @@ MAX_RUNS_A_PAIR: Final = 256
 MAX_SOURCES_AT_HAND: Final = 16
 """Sources whose pairs are looked up by instrument alone."""
 
-WILD: Final = "too disordered to be examined event by event"
 
 PAIRS_SCHEMA: Final = pa.schema(
     [
@@ -54,27 +53,6 @@ GAPS_SCHEMA: Final = pa.schema(
 
 _Ints = npt.NDArray[Any]
 _Numbers = npt.NDArray[np.uint64]
-
-
-class Finding(NamedTuple):
-    """Something odd: an `OrderingEvent` without the names that only its surroundings know.
-
-    `pair` names source and instrument, `row` is the row of the frame that showed it (-1 when that
-    row is not in the frame); the rest is as in `marketdata.ordering.OrderingEvent`.
-    """
-
-    type: OrderingEventType
-    pair: int
-    first: int
-    last: int
-    events: int
-    row: int
-    ts_event_ns: int
-    gap: tuple[int, int] | None = None
-    closed_by: Literal["", "late_arrival", "fill", "reset"] = ""
-    remaining: int = 0
-    action: Literal["", "passed", "held", "dropped", "rejected"] = ""
-    reason: str = ""
 
 
 class Rows(NamedTuple):
@@ -111,20 +89,6 @@ class Rows(NamedTuple):
         odd = self.odd[np.searchsorted(self.odd, span.start + 1) :]
         breaks = [span.start, *odd[: np.searchsorted(odd, span.stop)].tolist(), span.stop]
         return [slice(a, b) for a, b in pairwise(breaks)]
-
-
-class Observation(NamedTuple):
-    """What a frame showed.
-
-    Attributes:
-        findings: in the order of their numbers, which name gaps.
-        marks: bits for `quality_flags`, by row: uint32; None where there are none.
-        forgotten: missing events that are no longer remembered to be missing.
-    """
-
-    findings: list[Finding]
-    marks: npt.NDArray[np.uint32] | None = None
-    forgotten: int = 0
 
 
 class SourceOrder:
@@ -211,7 +175,7 @@ class SourceOrder:
         """
         if rows is None:
             return Observation([])
-        found = _Found(rows)
+        found = Found(rows.size)
         before, after = self._newest[rows.pairs], np.maximum.reduceat(rows.times, rows.starts)
         self._settle_sound(rows, before, after)
         for n in rows.odd_groups.tolist():
@@ -341,7 +305,7 @@ class SourceOrder:
         n: int,
         position: int,
         fill: npt.NDArray[np.bool_] | None,
-        found: "_Found",
+        found: Found,
     ) -> None:
         number = int(rows.pairs[n])
         pair = self.pair(number)
@@ -365,7 +329,7 @@ class SourceOrder:
                 found.after(number, pair, piece, places, int(rows.times[at]), filled=filled)
         self._put(number, pair, known)
 
-    def _give_up(self, rows: Rows, span: slice, number: int, pair: Pair, found: "_Found") -> None:
+    def _give_up(self, rows: Rows, span: slice, number: int, pair: Pair, found: Found) -> None:
         numbers, times = rows.numbers[span], rows.times[span]
         places, first, last = rows.order[span], int(numbers.min()), int(numbers.max())
         ts_event_ns = int(times[0])
@@ -388,7 +352,7 @@ class SourceOrder:
         before: _Ints,
         after: _Ints,
         late_after_ns: dict[int, int],
-        found: "_Found",
+        found: Found,
     ) -> None:
         lowest = np.minimum.reduceat(rows.times, rows.starts)
         least = min(late_after_ns.values())
@@ -407,85 +371,3 @@ class SourceOrder:
                 ts_event_ns = int(times[late[0]])
                 found.add("late_event", number, first, last, len(late), places, ts_event_ns)
                 found.mark(places, LATE)
-
-
-class _Found:
-    """Collects the findings and marks of one frame."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.findings: list[Finding] = []
-        self.bits: npt.NDArray[np.uint32] | None = None
-        self.forgotten = 0
-        self._size = rows.size
-
-    def add(
-        self,
-        type_: OrderingEventType,
-        pair: int,
-        first: int,
-        last: int,
-        events: int,
-        places: _Ints,
-        ts_event_ns: int,
-        **more: Any,
-    ) -> None:
-        more.setdefault("action", "passed")
-        self.findings.append(
-            Finding(type_, pair, first, last, events, int(places[0]), ts_event_ns, **more)
-        )
-
-    def mark(self, places: _Ints, bit: int) -> None:
-        if self.bits is None:
-            self.bits = np.zeros(self._size, dtype=np.uint32)
-        self.bits[places] |= np.uint32(bit)
-
-    def before(self, number: int, pair: Pair, piece: Piece, places: _Ints, ts_ns: int) -> int:
-        """Note what a piece shows before the state goes on; the number of a gap that it opens."""
-        first, last = piece.first, piece.last
-        events = last - first + 1
-        opened = len(self.findings)
-        if piece.kind == "new":
-            if 0 <= pair.last < first - 1:
-                missing = first - 1 - pair.last
-                self.add("gap_opened", number, pair.last + 1, first - 1, missing, places, ts_ns)
-                self.mark(places[:1], GAP_BEFORE)
-        elif piece.kind == "repeat":
-            self.add("repeat", number, first, last, events, places, ts_ns)
-            self.mark(places, REPEATED)
-        elif piece.kind == "reset":
-            for name in dict.fromkeys((gap.position, gap.n) for gap in pair.gaps):
-                parts = [gap for gap in pair.gaps if (gap.position, gap.n) == name]
-                self.add(
-                    "gap_closed",
-                    number,
-                    parts[0].first,
-                    parts[-1].last,
-                    sum(gap.last - gap.first + 1 for gap in parts),
-                    places,
-                    ts_ns,
-                    gap=name,
-                    closed_by="reset",
-                )
-            self.add("source_reset", number, first, last, events, places, ts_ns)
-        else:
-            self.add("reversal", number, first, last, events, places, ts_ns)
-            self.mark(places, OUT_OF_ORDER)
-        return opened
-
-    def after(
-        self, number: int, pair: Pair, piece: Piece, places: _Ints, ts_ns: int, *, filled: bool
-    ) -> None:
-        """Note how much of a gap is left when part of it has come."""
-        if piece.gap is not None:
-            self.add(
-                "gap_closed",
-                number,
-                piece.first,
-                piece.last,
-                piece.last - piece.first + 1,
-                places,
-                ts_ns,
-                gap=(piece.gap.position, piece.gap.n),
-                closed_by="fill" if filled else "late_arrival",
-                remaining=pair.missing_of(piece.gap),
-            )

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from functions.operators.found import Finding
 from functions.operators.pairs import Gap
-from functions.operators.source_order import Finding, SourceOrder
+from functions.operators.source_order import SourceOrder
 from marketdata.ordering import MAX_EVENTS, OrderingEvent, ResendRequest
 
 

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from functions.operators.found import Finding, Observation
 from functions.operators.pairs import Gap
 from functions.operators.sequence import Grouped, with_sequences
-from functions.operators.source_order import Finding, Observation, Rows
+from functions.operators.source_order import Rows
 from functions.operators.state import PartitionState
 from functions.runtime.deadletters import trace_properties
 from functions.runtime.findings import ordering_events, resend_requests

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.operators import pairs, source_order
+from functions.operators.found import Finding
 from functions.operators.sequence import InstrumentSequences
-from functions.operators.source_order import Finding, SourceOrder
+from functions.operators.source_order import SourceOrder
 from marketdata.schemas import GAP_BEFORE, LATE, OUT_OF_ORDER, REPEATED
 
 
