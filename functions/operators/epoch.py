@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from marketdata.ordering import OrderingEvent
-
 LOST = (
     "the end of the log is gone: retention removed it before a snapshot covered it, so the"
     " sequences cannot be continued"
@@ -50,31 +48,3 @@ def new_epoch(
             " moves instruments between partitions",
         )
     return None
-
-
-def epoch_changed(
-    partition: int, position: int, started: NewEpoch, *, detected_at_ns: int
-) -> OrderingEvent:
-    """The finding that tells of a new epoch.
-
-    Args:
-        partition: of the log.
-        position: the place of the epoch frame in it; no other finding has it.
-        started: the epoch and its reason.
-        detected_at_ns: when it began, nanoseconds since the epoch, UTC.
-    """
-    return OrderingEvent(
-        id=f"{partition}:{position}:0",
-        type="epoch_changed",
-        partition=partition,
-        position=position,
-        instrument="",
-        source="",
-        first=0,
-        last=0,
-        events=0,
-        epoch=started.epoch,
-        ts_event_ns=0,
-        detected_at_ns=detected_at_ns,
-        reason=started.reason,
-    )

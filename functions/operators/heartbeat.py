@@ -38,9 +38,10 @@ class ToldSequences:
         numbers = np.flatnonzero(last != told)[:max_rows]
         told[numbers] = last[numbers]
         self._told = told
+        names = sequences.instruments.names
         return pa.RecordBatch.from_arrays(
             [
-                sequences.names(numbers),
+                pa.array([names[number] for number in numbers], pa.utf8()),
                 array_of(last[numbers] + np.uint64(1), pa.uint64()),
                 array_of(np.full(len(numbers), sequences.epoch, dtype=np.uint32), pa.uint32()),
             ],

@@ -9,11 +9,10 @@ is older, never wrong.
 import time
 from typing import Final, NamedTuple
 
-import numpy as np
 import pulsar
 import pyarrow as pa
 
-from functions.operators.sequence import InstrumentSequences
+from functions.operators.state import PartitionState
 from functions.runtime.outputs import (
     POSITION_PROPERTY,
     READ_TIMEOUT_MS,
@@ -23,15 +22,18 @@ from functions.runtime.outputs import (
     newest_message,
     position_property,
 )
-from marketdata.arrays import values_of
-from marketdata.control_frames import EPOCH, is_control
+from marketdata.control_frames import EPOCH
 from marketdata.errors import InvalidFrame
 from marketdata.frames import encode_frame, read_frame
+from marketdata.ordering import ORDERING_PROPERTY
 from marketdata.positions import NO_POSITION
 from marketdata.topics import partition_index
 
 PARTITIONS_PROPERTY: Final = "partitions"
-"""Of snapshots and epoch frames: how many partitions the log had."""
+"""Property of snapshots and epoch frames: how many partitions the log had."""
+
+REFUSED_PROPERTY: Final = "refused"
+"""Message property of frames of the log: positions of inputs refused since the frame before."""
 
 
 class Recovered(NamedTuple):
@@ -41,40 +43,52 @@ class Recovered(NamedTuple):
         position: of the last input that the log holds.
         message_id: of the newest frame read; None when the snapshot is the newest.
         frames: how many frames were read behind the snapshot.
+        findings: what these frames say about the order of their sources, as they say it, by
+            position; whether it was published as well is not known from the log.
+        refused: positions of inputs that were dead-lettered for their order since the snapshot.
         lost: the end of the log is gone (retention removed it before a snapshot covered it), so
-            the numbers cannot be continued.
+            the numbers cannot be continued; the state has the epoch and nothing else.
         partitions: how many the log had when the state was written; None when that is not known.
     """
 
-    sequences: InstrumentSequences
+    state: PartitionState
     position: int
     message_id: pulsar.MessageId | None
     frames: int
+    findings: dict[int, str]
+    refused: set[int]
     lost: bool = False
     partitions: int | None = None
 
 
 def encode_snapshot(
-    state: pa.RecordBatch, position: int, message_id: pulsar.MessageId, *, partitions: int
+    state: list[pa.RecordBatch],
+    position: int,
+    message_id: pulsar.MessageId,
+    *,
+    partitions: int,
 ) -> tuple[bytes, dict[str, str]]:
     """Payload and properties of a snapshot taken after the log frame `message_id`.
 
+    The payload is one Arrow stream for each batch, one after the other.
+
     Args:
-        state: `InstrumentSequences.snapshot`.
-        position: of the last input that the frame holds.
+        state: `PartitionState.snapshot`.
+        position: of the frame.
         message_id: of the frame.
         partitions: how many the log has.
     """
     properties = {
         "position": str(position),
         "log_entry": f"{message_id.ledger_id()}:{message_id.entry_id()}",
-        "instruments": str(state.num_rows),
+        "instruments": str(state[0].num_rows),
         PARTITIONS_PROPERTY: str(partitions),
     }
-    return encode_frame(state, compression="zstd").to_pybytes(), properties
+    streams = (encode_frame(batch, compression="zstd").to_pybytes() for batch in state)
+    return b"".join(streams), properties
 
 
-def recover_sequences(client: pulsar.Client, log: Output, state_topic: str) -> Recovered:
+def recover_state(client: pulsar.Client, log: Output, state_topic: str) -> Recovered:
     """Rebuild the state of a partition whose log has just been taken over.
 
     Args:
@@ -97,14 +111,14 @@ class _Snapshot(NamedTuple):
     """The state at a place of the log, from which it is read on."""
 
     start: pulsar.MessageId
-    sequences: InstrumentSequences
+    state: PartitionState
     position: int
     partitions: int | None
 
 
 def _newest_snapshot(client: pulsar.Client, state_topic: str, partition: int) -> _Snapshot:
     """The newest snapshot; the start of the log when none can be used."""
-    nothing = _Snapshot(pulsar.MessageId.earliest, InstrumentSequences(), NO_POSITION, None)
+    nothing = _Snapshot(pulsar.MessageId.earliest, PartitionState(), NO_POSITION, None)
     snapshot = newest_message(client, state_topic)
     if snapshot is not None:
         try:
@@ -113,23 +127,28 @@ def _newest_snapshot(client: pulsar.Client, state_topic: str, partition: int) ->
             # With its partition: without, the client takes it for older than the same entry, and
             # waits for a message behind the last one.
             start = pulsar.MessageId(partition, ledger_id, entry_id, -1)
-            sequences = InstrumentSequences.from_snapshot(read_frame(snapshot.data()))
+            state = PartitionState.from_snapshot(_streams(snapshot.data()))
             partitions = properties.get(PARTITIONS_PROPERTY)
-        except (InvalidFrame, KeyError, ValueError):
-            # Not one of ours, or damaged: the log says the same.
+        except (InvalidFrame, KeyError, TypeError, ValueError):
+            # Not one of ours, of another version, or damaged: the log says the same.
             return nothing
         known = None if partitions is None else int(partitions)
-        return _Snapshot(start, sequences, position_property(snapshot), known)
+        return _Snapshot(start, state, position_property(snapshot), known)
     return nothing
 
 
-def _absorbed(sequences: InstrumentSequences, batch: pa.RecordBatch) -> InstrumentSequences:
-    """The state after a frame of events; those of a new epoch know nothing of the one before."""
-    epoch = int(batch.column("epoch")[-1].as_py())
-    if epoch != sequences.epoch:
-        sequences = InstrumentSequences(epoch)
-    sequences.absorb(batch.column("instrument"), values_of(batch.column("sequence"), np.uint64))
-    return sequences
+def _streams(data: bytes) -> list[pa.RecordBatch]:
+    source = pa.BufferReader(data)
+    batches = []
+    try:
+        while source.tell() < len(data):
+            with pa.ipc.open_stream(source) as reader:
+                batches.append(reader.read_next_batch())
+                for _ in reader:
+                    raise InvalidFrame("batch_count", "a stream of a snapshot holds one batch")
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidFrame("not_arrow", f"the snapshot cannot be read: {error}") from error
+    return batches
 
 
 def _absorb_rest(
@@ -138,30 +157,41 @@ def _absorb_rest(
     log: Output,
     snapshot: _Snapshot,
 ) -> Recovered:
-    _, sequences, position, partitions = snapshot
+    _, state, position, partitions = snapshot
     frames = 0
+    findings: dict[int, str] = {}
+    refused: set[int] = set()
     newest: pulsar.MessageId | None = None
     deadline = time.monotonic() + STORED_TIMEOUT_S
     while True:
         while reader.has_message_available():
             message = reader.read_next(READ_TIMEOUT_MS)
-            if POSITION_PROPERTY not in message.properties():
+            properties = message.properties()
+            if POSITION_PROPERTY not in properties:
                 continue  # written by somebody else before the sequencer owned the log
-            if not is_control(message.properties()):
-                sequences = _absorbed(sequences, read_frame(message.data()))
-            elif message.properties()["kind"] == EPOCH:
-                sequences = InstrumentSequences(int(message.properties()["epoch"]))
-                partitions = int(message.properties()[PARTITIONS_PROPERTY])
-            position = max(position, position_property(message))
+            place = position_property(message)
+            state.absorb(read_frame(message.data()), properties, place)
+            if ORDERING_PROPERTY in properties:
+                findings[place] = properties[ORDERING_PROPERTY]
+            if REFUSED_PROPERTY in properties:
+                refused.update(map(int, properties[REFUSED_PROPERTY].split(",")))
+            if properties.get("kind") == EPOCH:
+                partitions = int(properties[PARTITIONS_PROPERTY])
+            position = max(position, place)
             newest = message.message_id()
             frames += 1
             deadline = time.monotonic() + STORED_TIMEOUT_S
         # The broker knows of a frame a moment before it can be read: wait for it, or its
         # sequences would be given twice.
         if position >= log.position:
-            return Recovered(sequences, position, newest, frames, partitions=partitions)
+            return Recovered(
+                state, position, newest, frames, findings, refused, partitions=partitions
+            )
         if time.monotonic() > deadline:
             if not frames and newest_message(client, log.topic) is None:
-                return Recovered(sequences, log.position, None, 0, lost=True, partitions=partitions)
+                anew = PartitionState(state.sequences.epoch)
+                return Recovered(
+                    anew, log.position, None, 0, {}, set(), lost=True, partitions=partitions
+                )
             raise NotYetReadable(f"{log.topic}: read up to {position}, stored is {log.position}")
         time.sleep(0.01)

@@ -6,6 +6,7 @@ import msgspec
 
 from marketdata import topics
 from marketdata.frames import MAX_ROWS
+from marketdata.ordering import SourcePolicy
 
 
 class Topics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,6 +18,8 @@ class Topics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plans: str = topics.PLANS
     status: str = topics.STATUS
     state: str = topics.SEQUENCER_STATE
+    ordering: str = topics.ORDERING
+    resend: str = topics.RESEND
 
 
 class EpochFloor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +43,7 @@ class FunctionSettings(msgspec.Struct, frozen=True):
         heartbeat_max_interval_s: heartbeats of a view that stays quiet come ever more rarely, up to
             this distance.
         epoch: the least epoch of the sequences.
+        sources: policies by a source's name or pattern, or `default`.
         bundle_digest: of the code; reported as the instance's version.
     """
 
@@ -51,6 +55,7 @@ class FunctionSettings(msgspec.Struct, frozen=True):
     heartbeat_interval_s: float = 1.0
     heartbeat_max_interval_s: float = 30.0
     epoch: EpochFloor = EpochFloor()
+    sources: dict[str, SourcePolicy] = {}
     bundle_digest: str = ""
 
     @classmethod

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.operators.epoch import LOST, NewEpoch, epoch_changed, new_epoch
+from functions.operators.epoch import LOST, NewEpoch, new_epoch
 
 numbers = st.integers(1, 50)
 
@@ -38,9 +38,3 @@ def test_the_reason_names_the_cause() -> None:
     moved = new_epoch(3, lost=False, recovered_partitions=4, **options)
     assert moved is not None
     assert "from 4 to 8" in moved.reason
-
-
-def test_the_finding_stands_at_the_place_of_the_epoch_frame() -> None:
-    event = epoch_changed(2, 77, NewEpoch(3, "why"), detected_at_ns=5)
-    assert (event.id, event.type, event.epoch) == ("2:77:0", "epoch_changed", 3)
-    assert (event.reason, event.detected_at_ns, event.instrument) == ("why", 5, "")
