@@ -12,9 +12,10 @@ def markdown(outcome: Outcome) -> str:
     """The report."""
     settings = outcome.settings
     verdict = "nothing lost, doubled, reordered or changed" if outcome.ok else "broken"
+    minutes = settings.seconds / 60
+    parts = len(outcome.parts)
     lines = [
-        f"Seed {settings.seed}, {settings.seconds / 60:.1f} minutes at {settings.rate:,} events/s,"
-        f" judged in {len(outcome.parts)} parts.",
+        f"Seed {settings.seed}, {minutes:.1f} minutes at {settings.rate:,} events/s, {parts} parts.",
         "",
         f"**Verdict: {verdict}.**",
         "",

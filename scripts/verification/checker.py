@@ -253,7 +253,7 @@ def _since_joining(accepted: Columns, here: Mask, required_after_ns: int | None)
     arrived = np.cumsum(here[order])
     opens = np.flatnonzero(np.diff(lane[order], prepend=-1) != 0)
     runs = np.diff(opens, append=len(order))
-    earlier = np.repeat(arrived[opens] - here[order][opens], runs)
+    earlier: Indices = np.repeat(arrived[opens] - here[order][opens], runs)
     since[order] = arrived > earlier
     if required_after_ns is not None:
         since |= accepted["ts_publish"] >= required_after_ns
