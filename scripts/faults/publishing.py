@@ -47,7 +47,7 @@ class Orders:
     Attributes:
         name: of the publisher.
         source: of its events.
-        instruments: names are `<prefix>00000` and so on.
+        instruments: names are `<prefix>SYN00000` and so on.
         started_ns: when its first call was due (nanoseconds since the epoch), in its first life.
         first_call: number of the call to begin with.
         sequence_ids: partition -> sequence id to resume from; habit `resume` only.

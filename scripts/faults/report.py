@@ -15,7 +15,7 @@ def markdown(outcome: Outcome) -> str:
     minutes = settings.seconds / 60
     parts = len(outcome.parts)
     lines = [
-        f"Seed {settings.seed}, {minutes:.1f} minutes at {settings.rate:,} events/s, {parts} parts.",
+        f"Seed {settings.seed}, {minutes:.1f} min at {settings.rate:,} events/s, {parts} parts.",
         "",
         f"**Verdict: {verdict}.**",
         "",

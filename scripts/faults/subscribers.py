@@ -130,7 +130,7 @@ class Subscribers:
 
     def _late_one(self, number: int) -> DemoSubscription:
         chosen = [
-            f"{self._prefix}{(number * _INSTRUMENTS_OF_ONE + n) % self._instruments:05d}"
+            f"{self._prefix}SYN{(number * _INSTRUMENTS_OF_ONE + n) % self._instruments:05d}"
             for n in range(_INSTRUMENTS_OF_ONE)
         ]
         quoted = ", ".join(f"'{name}'" for name in chosen)

@@ -7,6 +7,7 @@ a view's partition) must be recorded in its own order.
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from threading import Lock
 
 import numpy as np
@@ -305,7 +306,11 @@ class History:
             if name in after.received:
                 earlier = after.received[name]
                 view.carried = dict(earlier.carried)
-                view.carried.update({frame.partition: frame for frame in earlier.frames})
+                for frame in earlier.frames:
+                    before = view.carried.get(frame.partition)
+                    if before is not None and frame.plan == NO_PLAN:
+                        frame = replace(frame, plan=before.plan)  # noqa: PLW2901
+                    view.carried[frame.partition] = frame
 
     def _redelivered(self, stream: str, partition: int, message_id: Hashable) -> bool:
         if message_id is None:

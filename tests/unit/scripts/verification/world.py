@@ -53,8 +53,12 @@ class Control:
 
 @dataclass
 class World:
-    """What happened, as lists that a test may change before `report`."""
+    """What happened, as lists that a test may change before `report`.
 
+    `run` sets the ids of its messages apart from those of another world.
+    """
+
+    run: int = 0
     controls: list[Control] = field(default_factory=list)
     accepted: list[tuple[int, list[Row]]] = field(default_factory=list)
     log: list[tuple[int, list[Row]]] = field(default_factory=list)
@@ -68,14 +72,17 @@ class World:
         for number, (partition, rows) in enumerate(self.log):
             self._controls(history, number)
             history.sequenced(
-                partition, batch_of(rows, SEQUENCED_SCHEMAS["trade"]), message_id=number
+                partition, batch_of(rows, SEQUENCED_SCHEMAS["trade"]), message_id=(self.run, number)
             )
         self._controls(history, len(self.log))
         for view in self.expectations:
             for frame in self.views[view.name]:
                 if frame.properties["kind"] != "trade":
                     history.view_control(
-                        view.name, frame.partition, frame.properties, message_id=frame.message_id
+                        view.name,
+                        frame.partition,
+                        frame.properties,
+                        message_id=(self.run, frame.message_id),
                     )
                     continue
                 names = view.columns("trade")
@@ -85,7 +92,7 @@ class World:
                     frame.partition,
                     batch_of(frame.rows, schema),
                     frame.properties,
-                    message_id=frame.message_id,
+                    message_id=(self.run, frame.message_id),
                     received_ns=5_000,
                 )
         return history
@@ -103,7 +110,7 @@ class World:
                         schema=FOLLOWING,
                     ),
                     control.properties,
-                    message_id=f"control-{number}",
+                    message_id=(self.run, f"control-{number}"),
                 )
 
     def report(self, **options: Any) -> Report:
