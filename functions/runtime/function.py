@@ -6,7 +6,8 @@ state is shared. For each input partition the worker keeps the promise of the de
 1. an input is acknowledged when every output made of it is confirmed, in log order;
 2. when an output is lost (fenced by another owner, or failed), it is opened again, which tells
    what it holds, and the unconfirmed inputs are applied again from memory, in order;
-3. a crash leaves unacknowledged inputs to the broker, which delivers them again.
+3. a crash leaves unacknowledged inputs to the broker, which delivers them again;
+4. an instance that stood still acknowledges nothing before it knows what it has missed.
 
 Subclasses implement `PartitionStage`: how to open a partition's outputs and how to apply inputs.
 """
@@ -90,6 +91,7 @@ class _Partition:
         self.consumer = consumer
         self.inputs = PartitionInputs()
         self.ready = False
+        self.again = False
         self.retry_at = 0.0
         self.recovery_s = 0.0
 
@@ -136,6 +138,17 @@ class FrameFunction(ABC):
     @abstractmethod
     def before_turn(self) -> None:
         """Called between frames: the place to switch plans."""
+
+    def may_acknowledge(self) -> bool:
+        """Whether inputs that are stored in every output this instance knows may be given up."""
+        return True
+
+    def apply_again(self) -> None:
+        """Apply all inputs that are not acknowledged once more; outputs take what they lack."""
+        for partition in self._partitions.values():
+            partition.again = True
+            for item in partition.inputs:
+                item.applied = False
 
     def wake(self) -> None:
         """Make the worker look around; callable from any thread."""
@@ -223,9 +236,12 @@ class FrameFunction(ABC):
     def _turn(self) -> None:
         received = self._collect()
         self.before_turn()
-        for number, items in received.items():
-            self._apply(self._partitions[number], items)
-        for partition in self._partitions.values():
+        for number, partition in self._partitions.items():
+            if partition.again:
+                partition.again = False
+                self._apply(partition, list(partition.inputs))
+            elif number in received:
+                self._apply(partition, received[number])
             self._acknowledge(partition)
             if not partition.ready and time.monotonic() >= partition.retry_at:
                 self._recover(partition)
@@ -299,6 +315,8 @@ class FrameFunction(ABC):
         partition.stage.confirmed(output, event.message_id, event.items)
 
     def _acknowledge(self, partition: _Partition) -> None:
+        if not self.may_acknowledge():
+            return
         for item in partition.inputs.take_confirmed():
             self._ack(partition.consumer, item)
             self._room.release()

@@ -8,7 +8,6 @@ not come again.
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Final
 
@@ -137,6 +136,7 @@ class Chaos:
             prefix=self._prefix,
             instruments=settings.instruments,
             flow=self._flow,
+            log=self._stack.home / "logs" / "chaos-consumers.log",
         ) as subscribers:
             number = 0
             while self._clock_s < settings.seconds and not self.outcome.failures:
@@ -257,8 +257,3 @@ class Chaos:
             with self._lock:
                 known = None if ending.is_set() else recovery_s
                 self.outcome.injected.append(Injected(fault, started_s, known))
-
-
-def run_log(home: Path) -> Path:
-    """Where the lines of a run are kept."""
-    return home / "logs" / "chaos.log"

@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from threading import RLock
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -36,14 +37,23 @@ class Subscribers:
         prefix: of the names of instruments.
         instruments: how many there are.
         flow: told of everything that arrives in the view of everything.
+        log: file for what the Pulsar client has to say.
     """
 
     def __init__(
-        self, stack_urls: tuple[str, str], *, run: str, prefix: str, instruments: int, flow: Flow
+        self,
+        stack_urls: tuple[str, str],
+        *,
+        run: str,
+        prefix: str,
+        instruments: int,
+        flow: Flow,
+        log: Path,
     ) -> None:
         self._service_url, self._control_plane_url = stack_urls
         self._run, self._prefix, self._instruments = run, prefix, instruments
         self._flow = flow
+        self._log_file = log
         self._staying = [
             DemoSubscription("", ViewExpectation("everything", everything)),
             *tick_subscriptions(),
@@ -57,7 +67,7 @@ class Subscribers:
         self.history = History()
 
     def __enter__(self) -> Self:
-        self._client: pulsar.Client = open_client(self._service_url)
+        self._client: pulsar.Client = open_client(self._service_url, log=self._log_file)
         self._api = ControlApi(self._control_plane_url)
         self._consumer = self._api.register(self._run)
         return self

@@ -8,6 +8,7 @@ reconnect, the history tells apart from what the service sent twice.
 import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,13 +24,14 @@ _POLL_MS: Final = 100
 _CONTROL_KINDS: Final = frozenset({"heartbeat", "epoch"})
 
 
-def open_client(service_url: str) -> pulsar.Client:
-    """A Pulsar client that keeps its reconnects to itself."""
+def open_client(service_url: str, *, log: Path | None = None) -> pulsar.Client:
+    """A Pulsar client that keeps its reconnects to itself, or to a log file."""
+    level = pulsar.LoggerLevel.Error
     return pulsar.Client(
         service_url,
         operation_timeout_seconds=30,
         io_threads=1,
-        logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error),
+        logger=pulsar.FileLogger(level, str(log)) if log else pulsar.ConsoleLogger(level),
     )
 
 
