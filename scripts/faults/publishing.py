@@ -28,6 +28,7 @@ from typing import IO, Final, Literal
 import pulsar
 import pyarrow as pa
 
+from marketdata.errors import TopicNotReady
 from marketdata.publisher import Publisher
 from marketdata.sources.synthetic import SyntheticConfig, SyntheticTicks
 from scripts.faults.wire import ATTEMPT, CONFIRMED, FLUSHED, Record, write_record
@@ -36,6 +37,7 @@ from scripts.verification.recorders import open_client
 
 CALLS_A_SECOND: Final = 25
 CALLS_A_FLUSH: Final = 10
+OPEN_TIMEOUT_S: Final = 180.0
 
 Habit = Literal["steady", "resume", "repeat"]
 
@@ -129,13 +131,7 @@ def run(orders: Orders, tell: _Told, stopping: threading.Event) -> None:
     """Publish until `stopping`, then flush."""
     client: pulsar.Client = open_client(orders.service_url)
     steady = orders.habit == "steady"
-    publisher = Publisher(
-        client,
-        name=orders.name,
-        max_delay_ms=5.0 if steady else None,
-        stamp_ts_publish=False,
-        open_timeout_s=120.0,
-    )
+    publisher = _opened(client, orders)
     publisher.on_confirmed(
         lambda partition, number, _id, batch: tell(CONFIRMED, partition, number, encoded(batch))
     )
@@ -155,6 +151,24 @@ def run(orders: Orders, tell: _Told, stopping: threading.Event) -> None:
     # However long the broker is away: nothing is given up.
     publisher.close(timeout_s=None)
     client.close()
+
+
+def _opened(client: pulsar.Client, orders: Orders) -> Publisher:
+    """A publisher, as soon as the broker is there."""
+    deadline = time.monotonic() + OPEN_TIMEOUT_S
+    while True:
+        try:
+            return Publisher(
+                client,
+                name=orders.name,
+                max_delay_ms=5.0 if orders.habit == "steady" else None,
+                stamp_ts_publish=False,
+                open_timeout_s=OPEN_TIMEOUT_S,
+            )
+        except (pulsar.PulsarException, TopicNotReady):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
 
 
 def _watch_parent(stopping: threading.Event) -> None:
