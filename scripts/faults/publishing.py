@@ -28,7 +28,7 @@ from typing import IO, Final, Literal
 import pulsar
 import pyarrow as pa
 
-from marketdata.errors import TopicNotReady
+from marketdata.connection import TopicNotReady
 from marketdata.publisher import Publisher
 from marketdata.sources.synthetic import SyntheticConfig, SyntheticTicks
 from scripts.faults.wire import ATTEMPT, CONFIRMED, FLUSHED, Record, write_record
