@@ -166,6 +166,7 @@ class Chaos:
             ending.set()
             for publisher in publishers:
                 publisher.close()
+        self._say(f"{history.accepted_events:,} events accepted; waiting until they have arrived")
         subscribers.go_on()
         time.sleep(CALM_S)
         report = drain(

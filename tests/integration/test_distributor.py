@@ -212,11 +212,11 @@ def test_nothing_is_acknowledged_that_a_new_view_still_lacks(
     still meanwhile and does not know of the plan when it goes on.
     """
     plans, log = Plans(cluster), Log(cluster)
-    plans.publish(one=_spec("instrument = 'I1'"))
+    one = plans.publish(one=_spec("instrument = 'I1'"))["one"]
     instance = _distributor(cluster)
     function = instance.function
     log.write(1)
-    eventually(lambda: function.reporter.counters["frames_out"])
+    eventually(lambda: _prices(cluster, one))
     before = len(log.events)
     follower_sees, worker_goes_on = threading.Event(), threading.Event()
     acknowledge, has_newer = function._acknowledge, function._plans._newer
