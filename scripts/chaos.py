@@ -87,8 +87,9 @@ def run(options: argparse.Namespace, settings: Settings) -> Outcome:
         with own_topology(stack) as topology:
             return Chaos(stack, topology, settings, console.line).run()
     finally:
-        # Data and logs stay for whoever looks for a reason; the next run deletes them.
-        stack.down()
+        if not options.keep:
+            # Data and logs stay for whoever looks for a reason; the next run deletes them.
+            stack.down()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,7 +128,9 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     root.add_argument("--home", type=Path, default=ROOT / ".dds-chaos", help="of the stack to hurt")
     root.add_argument(
-        "--keep", action="store_true", help="go on with the data that the last run left"
+        "--keep",
+        action="store_true",
+        help="go on with the stack that is there and leave it up; otherwise it starts empty",
     )
     return root
 
