@@ -9,10 +9,12 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from threading import Lock
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scripts.verification.expectations import ViewExpectation, published_columns
 from scripts.verification.fingerprints import Words, fingerprints, text_hash
@@ -25,6 +27,9 @@ from scripts.verification.records import (
     FrameRecord,
     ReceivedView,
 )
+
+UPSTREAM_FLAGS: Final = (1 << 28) - 1
+"""The bits of `quality_flags` that are the publisher's; those above are marks of the sequencer."""
 
 
 class History:
@@ -343,7 +348,16 @@ def kind_of(batch: pa.RecordBatch) -> str:
 
 def _content(batch: pa.RecordBatch, kind: str, names: Iterable[str]) -> Words:
     columns = [(name, batch.column(name)) for name in published_columns(names)]
+    columns = [
+        (name, _upstream_flags(column) if name == "quality_flags" else column)
+        for name, column in columns
+    ]
     return fingerprints(columns, batch.num_rows) ^ np.uint64(text_hash(kind))
+
+
+def _upstream_flags(column: pa.Array) -> pa.Array:
+    """Flags without the bits that the sequencer may add; none given is the same as 0."""
+    return pc.bit_wise_and(column.fill_null(0), pa.scalar(UPSTREAM_FLAGS, column.type))
 
 
 def _integers(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:

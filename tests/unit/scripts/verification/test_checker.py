@@ -463,3 +463,16 @@ def test_a_view_that_joins_too_late_misses_what_was_published_before() -> None:
     )
     assert missing > 0
     assert found(world.report(required_after_ns={"all": since})) == {"all": {"missing": missing}}
+
+
+def test_a_mark_of_the_sequencer_changes_no_event_but_another_flag_does() -> None:
+    world = clean_world()
+    rows, at = locate(world.log, "A", 3)
+    rows[at] = rows[at] | {"quality_flags": 1 << 29}
+    world.expectations = (ALL,)
+    mirror(world)
+    assert found(world.report(from_first=True)) == {}
+
+    rows[at] = rows[at] | {"quality_flags": 1 << 29 | 1}
+    changed = {"missing": 1, "unexpected": 1}
+    assert found(world.report(from_first=True)) == {"sequenced": changed, "all": changed}
