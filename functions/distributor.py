@@ -124,7 +124,7 @@ class DistributorStage(PartitionStage):
             self._distribute(group)
         self._send_dead_letters()
 
-    def confirmed(self, output: Output, message_id: Any, items: Sequence[Input]) -> None:
+    def confirmed(self, output: Output, message_id: Any, position: int) -> None:
         """Nothing more to do: the inputs no longer wait."""
 
     def tidy(self) -> None:

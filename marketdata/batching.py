@@ -35,6 +35,7 @@ class Cut:
     kind: str
     batch: pa.RecordBatch
     traceparent: str | None = None
+    fill: bool = False
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class _Run:
 
     kind: str
     traceparent: str | None
+    fill: bool
     pieces: list[pa.RecordBatch] = field(default_factory=list)
     rows: int = 0
     size_bytes: int = 0
@@ -55,8 +57,8 @@ class PartitionBuffer:
         max_events: most events in a frame, 1…8192.
         max_bytes: a frame is cut before its columns grow beyond this (one event always fits).
 
-    A change of kind or trace cuts as well: events of different kinds cannot share a frame, and
-    letting later ones pass would break the order within an instrument.
+    A change of kind, of trace or between fill and no fill cuts as well: such events cannot share a
+    frame, and letting later ones pass would break the order within an instrument.
     """
 
     def __init__(self, *, max_events: int, max_bytes: int) -> None:
@@ -73,17 +75,25 @@ class PartitionBuffer:
         """Events that wait for a frame."""
         return self._run.rows if self._run else 0
 
-    def add(self, kind: str, batch: pa.RecordBatch, traceparent: str | None = None) -> list[Cut]:
+    def add(
+        self,
+        kind: str,
+        batch: pa.RecordBatch,
+        traceparent: str | None = None,
+        *,
+        fill: bool = False,
+    ) -> list[Cut]:
         """Add events of this partition; returns the frames that are full, in order."""
         cuts: list[Cut] = []
-        if self._run and (self._run.kind, self._run.traceparent) != (kind, traceparent):
+        run = self._run
+        if run and (run.kind, run.traceparent, run.fill) != (kind, traceparent, fill):
             cuts += self.take()
         row_bytes = max(1, -(-batch.nbytes // max(1, batch.num_rows)))
         offset = 0
         while offset < batch.num_rows:
             run = self._run
             if run is None:
-                run = self._run = _Run(kind, traceparent)
+                run = self._run = _Run(kind, traceparent, fill)
             room = min(self._max_events - run.rows, (self._max_bytes - run.size_bytes) // row_bytes)
             if room < 1 and run.rows:
                 cuts += self.take()
@@ -103,7 +113,7 @@ class PartitionBuffer:
         if run is None:
             return []
         batch = run.pieces[0] if len(run.pieces) == 1 else pa.concat_batches(run.pieces)
-        return [Cut(run.kind, batch, run.traceparent)]
+        return [Cut(run.kind, batch, run.traceparent, run.fill)]
 
 
 def conform_events(

@@ -52,6 +52,7 @@ REASONS: Final[Mapping[str, str]] = {
     "bad_symbol": "a symbol is empty or too long",
     "out_of_range": "a number is NaN or out of range",
     "wrong_partition": "an instrument belongs to another partition",
+    "out_of_order": "the policy of its source lets no reversal and no repeat pass",
     "undecodable": "decoding failed in an unforeseen way",
 }
 """Every `InvalidFrame.code` and what it means."""

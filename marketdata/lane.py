@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +27,7 @@ from marketdata.frames import (
     encode_frame,
     frame_properties,
 )
+from marketdata.ordering import FILL_PROPERTY
 
 RETRIABLE: Final = frozenset(
     {
@@ -159,11 +160,13 @@ class Lane:
             self._next_sequence_id = sequence_id + 1
             self._confirmed = sequence_id
 
-    def add(self, kind: str, batch: pa.RecordBatch, traceparent: str | None) -> bool:
+    def add(
+        self, kind: str, batch: pa.RecordBatch, traceparent: str | None, *, fill: bool = False
+    ) -> bool:
         """Take events over; True when some wait for a frame that did not wait before."""
         with self._lock:
             waited = self._buffer.events > 0
-            cuts = self._buffer.add(kind, batch, traceparent)
+            cuts = self._buffer.add(kind, batch, traceparent, fill=fill)
             for cut in cuts:
                 self._send(cut)
             self._send_if_free()
@@ -225,11 +228,13 @@ class Lane:
         if len(payload) > MAX_FRAME_BYTES:
             half = cut.batch.num_rows // 2
             for piece in (cut.batch.slice(0, half), cut.batch.slice(half)):
-                self._send(Cut(cut.kind, compact_dictionaries(piece), cut.traceparent))
+                self._send(replace(cut, batch=compact_dictionaries(piece)))
             return
         properties = frame_properties(cut.batch, cut.kind)
         if cut.traceparent:
             properties["traceparent"] = cut.traceparent
+        if cut.fill:
+            properties[FILL_PROPERTY] = "1"
         sequence_id = self._next_sequence_id
         self._next_sequence_id += 1
         frame = PendingFrame(sequence_id, payload, properties, cut.batch, time.monotonic_ns())

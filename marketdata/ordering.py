@@ -2,19 +2,32 @@
 
 A *source* numbers its events per instrument (`source_sequence`); the sequencer compares the numbers
 that arrive with those before. Findings are published on `control/ordering`, a partitioned topic:
-one message for an input frame that shows any, its payload a JSON array of `OrderingEvent`, its
-property `count` the array's length, its partition that of the log. They are exactly once and in
-log order. A `ResendRequest` goes to `control/resend` as JSON, keyed `source/instrument`, for each
-gap that opens; an upstream that can resend answers by publishing the missing events under their
-source sequences (`Publisher.publish(..., fill=True)`), which closes the gap.
+one message for a frame of `sequenced` that shows any, its payload a JSON array of `OrderingEvent`,
+its properties `count` (the array's length) and `position` (the frame's), its partition that of the
+log. They are exactly once and in log order. A `ResendRequest` goes to `control/resend` as JSON,
+keyed `source/instrument`, for each gap that opens, at least once (a repeat has the same `gap_id`);
+an upstream that can resend answers by publishing the missing events under their source sequences
+(`Publisher.publish(..., fill=True)`), which closes the gap.
 """
 
+import base64
+import binascii
+import zlib
 from typing import Final, Literal
 
 import msgspec
 
+from marketdata.errors import InvalidFrame
+
 FILL_PROPERTY: Final = "fill"
 """Message property (value `1`) of ingest frames that answer a resend request."""
+
+ORDERING_PROPERTY: Final = "ordering"
+"""Message property of frames of `sequenced` that show something: what `control/ordering` will say
+of them. It is stored with the frame, so that after a crash it can be published from there."""
+
+MAX_EVENTS: Final = 1_000
+"""Most findings of one message; what is beyond is summed up in one more of each type."""
 
 OrderingEventType = Literal[
     "gap_opened", "gap_closed", "reversal", "repeat", "late_event", "source_reset", "epoch_changed"
@@ -51,8 +64,10 @@ class OrderingEvent(msgspec.Struct, frozen=True, omit_defaults=True):
             (they came before), `late_event` (`ts_event` is far behind), `source_reset` (the source
             began again at `first`), `epoch_changed` (the sequences of the partition start anew;
             `instrument` and `source` are empty).
-        partition, position: of the input frame on `ingest`.
-        instrument, source: whose numbers these are.
+        partition, position: of the frame of `sequenced` that tells of it; the position is that of
+            the last input which that frame holds.
+        instrument, source: whose numbers these are; both empty for `epoch_changed`, and where one
+            event sums up many that one message has no room for (`reason` says so).
         first, last: source sequences, both included; 0 for `epoch_changed` and `late_event`
             without them.
         events: how many events are behind the finding (missing ones for gaps).
@@ -121,6 +136,25 @@ def decode_ordering_events(data: bytes) -> list[OrderingEvent]:
         msgspec.ValidationError: the bytes are none.
     """
     return _events.decode(data)
+
+
+def ordering_property(events: list[OrderingEvent]) -> str:
+    """Findings as a message property."""
+    return base64.b85encode(zlib.compress(_encoder.encode(events), 1)).decode("ascii")
+
+
+def read_ordering_property(text: str) -> list[OrderingEvent]:
+    """The findings in a message property.
+
+    Raises:
+        InvalidFrame: the text holds none.
+    """
+    try:
+        return _events.decode(zlib.decompress(base64.b85decode(text)))
+    except (ValueError, binascii.Error, zlib.error, msgspec.MsgspecError) as error:
+        raise InvalidFrame(
+            "undecodable", f"the findings of a frame are damaged: {error}"
+        ) from error
 
 
 def encode_resend_request(request: ResendRequest) -> bytes:

@@ -176,6 +176,7 @@ class Publisher:
         batch: pa.RecordBatch,
         *,
         traceparent: str | None = None,
+        fill: bool = False,
         timeout_s: float | None = None,
     ) -> None:
         """Take over a batch of events of one kind, of any instruments and any length.
@@ -186,6 +187,8 @@ class Publisher:
             batch: columns and metadata of the kind's ingest schema; `ts_publish` may be absent
                 when this publisher stamps it.
             traceparent: W3C trace context that the frames carry.
+            fill: the events answer a resend request (`marketdata.ordering`); their frames say so
+                and hold nothing else.
             timeout_s: how long to block for room instead of `publish_timeout_s`.
 
         Raises:
@@ -198,7 +201,7 @@ class Publisher:
         self._started = True
         for partition, piece in split_by_partition(events, len(self._lanes)):
             lane = self._lanes[partition]
-            if lane.add(kind, piece, traceparent) and self._max_delay_s is not None:
+            if lane.add(kind, piece, traceparent, fill=fill) and self._max_delay_s is not None:
                 self._inbox.put((lane, time.monotonic() + self._max_delay_s))
 
     def flush(self, timeout_s: float | None = None) -> None:

@@ -33,6 +33,14 @@ KEY_COLUMNS: Final = ("instrument", "venue", "source", "ts_event", "ts_publish")
 ASSIGNED: Final = ("sequence", "epoch", "ts_sequenced")
 """Columns that only the sequencer writes; absent from ingest frames."""
 
+GAP_BEFORE: Final = 1 << 28
+OUT_OF_ORDER: Final = 1 << 29
+REPEATED: Final = 1 << 30
+LATE: Final = 1 << 31
+"""Bits of `quality_flags` that the sequencer sets: events of its source are missing before this
+one; it came after later ones; its source sequence came before; its `ts_event` is far behind. The
+bits below are upstream's."""
+
 
 def _symbol(name: str, *, nullable: bool = True) -> pa.Field:
     return pa.field(name, SYMBOL, nullable=nullable)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from control_plane.topology.model import (
     FunctionSpec,
@@ -15,12 +18,18 @@ from control_plane.topology.model import (
     Topic,
     Topology,
 )
+from marketdata.ordering import SourcePolicy
 
 _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _UNIT_BYTES: Final = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _DEFAULT_RAM_BYTES: Final = 1 << 30
 _DEFAULT_DISK_BYTES: Final = 1 << 30
-_OWN_KEYS: Final = frozenset({"operators", "topics", "partitions", "log_level", "bundle_digest"})
+_SEQUENCE: Final = "sequence"
+"""The operator that looks at the order of the sources."""
+
+_OWN_KEYS: Final = frozenset(
+    {"operators", "topics", "partitions", "sources", "log_level", "bundle_digest"}
+)
 
 
 class Source(Protocol):
@@ -51,14 +60,31 @@ def build_topology(source: Source) -> Topology | None:
         for name, each in source.sections["namespaces"].items()
     }
     names, topics = _topics(source, source.partitions, namespaces)
+    sources = _sources(source)
     functions: dict[str, FunctionSpec] = {}
     for name, each in source.sections["functions"].items():
         _check_reference(source, ("functions", name, "namespace"), each["namespace"], namespaces)
         spec = _function(
             source, name, each, names=names, topics=topics, partitions=source.partitions
         )
+        if _SEQUENCE in each["operators"]:
+            spec = replace(spec, user_config={**spec.user_config, "sources": sources})
         functions[spec.name] = spec
-    return Topology(source.partitions, tenants, namespaces, topics, functions, names)
+    policies = {name: msgspec.convert(each, SourcePolicy) for name, each in sources.items()}
+    return Topology(source.partitions, tenants, namespaces, topics, functions, names, policies)
+
+
+def _sources(source: Source) -> dict[str, dict[str, Any]]:
+    """The policies of the sources as the sequencer reads them.
+
+    What is given beside a policy must matter to it: a `hold_ms` that does nothing is a mistake.
+    """
+    for name, declared in source.sections["sources"].items():
+        for key in declared:
+            if key.startswith("hold_") and declared["policy"] != "hold":
+                text = f"only the policy 'hold' has a {key}, not {declared['policy']!r}; remove it"
+                source.refuse(("sources", name, key), text, key=True)
+    return {name: dict(declared) for name, declared in source.sections["sources"].items()}
 
 
 def _namespace(

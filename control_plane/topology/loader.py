@@ -27,7 +27,7 @@ from control_plane.topology.source import (
     read_document,
 )
 
-_SECTIONS = ("tenants", "namespaces", "topics", "functions")
+_SECTIONS = ("tenants", "namespaces", "topics", "sources", "functions")
 
 
 class Declarations:

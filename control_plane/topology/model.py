@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from marketdata.ordering import SourcePolicy
+
 BUNDLE_DIGEST: Final = "bundle_digest"
 
 
@@ -113,6 +115,8 @@ class Topology:
     functions: Mapping[str, FunctionSpec]
     topic_names: Mapping[str, str] = field(default_factory=dict)
     """The id of a topic in the YAML (`ingest`, `plans` …) to its full name."""
+    sources: Mapping[str, SourcePolicy] = field(default_factory=dict)
+    """What happens to events that are out of order, by a source's name or pattern."""
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:

@@ -5,14 +5,35 @@ the frames of `sequenced` in order gives exactly the state that assigned their n
 what recovery relies on.
 """
 
-from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from functions.operators.symbols import SymbolTable
 from marketdata.arrays import array_of, codes_of, values_of
 from marketdata.schemas import SEQUENCED_SCHEMAS, TIMESTAMP
+
+_Sequences = npt.NDArray[np.uint64]
+
+
+class Grouped(NamedTuple):
+    """The rows of a frame by instrument; computed once, used for all that is kept by instrument.
+
+    Attributes:
+        ids: of the instruments, by dictionary code: int64.
+        codes: dictionary codes, by row: int16.
+        order: rows sorted by code, in row order within a code: int64.
+        counts: rows of each code: int64.
+        distinct: no two codes are the same instrument (a foreign writer may repeat a value).
+    """
+
+    ids: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.int16]
+    order: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    distinct: bool
 
 
 class InstrumentSequences:
@@ -29,40 +50,51 @@ class InstrumentSequences:
 
     def __init__(self, epoch: int = 1) -> None:
         self.epoch = epoch
-        self._ids: dict[str, int] = {}
+        self.instruments = SymbolTable()
         self._last = np.zeros(1024, dtype=np.uint64)
+        self._place = np.zeros(1024, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Number of instruments seen."""
-        return len(self._ids)
+        """Number of instruments that have been given a sequence."""
+        return int(np.count_nonzero(self._last))
 
     def last(self, instrument: str) -> int:
         """The last sequence given to an instrument; 0 when it has none yet."""
-        number = self._ids.get(instrument)
-        return 0 if number is None else int(self._last[number])
+        number = self.instruments.find(instrument)
+        return 0 if number is None or number >= len(self._last) else int(self._last[number])
 
-    def assign(self, batch: pa.RecordBatch) -> npt.NDArray[np.uint64]:
-        """The sequences of a batch's rows, in row order: uint64, one a row.
-
-        Per instrument they follow the last one given, without holes or repeats.
-        """
+    def group(self, batch: pa.RecordBatch) -> Grouped:
+        """The rows of a batch by instrument."""
         column = batch.column("instrument")
         ids = self._ids_of(column.dictionary)
         codes = codes_of(column)
-        order = np.argsort(codes, kind="stable")
         counts = np.bincount(codes, minlength=len(ids))
-        starts = np.cumsum(counts) - counts
-        rank_in_order = np.arange(len(codes)) - np.repeat(starts, counts)
-        if len(np.unique(ids)) == len(ids):
-            base = self._last[ids]
-            self._last[ids] = base + counts.astype(np.uint64)
-        else:  # a foreign writer repeated a dictionary value: number by value, not by code
+        places = np.arange(len(ids))
+        self._place[ids] = places
+        distinct = bool((self._place[ids] == places).all())
+        return Grouped(ids, codes, np.argsort(codes, kind="stable"), counts, distinct)
+
+    def assign(self, batch: pa.RecordBatch, grouped: Grouped | None = None) -> _Sequences:
+        """The sequences of a batch's rows, in row order: uint64, one a row.
+
+        Per instrument they follow the last one given, without holes or repeats.
+
+        Args:
+            batch: the events.
+            grouped: `group(batch)`, where the caller has it already.
+        """
+        ids, codes, order, counts, distinct = grouped or self.group(batch)
+        if not distinct:
             return self._assign_by_id(ids[codes])
+        base = self._last[ids]
+        self._last[ids] = base + counts.astype(np.uint64)
+        # In code order a row's number is its place less that of its instrument's first row.
+        first = base + np.uint64(1) - (np.cumsum(counts) - counts).astype(np.uint64)
         sequences = np.empty(len(codes), dtype=np.uint64)
-        sequences[order] = np.repeat(base, counts) + rank_in_order.astype(np.uint64) + np.uint64(1)
+        sequences[order] = np.arange(len(codes), dtype=np.uint64) + np.repeat(first, counts)
         return sequences
 
-    def absorb(self, instruments: pa.DictionaryArray, sequences: npt.NDArray[np.uint64]) -> None:
+    def absorb(self, instruments: pa.DictionaryArray, sequences: _Sequences) -> None:
         """Take over the numbers of a frame of the log; frames come in log order."""
         ids = self._ids_of(instruments.dictionary)
         # With repeated indices the last assignment wins: the highest, as numbers rise.
@@ -74,9 +106,11 @@ class InstrumentSequences:
             [("instrument", pa.utf8()), ("sequence", pa.uint64())],
             metadata={"epoch": str(self.epoch)},
         )
+        # Only those that were given one: others may have been looked up and refused.
+        given = np.flatnonzero(self._last)
+        names = pa.array([self.instruments.names[number] for number in given], pa.utf8())
         return pa.RecordBatch.from_arrays(
-            # A copy: the array goes on changing with every batch.
-            [pa.array(self._ids, pa.utf8()), pa.array(self._last[: len(self._ids)].copy())],
+            [names, array_of(self._last[given], pa.uint64())],
             schema=schema,
         )
 
@@ -88,7 +122,7 @@ class InstrumentSequences:
         state._last[ids] = values_of(batch.column("sequence"), np.uint64)
         return state
 
-    def _assign_by_id(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    def _assign_by_id(self, ids: npt.NDArray[np.int64]) -> _Sequences:
         distinct, codes, counts = np.unique(ids, return_inverse=True, return_counts=True)
         order = np.argsort(codes, kind="stable")
         starts = np.cumsum(counts) - counts
@@ -100,20 +134,20 @@ class InstrumentSequences:
         return sequences
 
     def _ids_of(self, instruments: pa.Array) -> npt.NDArray[np.int64]:
-        known = self._ids
-        names: Iterable[str] = instruments.to_pylist()
-        ids = np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)
-        if len(known) > len(self._last):
-            grown = np.zeros(max(2 * len(self._last), len(known)), dtype=np.uint64)
+        ids = self.instruments.ids_of(instruments)
+        known = len(self.instruments)
+        if known > len(self._last):
+            grown = np.zeros(max(2 * len(self._last), known), dtype=np.uint64)
             grown[: len(self._last)] = self._last
             self._last = grown
+            self._place = np.zeros(len(grown), dtype=np.int64)
         return ids
 
 
 def with_sequences(
     batch: pa.RecordBatch,
     kind: str,
-    sequences: npt.NDArray[np.uint64],
+    sequences: _Sequences,
     *,
     epoch: int,
     ts_sequenced_ns: int,

@@ -53,6 +53,7 @@ class _Confirmed(NamedTuple):
     result: Any
     message_id: Any
     items: Sequence[Input]
+    position: int
 
 
 class _Wake(NamedTuple):
@@ -75,8 +76,8 @@ class PartitionStage(ABC):
         """Send what is made of the inputs (in log order) to the outputs that lack it."""
 
     @abstractmethod
-    def confirmed(self, output: Output, message_id: Any, items: Sequence[Input]) -> None:
-        """An output has stored what was made of `items`."""
+    def confirmed(self, output: Output, message_id: Any, position: int) -> None:
+        """An output has stored the message of a position."""
 
     @abstractmethod
     def tidy(self) -> None:
@@ -162,22 +163,23 @@ class FrameFunction(ABC):
         data: bytes,
         properties: dict[str, str],
         *,
+        position: int | None = None,
         event_timestamp_ms: int | None = None,
     ) -> None:
-        """Send what was made of `items` to `output`; they wait for its confirmation."""
+        """Send what was made of `items` to `output`; they wait for its confirmation.
+
+        Its position is that of the last item, unless it is given.
+        """
+        place = items[-1].position if position is None else position
 
         def on_done(generation: int, result: Any, message_id: Any) -> None:
-            self._events.put(_Confirmed(partition, output, generation, result, message_id, items))
+            self._events.put(
+                _Confirmed(partition, output, generation, result, message_id, items, place)
+            )
 
-        output.send(
-            data,
-            properties,
-            items[-1].position,
-            on_done,
-            event_timestamp_ms=event_timestamp_ms,
-        )
+        output.send(data, properties, place, on_done, event_timestamp_ms=event_timestamp_ms)
         for item in items:
-            item.waiting.add(output)
+            item.waiting[output] = place
 
     def awaits(self, partition: int, output: Output) -> bool:
         """Whether an input of the partition waits for a confirmation of `output`."""
@@ -298,8 +300,22 @@ class FrameFunction(ABC):
         except (pulsar.PulsarException, NotYetReadable) as error:
             self._lost(partition, f"{type(error).__name__}: {error}")
             return
+        self._set_applied(items)
+
+    def _set_applied(self, items: Sequence[Input]) -> None:
         for item in items:
             item.applied = True
+        self._free(items)
+
+    def _free(self, items: Sequence[Input]) -> None:
+        """What no output has to confirm is not in flight; what is done needs its bytes no more."""
+        for item in items:
+            if item.applied and not item.waiting and item.takes_room:
+                item.takes_room = False
+                self._room.release()
+            if item.is_confirmed:
+                item.done = True
+                item.data = b""
 
     def _settle(self, event: _Confirmed) -> None:
         output = event.output
@@ -311,15 +327,16 @@ class FrameFunction(ABC):
             self._lost(partition, f"{output.topic}: {event.result}")
             return
         for item in event.items:
-            item.waiting.discard(output)
-        partition.stage.confirmed(output, event.message_id, event.items)
+            if item.waiting.get(output) == event.position:
+                del item.waiting[output]
+        partition.stage.confirmed(output, event.message_id, event.position)
+        self._free(event.items)
 
     def _acknowledge(self, partition: _Partition) -> None:
         if not self.may_acknowledge():
             return
         for item in partition.inputs.take_confirmed():
             self._ack(partition.consumer, item)
-            self._room.release()
 
     def _ack(self, consumer: pulsar.Consumer, item: Input) -> None:
         try:
@@ -334,8 +351,8 @@ class FrameFunction(ABC):
         self.reporter.error(why)
         partition.ready = False
         for item in partition.inputs:
-            item.applied = False
-            item.waiting = {output for output in item.waiting if not output.broken}
+            item.applied = item.done
+            item.waiting = {o: place for o, place in item.waiting.items() if not o.broken}
         # Whoever fenced this instance is probably the new owner; give it time to recover, too.
         pause_s = random.uniform(*RETRY_S) + partition.recovery_s  # noqa: S311
         partition.retry_at = time.monotonic() + pause_s
@@ -344,13 +361,12 @@ class FrameFunction(ABC):
         started = time.monotonic()
         try:
             partition.stage.recover()
-            pending = list(partition.inputs)
+            pending = [item for item in partition.inputs if not item.done]
             partition.stage.apply(pending)
         except (pulsar.PulsarException, NotYetReadable) as error:
             self._lost(partition, f"{type(error).__name__}: {error}")
             return
-        for item in pending:
-            item.applied = True
+        self._set_applied(pending)
         partition.ready = True
         partition.recovery_s = time.monotonic() - started
         self.reporter.counters["recoveries"] += 1

@@ -23,11 +23,27 @@ class Input:
         data: the payload.
         properties: the message's properties.
         message_ids: what the consumer acknowledges; several when it was delivered again meanwhile.
-        waiting: outputs that have been sent something made of it and have not confirmed.
+        alone: its entry holds no other message, so positions up to the next entry are free.
+        waiting: outputs that have been sent something made of it and have not confirmed, with the
+            position of the last message sent.
+        held: the function still needs it for what it will send later.
         applied: whether the function has processed it at least once.
+        takes_room: it counts among the inputs that may be in flight.
+        done: nothing more is to be made of it; it only waits for those before it.
     """
 
-    __slots__ = ("applied", "data", "message_ids", "position", "properties", "waiting")
+    __slots__ = (
+        "alone",
+        "applied",
+        "data",
+        "done",
+        "held",
+        "message_ids",
+        "position",
+        "properties",
+        "takes_room",
+        "waiting",
+    )
 
     def __init__(self, message_id: Any, data: bytes, properties: dict[str, str]) -> None:
         self.message_ids = [message_id]
@@ -36,8 +52,17 @@ class Input:
         # No valid frame stands behind the last index: thousands of frames do not fit an entry.
         index = min(message_id.batch_index(), (1 << BATCH_BITS) - 1)
         self.position = Position(message_id.ledger_id(), message_id.entry_id(), index).pack()
-        self.waiting: set[Output] = set()
+        self.alone = message_id.batch_index() < 0
+        self.waiting: dict[Output, int] = {}
+        self.held = False
         self.applied = False
+        self.takes_room = True
+        self.done = False
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether all that will ever be made of it is stored."""
+        return self.applied and not self.waiting and not self.held
 
 
 class PartitionInputs:
@@ -77,7 +102,7 @@ class PartitionInputs:
 
     def take_confirmed(self) -> Iterator[Input]:
         """Remove and yield, in order, the inputs whose outputs are all confirmed."""
-        while self._pending and self._pending[0].applied and not self._pending[0].waiting:
+        while self._pending and self._pending[0].is_confirmed:
             item = self._pending.popleft()
             self._confirmed_through = item.position
             yield item

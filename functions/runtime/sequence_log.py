@@ -7,13 +7,12 @@ is older, never wrong.
 """
 
 import time
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-import numpy as np
 import pulsar
 import pyarrow as pa
 
-from functions.operators.sequence import InstrumentSequences
+from functions.operators.state import PartitionState
 from functions.runtime.outputs import (
     POSITION_PROPERTY,
     READ_TIMEOUT_MS,
@@ -23,11 +22,14 @@ from functions.runtime.outputs import (
     newest_message,
     position_property,
 )
-from marketdata.arrays import values_of
 from marketdata.errors import InvalidFrame
 from marketdata.frames import encode_frame, read_frame
+from marketdata.ordering import ORDERING_PROPERTY
 from marketdata.positions import NO_POSITION
 from marketdata.topics import partition_index
+
+REFUSED_PROPERTY: Final = "refused"
+"""Message property of frames of the log: positions of inputs refused since the frame before."""
 
 
 class Recovered(NamedTuple):
@@ -37,30 +39,39 @@ class Recovered(NamedTuple):
         position: of the last input that the log holds.
         message_id: of the newest frame read; None when the snapshot is the newest.
         frames: how many frames were read behind the snapshot.
+        findings: what these frames say about the order of their sources, as they say it, by
+            position; whether it was published as well is not known from the log.
+        refused: positions of inputs that were dead-lettered for their order since the snapshot.
         lost: the end of the log is gone (retention removed it before a snapshot covered it), so
             numbers start anew in a new epoch.
     """
 
-    sequences: InstrumentSequences
+    state: PartitionState
     position: int
     message_id: pulsar.MessageId | None
     frames: int
+    findings: dict[int, str]
+    refused: set[int]
     lost: bool = False
 
 
 def encode_snapshot(
-    state: pa.RecordBatch, position: int, message_id: pulsar.MessageId
+    state: list[pa.RecordBatch], position: int, message_id: pulsar.MessageId
 ) -> tuple[bytes, dict[str, str]]:
-    """Payload and properties of a snapshot taken after the log frame `message_id`."""
+    """Payload and properties of a snapshot taken after the log frame `message_id`.
+
+    The payload is one Arrow stream for each batch, one after the other.
+    """
     properties = {
         "position": str(position),
         "log_entry": f"{message_id.ledger_id()}:{message_id.entry_id()}",
-        "instruments": str(state.num_rows),
+        "instruments": str(state[0].num_rows),
     }
-    return encode_frame(state, compression="zstd").to_pybytes(), properties
+    streams = (encode_frame(batch, compression="zstd").to_pybytes() for batch in state)
+    return b"".join(streams), properties
 
 
-def recover_sequences(client: pulsar.Client, log: Output, state_topic: str) -> Recovered:
+def recover_state(client: pulsar.Client, log: Output, state_topic: str) -> Recovered:
     """Rebuild the state of a partition whose log has just been taken over.
 
     Args:
@@ -71,17 +82,17 @@ def recover_sequences(client: pulsar.Client, log: Output, state_topic: str) -> R
         NotYetReadable: the newest frame did not become readable in time; open and try again.
         pulsar.PulsarException: the broker is away.
     """
-    start, sequences, position = _newest_snapshot(client, state_topic, partition_index(log.topic))
+    start, state, position = _newest_snapshot(client, state_topic, partition_index(log.topic))
     reader = client.create_reader(log.topic, start)
     try:
-        return _absorb_rest(client, reader, log, sequences, position)
+        return _absorb_rest(client, reader, log, state, position)
     finally:
         reader.close()
 
 
 def _newest_snapshot(
     client: pulsar.Client, state_topic: str, partition: int
-) -> tuple[pulsar.MessageId, InstrumentSequences, int]:
+) -> tuple[pulsar.MessageId, PartitionState, int]:
     """Where to read on, and the state there; the start of the log when no snapshot can be used."""
     snapshot = newest_message(client, state_topic)
     if snapshot is not None:
@@ -90,45 +101,63 @@ def _newest_snapshot(
             # With its partition: without, the client takes it for older than the same entry, and
             # waits for a message behind the last one.
             start = pulsar.MessageId(partition, ledger_id, entry_id, -1)
-            sequences = InstrumentSequences.from_snapshot(read_frame(snapshot.data()))
-        except (InvalidFrame, KeyError, ValueError):
-            # Not one of ours, or damaged: the log says the same.
-            return pulsar.MessageId.earliest, InstrumentSequences(), NO_POSITION
-        return start, sequences, position_property(snapshot)
-    return pulsar.MessageId.earliest, InstrumentSequences(), NO_POSITION
+            state = PartitionState.from_snapshot(_streams(snapshot.data()))
+        except (InvalidFrame, KeyError, TypeError, ValueError):
+            # Not one of ours, of another version, or damaged: the log says the same.
+            return pulsar.MessageId.earliest, PartitionState(), NO_POSITION
+        return start, state, position_property(snapshot)
+    return pulsar.MessageId.earliest, PartitionState(), NO_POSITION
+
+
+def _streams(data: bytes) -> list[pa.RecordBatch]:
+    source = pa.BufferReader(data)
+    batches = []
+    try:
+        while source.tell() < len(data):
+            with pa.ipc.open_stream(source) as reader:
+                batches.append(reader.read_next_batch())
+                for _ in reader:
+                    raise InvalidFrame("batch_count", "a stream of a snapshot holds one batch")
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidFrame("not_arrow", f"the snapshot cannot be read: {error}") from error
+    return batches
 
 
 def _absorb_rest(
     client: pulsar.Client,
     reader: pulsar.Reader,
     log: Output,
-    sequences: InstrumentSequences,
+    state: PartitionState,
     position: int,
 ) -> Recovered:
     frames = 0
+    findings: dict[int, str] = {}
+    refused: set[int] = set()
     newest: pulsar.MessageId | None = None
     deadline = time.monotonic() + STORED_TIMEOUT_S
     while True:
         while reader.has_message_available():
             message = reader.read_next(READ_TIMEOUT_MS)
-            if POSITION_PROPERTY not in message.properties():
+            properties = message.properties()
+            if POSITION_PROPERTY not in properties:
                 continue  # written by somebody else before the sequencer owned the log
-            batch = read_frame(message.data())
-            sequences.absorb(
-                batch.column("instrument"), values_of(batch.column("sequence"), np.uint64)
-            )
-            sequences.epoch = batch.column("epoch")[-1].as_py()
-            position = max(position, position_property(message))
+            place = position_property(message)
+            state.absorb(read_frame(message.data()), properties, place)
+            if ORDERING_PROPERTY in properties:
+                findings[place] = properties[ORDERING_PROPERTY]
+            if REFUSED_PROPERTY in properties:
+                refused.update(map(int, properties[REFUSED_PROPERTY].split(",")))
+            position = max(position, place)
             newest = message.message_id()
             frames += 1
             deadline = time.monotonic() + STORED_TIMEOUT_S
         # The broker knows of a frame a moment before it can be read: wait for it, or its
         # sequences would be given twice.
         if position >= log.position:
-            return Recovered(sequences, position, newest, frames)
+            return Recovered(state, position, newest, frames, findings, refused)
         if time.monotonic() > deadline:
             if not frames and newest_message(client, log.topic) is None:
-                anew = InstrumentSequences(epoch=sequences.epoch + 1)
-                return Recovered(anew, log.position, None, 0, lost=True)
+                anew = PartitionState(epoch=state.sequences.epoch + 1)
+                return Recovered(anew, log.position, None, 0, {}, set(), lost=True)
             raise NotYetReadable(f"{log.topic}: read up to {position}, stored is {log.position}")
         time.sleep(0.01)

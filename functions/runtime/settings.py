@@ -6,6 +6,7 @@ import msgspec
 
 from marketdata import topics
 from marketdata.frames import MAX_ROWS
+from marketdata.ordering import SourcePolicy
 
 
 class Topics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,6 +18,8 @@ class Topics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plans: str = topics.PLANS
     status: str = topics.STATUS
     state: str = topics.SEQUENCER_STATE
+    ordering: str = topics.ORDERING
+    resend: str = topics.RESEND
 
 
 class FunctionSettings(msgspec.Struct, frozen=True):
@@ -28,6 +31,7 @@ class FunctionSettings(msgspec.Struct, frozen=True):
         operators: the operators this function runs, in order.
         max_rows: most events that small frames are merged into.
         snapshot_interval_s: pace of the sequencer's snapshots.
+        sources: policies by a source's name or pattern, or `default`.
         bundle_digest: of the code; reported as the instance's version.
     """
 
@@ -36,6 +40,7 @@ class FunctionSettings(msgspec.Struct, frozen=True):
     operators: tuple[str, ...] = ()
     max_rows: int = MAX_ROWS
     snapshot_interval_s: float = 5.0
+    sources: dict[str, SourcePolicy] = {}
     bundle_digest: str = ""
 
     @classmethod

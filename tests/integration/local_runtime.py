@@ -33,7 +33,16 @@ class Cluster:
         self._admin_url = admin_url
         base = f"persistent://{TENANT}/{uuid.uuid4().hex[:8]}"
         self._namespace = base.removeprefix("persistent://")
-        names = ("ingest", "sequenced", "deadletter", "state", "plans", "status")
+        names = (
+            "ingest",
+            "sequenced",
+            "deadletter",
+            "state",
+            "plans",
+            "status",
+            "ordering",
+            "resend",
+        )
         self.topics = {name: f"{base}/{name}" for name in names}
         asyncio.run(self._create())
 
@@ -44,7 +53,7 @@ class Cluster:
             await admin.create_namespace(self._namespace)
             await admin.set_namespace_policy(self._namespace, "deduplication", True)
             for name, topic in self.topics.items():
-                single = name in ("plans", "status")
+                single = name in ("plans", "status", "resend")
                 await admin.create_topic(topic, partitions=0 if single else self.partitions)
 
     def create_view(self, view_id: str) -> str:
@@ -60,7 +69,9 @@ class Cluster:
 
     def send(self, topic: str, partition: int, *payloads: bytes, **options: Any) -> None:
         """Publish payloads to one partition and wait until they are stored."""
-        producer = self.client.create_producer(partition_topic(topic, partition))
+        producer = self.client.create_producer(
+            partition_topic(topic, partition), batching_enabled=False
+        )
         for payload in payloads:
             producer.send(payload, **options)
         producer.close()
@@ -126,10 +137,7 @@ class LocalInstance:
             initial_position=pulsar.InitialPosition.Earliest,
             message_listener=lambda _, message: self._queue.put(message),
         )
-        topics = {
-            name: cluster.topics[name]
-            for name in ("ingest", "sequenced", "deadletter", "plans", "status", "state")
-        }
+        topics = dict(cluster.topics)
         # Numbers come back from the admin API as floats.
         settings = {"partitions": float(cluster.partitions), "topics": topics, **config}
         self.function = function()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.topology import TopologyError, desired_functions, load_topology
+from marketdata.ordering import SourcePolicy
 
 TOPOLOGY = Path(__file__).resolve().parents[3] / "topology"
 
@@ -90,6 +91,10 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_allowed_one(fold
         ("functions.yaml", "inputs: [ingest]", "inputs: []", "at least one item"),
         ("functions.yaml", "inputs: [ingest]", "inputs: [ingest]\n    inputs: [x]", "stands twice"),
         ("functions.yaml", "functions:", "functions: [", "this is not YAML"),
+        ("sources.yaml", "policy: pass", "policy: drop_repeat", "Did you mean 'drop_repeats'?"),
+        ("sources.yaml", "{policy: pass}", "{hold_ms: 5}", "'policy' is missing"),
+        ("sources.yaml", "pass}", "hold, hold_ms: 0}", "found 0. Allowed: integer: longest time"),
+        ("sources.yaml", "pass}", "pass, hold_ms: 5}", "only the policy 'hold' has a hold_ms"),
         ("functions.yaml", "functions:", "tenants: {marketdata: {}}\nfunctions:", "declared alr"),
     ],
 )
@@ -101,6 +106,18 @@ def test_what_is_wrong_is_named_with_what_is_allowed(
     assert any(expected in each for each in found), found
     missing_entirely = new == ""
     assert missing_entirely or all(".yaml:" in each for each in found)
+
+
+def test_the_policies_of_the_sources_reach_the_function_that_sequences(folder: Path) -> None:
+    edit(
+        folder, "sources.yaml", "  default: {policy: pass}", "  feed-*: {policy: hold, hold_ms: 50}"
+    )
+    topology = load_topology(folder)
+    assert topology.sources == {"feed-*": SourcePolicy("hold", hold_ms=50)}
+    functions = topology.functions
+    config = functions["marketdata/functions/sequencer"].user_config
+    assert config["sources"] == {"feed-*": {"policy": "hold", "hold_ms": 50}}
+    assert "sources" not in functions["marketdata/functions/distributor"].user_config
 
 
 def test_all_problems_are_reported_at_once(folder: Path) -> None:

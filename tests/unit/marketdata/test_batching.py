@@ -257,3 +257,12 @@ def test_conform_refuses_a_column_of_another_type() -> None:
     changed = batch.set_column(place, pa.field("price", pa.float64()), pa.array([1.0]))
     with pytest.raises(InvalidEvents, match="'price' is double, must be int64"):
         conform_events(changed, ts_publish_ns=1)
+
+
+def test_a_fill_shares_its_frame_with_nothing_else() -> None:
+    buffer = PartitionBuffer(max_events=100, max_bytes=1 << 20)
+    cuts: list[Cut] = []
+    for number, fill in enumerate((False, True, True, False)):
+        cuts += buffer.add("trade", events("trade", [("I0", number)]), fill=fill)
+    cuts += buffer.take()
+    assert [(cut.fill, cut.batch.num_rows) for cut in cuts] == [(False, 1), (True, 2), (False, 1)]

@@ -44,12 +44,12 @@ def test_confirmations_in_any_order_release_inputs_in_log_order(order: list[int]
     items = [_input(n) for n in range(6)]
     for item in items:
         assert inputs.offer(item)
-        item.waiting.update(outputs)
+        item.waiting.update(dict.fromkeys(outputs, 0))
         item.applied = True
     released: list[int] = []
     done: set[int] = set()
     for n in order:
-        items[n].waiting.discard(outputs[0])
+        items[n].waiting.pop(outputs[0])
         assert _entries(inputs.take_confirmed()) == []  # the other output still waits
         items[n].waiting.clear()
         done.add(n)
@@ -60,7 +60,7 @@ def test_confirmations_in_any_order_release_inputs_in_log_order(order: list[int]
             assert inputs.confirmed_through == items[ready - 1].position
         for item in items:
             if item.message_ids[0].entry_id() not in done:
-                item.waiting.add(outputs[0])
+                item.waiting[outputs[0]] = 0
 
 
 def test_an_input_that_has_not_been_applied_is_not_confirmed() -> None:

@@ -11,10 +11,11 @@ import pulsar
 import pytest
 from events import trades
 
-from functions.operators.sequence import InstrumentSequences, with_sequences
+from functions.operators.sequence import with_sequences
+from functions.operators.state import PartitionState
 from functions.runtime import sequence_log
 from functions.runtime.outputs import NotYetReadable, Output
-from functions.runtime.sequence_log import encode_snapshot, recover_sequences
+from functions.runtime.sequence_log import encode_snapshot, recover_state
 from marketdata.frames import encode_frame
 
 LOG, STATE = "log-partition-1", "state-partition-1"
@@ -65,16 +66,20 @@ class Client:
         return Reader(self._topics[topic.split("-", 1)[0]], start, newest=newest)
 
 
-def _frame(state: InstrumentSequences, entry_id: int, names: list[str]) -> Message:
+def _frame(state: PartitionState, entry_id: int, names: list[str]) -> Message:
     batch = trades(names)
     sequenced = with_sequences(
-        batch, "trade", state.assign(batch), epoch=state.epoch, ts_sequenced_ns=1
+        batch,
+        "trade",
+        state.sequences.assign(batch),
+        epoch=state.sequences.epoch,
+        ts_sequenced_ns=1,
     )
     data = encode_frame(sequenced).to_pybytes()
     return Message(entry_id, data, {"position": str(entry_id * 10)})
 
 
-def _snapshot(state: InstrumentSequences, entry_id: int) -> Message:
+def _snapshot(state: PartitionState, entry_id: int) -> Message:
     where = pulsar.MessageId(1, 7, entry_id, -1)
     data, properties = encode_snapshot(state.snapshot(), entry_id * 10, where)
     return Message(0, data, properties)
@@ -92,35 +97,35 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_log_whose_end_retention_removed_goes_on_in_a_new_epoch() -> None:
-    state = InstrumentSequences(epoch=4)
+    state = PartitionState(epoch=4)
     _frame(state, 1, ["A", "A"])
     client = Client(log=[], state=[_snapshot(state, 1)])
-    found = recover_sequences(client, _log(90), STATE)
-    assert (found.lost, found.position, found.sequences.epoch) == (True, 90, 5)
-    assert found.sequences.last("A") == 0
+    found = recover_state(client, _log(90), STATE)
+    assert (found.lost, found.position, found.state.sequences.epoch) == (True, 90, 5)
+    assert found.state.sequences.last("A") == 0
 
 
 def test_a_frame_that_is_stored_but_not_readable_yet_is_waited_for() -> None:
-    state = InstrumentSequences()
+    state = PartitionState()
     client = Client(log=[_frame(state, 1, ["A"])], state=[])
     with pytest.raises(NotYetReadable, match="read up to 10, stored is 20"):
-        recover_sequences(client, _log(20), STATE)
+        recover_state(client, _log(20), STATE)
 
 
 def test_frames_behind_the_snapshot_are_absorbed_and_foreign_ones_passed_over() -> None:
-    state = InstrumentSequences(epoch=2)
+    state = PartitionState(epoch=2)
     frames = [_frame(state, 1, ["A", "B"])]
     snapshot = _snapshot(state, 1)
     frames += [_frame(state, 2, ["A"]), Message(3, b"not ours", {})]
-    found = recover_sequences(Client(log=frames, state=[snapshot]), _log(20), STATE)
+    found = recover_state(Client(log=frames, state=[snapshot]), _log(20), STATE)
     assert (found.position, found.frames, found.lost) == (20, 1, False)
-    assert [found.sequences.last(name) for name in "AB"] == [2, 1]
-    assert found.sequences.epoch == 2
+    assert [found.state.sequences.last(name) for name in "AB"] == [2, 1]
+    assert found.state.sequences.epoch == 2
 
 
 @pytest.mark.parametrize("damaged", [Message(0, b"", {}), Message(0, b"x", {"log_entry": "1:2"})])
 def test_a_snapshot_that_cannot_be_used_is_replaced_by_the_whole_log(damaged: Message) -> None:
-    state = InstrumentSequences()
+    state = PartitionState()
     frames = [_frame(state, n, ["A"]) for n in range(1, 4)]
-    found = recover_sequences(Client(log=frames, state=[damaged]), _log(30), STATE)
-    assert (found.sequences.last("A"), found.frames) == (3, 3)
+    found = recover_state(Client(log=frames, state=[damaged]), _log(30), STATE)
+    assert (found.state.sequences.last("A"), found.frames) == (3, 3)

@@ -1,0 +1,394 @@
+"""The sequencer's stage over a broker in memory: cut off anywhere, it ends with the same log.
+
+A real broker cannot be made to store just this prefix of what is on its way; here every producer's
+messages are stored up to a point that hypothesis chooses, then the instance is gone and a new one
+gets what was not acknowledged. Everything above the Pulsar client is the real thing.
+"""
+
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pulsar
+import pyarrow as pa
+import pytest
+from events import trades
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functions.operators.source_order import SourceOrder
+from functions.runtime import function as runtime
+from functions.runtime.inputs import Input
+from functions.runtime.settings import FunctionSettings
+from functions.runtime.status import StatusReporter
+from functions.sequencer import SequencerFunction
+from functions.sequencing import SequencerStage
+from marketdata.control_frames import TICK, is_control
+from marketdata.frames import encode_frame, read_frame
+from marketdata.ordering import (
+    OrderingEvent,
+    decode_ordering_events,
+    decode_resend_request,
+    read_ordering_property,
+)
+from marketdata.schemas import INGEST_SCHEMAS, REPEATED
+
+NAMES = ("A", "B", "C")
+POLICIES = {
+    "hold-*": {"policy": "hold", "hold_ms": 1000, "hold_rows": 8},
+    "drop": {"policy": "drop_repeats"},
+    "reject": {"policy": "reject"},
+    "default": {"policy": "pass", "late_after_ms": 5},
+}
+
+
+class Message:
+    def __init__(self, entry: int, data: bytes, properties: dict[str, str]) -> None:
+        self._id = pulsar.MessageId(0, 1, entry, -1)
+        self._data, self._properties = data, properties
+
+    def data(self) -> bytes:
+        return self._data
+
+    def properties(self) -> dict[str, str]:
+        return self._properties
+
+    def message_id(self) -> pulsar.MessageId:
+        return self._id
+
+
+class Producer:
+    def __init__(self, broker: "Broker", topic: str, name: str) -> None:
+        self._broker, self._topic, self._key = broker, topic, (topic, name)
+        self.flying: list[tuple[bytes, Any, dict[str, str], int]] = []
+        broker.producers.append(self)
+
+    def last_sequence_id(self) -> int:
+        return self._broker.last.get(self._key, -1)
+
+    def send_async(
+        self,
+        data: bytes,
+        callback: Callable[[Any, Any], None],
+        *,
+        properties: dict[str, str] | None = None,
+        sequence_id: int = -2,
+        **_: Any,
+    ) -> None:
+        self.flying.append((data, callback, properties or {}, sequence_id))
+
+    def store(self, count: int) -> None:
+        """Store the first messages on their way, and answer."""
+        done, self.flying = self.flying[:count], self.flying[count:]
+        for data, callback, properties, sequence_id in done:
+            message_id = pulsar.MessageId(-1, -1, -1, -1)
+            if sequence_id == -2 or sequence_id > self._broker.last.get(self._key, -1):
+                topic = self._broker.topics[self._topic]
+                topic.append(Message(len(topic), data, properties))
+                message_id = topic[-1].message_id()
+                if sequence_id >= 0:
+                    self._broker.last[self._key] = sequence_id
+            callback(pulsar.Result.Ok, message_id)
+
+    def close(self) -> None:
+        self.flying = []
+
+
+class Reader:
+    def __init__(self, messages: list[Message], start: pulsar.MessageId, *, newest: bool) -> None:
+        behind = [m for m in messages if m.message_id().entry_id() > start.entry_id()]
+        self._messages = messages[-1:] if newest else behind
+
+    def has_message_available(self) -> bool:
+        return bool(self._messages)
+
+    def read_next(self, _: int) -> Message:
+        return self._messages.pop(0)
+
+    def close(self) -> None:
+        pass
+
+
+class Broker:
+    """Topics, what each producer has stored, and the input that is not acknowledged."""
+
+    def __init__(self) -> None:
+        self.topics: defaultdict[str, list[Message]] = defaultdict(list)
+        self.last: dict[tuple[str, str], int] = {}
+        self.producers: list[Producer] = []
+        self.inputs: dict[int, tuple[bytes, dict[str, str], int]] = {}
+        self.published = 0
+        self.now_s = 0.0
+
+    def create_producer(self, topic: str, **options: Any) -> Producer:
+        return Producer(self, topic, options.get("producer_name", "anonymous"))
+
+    def create_reader(self, topic: str, start: pulsar.MessageId, **options: Any) -> Reader:
+        newest = bool(options.get("start_message_id_inclusive"))
+        return Reader(list(self.topics[topic]), start, newest=newest)
+
+    def publish(self, data: bytes, properties: dict[str, str], batch_index: int) -> int:
+        self.inputs[self.published] = (data, properties, batch_index)
+        self.published += 1
+        return self.published - 1
+
+    def acknowledge(self, message_id: pulsar.MessageId) -> None:
+        del self.inputs[message_id.entry_id()]
+
+
+class Context:
+    def get_instance_id(self) -> str:
+        return "0"
+
+    def record_metric(self, *_: Any) -> None:
+        pass
+
+
+class Instance:
+    """A function instance whose worker is turned by hand."""
+
+    def __init__(self, broker: Broker, config: dict[str, Any]) -> None:
+        self.broker = broker
+        broker.producers = []
+        self.function = SequencerFunction()
+        function: Any = self.function
+        function.context, function.log = Context(), logging.getLogger("test")
+        function.settings = FunctionSettings.from_user_config(
+            {"topics": TOPICS, "partitions": 1, "sources": POLICIES, **config}
+        )
+        function.client = broker
+        function.reporter = StatusReporter(Context(), function="sequencer", version="", topic="s")
+        function.reporter.report = lambda: None
+        function.reporter._due = time.monotonic() + 1e6
+        function.setup()
+        self._delivered: set[int] = set()
+
+    def deliver(self) -> None:
+        """Hand over all that is not acknowledged and was not handed over yet."""
+        for entry, (data, properties, index) in sorted(self.broker.inputs.items()):
+            if entry not in self._delivered:
+                self._delivered.add(entry)
+                message_id = pulsar.MessageId(0, 5, entry, index)
+                item = Input(message_id, data, properties)
+                self.function._room.acquire()
+                self.function._events.put(runtime._Received(0, item, self.broker))
+        self.turn()
+
+    def turn(self) -> None:
+        for _ in range(5):
+            for partition in self.function._partitions.values():
+                partition.retry_at = 0.0
+            self.function._events.put(runtime._Wake())
+            self.function._turn()
+            if all(partition.ready for partition in self.function._partitions.values()):
+                return
+        raise AssertionError("a broker in memory is never away")
+
+    def store(self, share: Callable[[int], int]) -> None:
+        for producer in list(self.broker.producers):
+            producer.store(share(len(producer.flying)))
+        self.turn()
+
+    def tick(self) -> None:
+        self.broker.publish(b"", {"kind": TICK}, -1)
+        self.deliver()
+
+    @property
+    def stage(self) -> SequencerStage:
+        stage = self.function._partitions[0].stage
+        assert isinstance(stage, SequencerStage)
+        return stage
+
+    def settle(self) -> None:
+        """Let time pass until nothing waits and everything is stored."""
+        for _ in range(50):
+            self.store(lambda n: n)
+            due = self.stage.due_in_s(self.broker.now_s)
+            if due is None and not any(p.flying for p in self.broker.producers):
+                break
+            self.broker.now_s += due or 0.0
+            self.tick()
+        self.store(lambda n: n)
+        self.turn()
+
+
+TOPICS = {
+    name: name
+    for name in ("ingest", "sequenced", "deadletter", "state", "status", "ordering", "resend")
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_pauses() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "RETRY_S", (0.0, 0.0))
+        yield
+
+
+def _frame(kind: str, source: str, rows: list[tuple[str, int | None, int]]) -> bytes:
+    batch = trades(
+        [name for name, _, _ in rows],
+        source=[source] * len(rows),
+        source_sequence=[number for _, number, _ in rows],
+        ts_event=[10**9 + 10**6 * at for _, _, at in rows],
+    )
+    if kind == "status":
+        schema = INGEST_SCHEMAS["status"]
+        columns = [
+            batch.column(f.name) if f.name in batch.schema.names else pa.nulls(len(rows), f.type)
+            for f in schema
+        ]
+        batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+    return encode_frame(batch).to_pybytes()
+
+
+def _events_of(broker: Broker) -> list[dict[str, Any]]:
+    return [
+        {**event, "kind": message.properties()["kind"]}
+        for message in broker.topics["sequenced-partition-0"]
+        if not is_control(message.properties())
+        for event in read_frame(message.data()).to_pylist()
+    ]
+
+
+def _findings_of(broker: Broker) -> list[OrderingEvent]:
+    return [
+        event
+        for message in broker.topics["ordering-partition-0"]
+        for event in decode_ordering_events(message.data())
+    ]
+
+
+def _instance(broker: Broker, **config: Any) -> Instance:
+    instance = Instance(broker, config)
+    make = instance.function.stage
+
+    def stage(partition: int) -> Any:
+        made = make(partition)
+        made.clock = lambda: broker.now_s
+        return made
+
+    instance.function.stage = stage  # type: ignore[method-assign]
+    return instance
+
+
+def _check(
+    broker: Broker,
+    order: SourceOrder,
+    published: list[tuple[str, str, list[tuple[str, int | None, int]]]],
+) -> None:
+    """What holds whatever happened."""
+    events = _events_of(broker)
+    positions = [int(m.properties()["position"]) for m in broker.topics["sequenced-partition-0"]]
+    assert positions == sorted(set(positions))
+    last: Counter[str] = Counter()
+    for event in events:  # contiguous per instrument
+        last[event["instrument"]] += 1
+        assert event["sequence"] == last[event["instrument"]]
+    findings = _findings_of(broker)
+    logged = [
+        event
+        for message in broker.topics["sequenced-partition-0"]
+        if "ordering" in message.properties()
+        for event in read_ordering_property(message.properties()["ordering"])
+    ]
+    assert findings == logged  # each once, in log order
+    assert len({f.id for f in findings}) == len(findings)
+    got = Counter((e["kind"], e["source"], e["instrument"], e["source_sequence"]) for e in events)
+    sent = Counter(
+        (kind, source, name, number) for kind, source, rows in published for name, number, _ in rows
+    )
+    assert not got - sent, "nothing is doubled or invented"
+    missing = sent - got
+    left_out = Counter[tuple[str, str]]()
+    for found in findings:
+        if found.action == "dropped":
+            left_out[found.source, found.instrument] += found.events
+    lost = Counter[tuple[str, str]]()
+    for (_, source, name, _), count in missing.items():
+        if source != "reject":
+            lost[source, name] += count
+    assert lost == left_out, "what is not in the log is told of"
+    letters = broker.topics["deadletter-partition-0"]
+    rejected = Counter(
+        (message.properties()["original_kind"], "reject", name, number)
+        for message in letters
+        for name, number in zip(
+            read_frame(message.data()).column("instrument").to_pylist(),
+            read_frame(message.data()).column("source_sequence").to_pylist(),
+            strict=True,
+        )
+    )
+    assert Counter({k: n for k, n in missing.items() if k[1] == "reject"}) == rejected
+    for event in events:
+        if event["source"] in ("hold-1", "hold-2", "drop"):
+            assert not event["quality_flags"] & REPEATED
+    opened = {f.gap_id: (f.first, f.last) for f in findings if f.type == "gap_opened"}
+    requests = [decode_resend_request(m.data()) for m in broker.topics["resend"]]
+    for request in requests:
+        first, last = opened[request.gap_id]
+        assert first <= request.first <= request.last <= last
+    missing_still = {f"0:{g.position}:{g.n}" for gaps in order.gaps.values() for g in gaps}
+    assert missing_still <= {request.gap_id for request in requests}
+    assert {f.gap_id for f in findings if f.type == "gap_closed"} <= opened.keys()
+    assert not broker.inputs, "everything is acknowledged"
+
+
+rows_strategy = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.integers(0, 9) | st.none(), st.integers(0, 30)),
+    min_size=1,
+    max_size=6,
+)
+frames_strategy = st.tuples(
+    st.sampled_from(("trade", "status")),
+    st.sampled_from(("hold-1", "hold-2", "drop", "reject", "feed")),
+    rows_strategy,
+)
+steps = st.lists(
+    st.tuples(st.just("publish"), frames_strategy, st.sampled_from((-1, -1, 0)))
+    | st.tuples(st.sampled_from(("deliver", "store", "crash", "fence")), st.integers(0, 3))
+    | st.tuples(st.just("wait"), st.integers(0, 1500)),
+    max_size=40,
+)
+
+
+@settings(max_examples=80)
+@given(steps, st.sampled_from((1, 3, 8192)), st.sampled_from((0.0, 3600.0)))
+def test_cut_off_anywhere_nothing_is_lost_doubled_or_told_twice(
+    steps: list[Any], max_rows: int, snapshot_interval_s: float
+) -> None:
+    config = {"max_rows": max_rows, "snapshot_interval_s": snapshot_interval_s}
+    broker = Broker()
+    instance = _instance(broker, **config)
+    published = []
+    for what, *arguments in steps:
+        if what == "publish":
+            (kind, source, rows), index = arguments
+            published.append((kind, source, rows))
+            broker.publish(_frame(kind, source, rows), {"kind": kind}, index)
+        elif what == "deliver":
+            instance.deliver()
+        elif what == "store":
+            instance.store(lambda n, most=arguments[0]: min(n, most))
+        elif what == "crash":
+            for producer in list(broker.producers):  # some is stored, nobody hears of it
+                producer.store(min(len(producer.flying), arguments[0]))
+            instance = _instance(broker, **config)
+        elif what == "fence":
+            for producer in list(broker.producers):
+                if (
+                    producer._topic
+                    == ("sequenced-partition-0", "ordering-partition-0")[arguments[0] % 2]
+                ):
+                    flying, producer.flying = producer.flying, []
+                    for _, callback, _, _ in flying:
+                        callback(pulsar.Result.ProducerFenced, None)
+            instance.turn()
+        else:
+            broker.now_s += arguments[0] / 1000
+            instance.deliver()
+    instance.tick()
+    instance.settle()
+    _check(broker, instance.stage._state.order, published)
