@@ -42,6 +42,7 @@ class DistributorFunction(FrameFunction):
     """Deployed as `marketdata/functions/distributor`."""
 
     name: ClassVar[str] = "distributor"
+    applies_again: ClassVar[bool] = True
 
     def setup(self) -> None:
         """Follow the plans; nothing is routed before the newest one is known."""
