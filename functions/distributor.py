@@ -44,6 +44,7 @@ class DistributorFunction(FrameFunction):
     """Deployed as `marketdata/functions/distributor`."""
 
     name: ClassVar[str] = "distributor"
+    applies_again: ClassVar[bool] = True
 
     def setup(self) -> None:
         """Follow the plans; nothing is routed before the newest one is known."""
@@ -78,6 +79,13 @@ class DistributorFunction(FrameFunction):
             plan.correlation_id,
         )
         self.reporter.report()
+        # A new view is due to have what is not acknowledged yet, too: whoever may have taken over
+        # meanwhile has begun it there.
+        self.apply_again()
+
+    def may_acknowledge(self) -> bool:
+        """Not by a plan that may have been replaced: an input has to be in its new views, too."""
+        return self._next_router is self.router and self._plans.is_current()
 
     def catch_up(self) -> None:
         """Switch to the newest plan on the topic now; PulsarException when it cannot be read."""

@@ -6,7 +6,8 @@ state is shared. For each input partition the worker keeps the promise of the de
 1. an input is acknowledged when every output made of it is confirmed, in log order;
 2. when an output is lost (fenced by another owner, or failed), it is opened again, which tells
    what it holds, and the unconfirmed inputs are applied again from memory, in order;
-3. a crash leaves unacknowledged inputs to the broker, which delivers them again.
+3. a crash leaves unacknowledged inputs to the broker, which delivers them again;
+4. an instance that stood still acknowledges nothing before it knows what it has missed.
 
 Subclasses implement `PartitionStage`: how to open a partition's outputs and how to apply inputs.
 """
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -27,12 +29,19 @@ import pulsar
 from functions.runtime.connection import own_client
 from functions.runtime.inputs import Input, PartitionInputs
 from functions.runtime.outputs import NotYetReadable, Output
+from functions.runtime.room import Room
 from functions.runtime.settings import FunctionSettings
 from functions.runtime.status import StatusReporter
 from marketdata.topics import partition_index
 
-MAX_IN_FLIGHT_FRAMES = 128
 MAX_FRAMES_A_TURN = 64
+MAX_STEPS_UNDER_WAY = 2
+"""How many applications of inputs of one partition may await their confirmation.
+
+While they do, inputs pile up and are then applied together: the longer the broker needs, the larger
+the frames become. An input that comes alone never waits.
+"""
+
 RETRY_S = (0.05, 0.25)
 """Bounds of the random pause before a lost partition is taken over again."""
 
@@ -99,20 +108,31 @@ class _Partition:
         self.stage = stage
         self.consumer = consumer
         self.inputs = PartitionInputs()
+        self.backlog: list[Input] = []
+        self.steps: deque[Sequence[Input]] = deque()
         self.ready = False
+        self.again = False
         self.retry_at = 0.0
         self.recovery_s = 0.0
+
+    def may_step(self) -> bool:
+        """Whether so little awaits its confirmation that more inputs may be applied."""
+        while self.steps and not any(item.waiting for item in self.steps[0]):
+            self.steps.popleft()
+        return len(self.steps) < MAX_STEPS_UNDER_WAY
 
 
 class FrameFunction(ABC):
     """Base class of the functions deployed into the broker."""
 
     name: ClassVar[str]
+    applies_again: ClassVar[bool] = False
+    """Whether `apply_again` is used, so that inputs are kept until they are acknowledged."""
 
     def __init__(self) -> None:
         # The runtime swallows what a constructor raises, so this one cannot fail.
         self._events: queue.SimpleQueue[_Received | _Confirmed | _Wake] = queue.SimpleQueue()
-        self._room = threading.BoundedSemaphore(MAX_IN_FLIGHT_FRAMES)
+        self._room = Room()
         self._partitions: dict[int, _Partition] = {}
         self._start_lock = threading.Lock()
         self._worker: threading.Thread | None = None
@@ -132,7 +152,7 @@ class FrameFunction(ABC):
             # Raising would only put this message off, and those behind it would pass it.
             self._end(error)
             raise
-        self._room.acquire()
+        self._room.take(event.item.size_bytes)
         self._events.put(event)
 
     @abstractmethod
@@ -153,6 +173,17 @@ class FrameFunction(ABC):
     def due_in_s(self) -> float:
         """Seconds until `after_turn` is to be called again, if nothing comes before."""
         return math.inf
+
+    def may_acknowledge(self) -> bool:
+        """Whether inputs that are stored in every output this instance knows may be given up."""
+        return True
+
+    def apply_again(self) -> None:
+        """Apply all inputs that are not acknowledged once more; outputs take what they lack."""
+        for partition in self._partitions.values():
+            partition.again = True
+            for item in partition.inputs:
+                item.applied = False
 
     def wake(self) -> None:
         """Make the worker look around; callable from any thread."""
@@ -251,9 +282,13 @@ class FrameFunction(ABC):
     def _turn(self) -> None:
         received = self._collect()
         self.before_turn()
-        for number, items in received.items():
-            self._apply(self._partitions[number], items)
-        for partition in self._partitions.values():
+        for number, partition in self._partitions.items():
+            partition.backlog += received.get(number, ())
+            if partition.again:
+                partition.again = False
+                self._apply(partition, list(partition.inputs))
+            elif partition.backlog and partition.may_step():
+                self._apply(partition, partition.backlog)
             self._acknowledge(partition)
             if not partition.ready and time.monotonic() >= partition.retry_at:
                 self._recover(partition)
@@ -297,13 +332,14 @@ class FrameFunction(ABC):
         if partition.inputs.offer(event.item):
             self.reporter.counters["frames_in"] += 1
             return True
-        self._room.release()
+        self._room.give_back(event.item.size_bytes)
         self.reporter.counters["redeliveries"] += 1
         if event.item.position <= partition.inputs.confirmed_through:
             self._ack(partition.consumer, event.item)
         return False
 
     def _apply(self, partition: _Partition, items: list[Input]) -> None:
+        partition.backlog = []
         if not partition.ready:
             return  # recovery applies all that is pending, these too
         try:
@@ -311,9 +347,10 @@ class FrameFunction(ABC):
         except (pulsar.PulsarException, NotYetReadable) as error:
             self._lost(partition, f"{type(error).__name__}: {error}")
             return
-        self._set_applied(items)
+        self._set_applied(partition, items)
 
-    def _set_applied(self, items: Sequence[Input]) -> None:
+    def _set_applied(self, partition: _Partition, items: Sequence[Input]) -> None:
+        partition.steps.append(items)
         for item in items:
             item.applied = True
         self._free(items)
@@ -323,8 +360,8 @@ class FrameFunction(ABC):
         for item in items:
             if item.applied and not item.waiting and item.takes_room:
                 item.takes_room = False
-                self._room.release()
-            if item.is_confirmed:
+                self._room.give_back(item.size_bytes)
+            if item.is_confirmed and not self.applies_again:
                 item.done = True
                 item.data = b""
 
@@ -344,6 +381,8 @@ class FrameFunction(ABC):
         self._free(event.items)
 
     def _acknowledge(self, partition: _Partition) -> None:
+        if not self.may_acknowledge():
+            return
         for item in partition.inputs.take_confirmed():
             self._ack(partition.consumer, item)
 
@@ -359,6 +398,8 @@ class FrameFunction(ABC):
         self.log.warning("%s: outputs lost, taking over again: %s", self.name, why)
         self.reporter.error(why)
         partition.ready = False
+        partition.backlog = []
+        partition.steps.clear()
         for item in partition.inputs:
             item.applied = item.done
             item.waiting = {o: place for o, place in item.waiting.items() if not o.broken}
@@ -370,12 +411,13 @@ class FrameFunction(ABC):
         started = time.monotonic()
         try:
             partition.stage.recover()
+            partition.backlog = []
             pending = [item for item in partition.inputs if not item.done]
             partition.stage.apply(pending)
         except (pulsar.PulsarException, NotYetReadable) as error:
             self._lost(partition, f"{type(error).__name__}: {error}")
             return
-        self._set_applied(pending)
+        self._set_applied(partition, pending)
         partition.ready = True
         partition.recovery_s = time.monotonic() - started
         self.reporter.counters["recoveries"] += 1

@@ -20,7 +20,7 @@ class Input:
 
     Attributes:
         position: its place in the partition, packed (`marketdata.positions`).
-        data: the payload.
+        data: the payload; size_bytes: its length, also when it has been let go.
         properties: the message's properties.
         message_ids: what the consumer acknowledges; several when it was delivered again meanwhile.
         alone: its entry holds no other message, so positions up to the next entry are free.
@@ -41,6 +41,7 @@ class Input:
         "message_ids",
         "position",
         "properties",
+        "size_bytes",
         "takes_room",
         "waiting",
     )
@@ -48,6 +49,7 @@ class Input:
     def __init__(self, message_id: Any, data: bytes, properties: dict[str, str]) -> None:
         self.message_ids = [message_id]
         self.data = data
+        self.size_bytes = len(data)
         self.properties = properties
         # No valid frame stands behind the last index: thousands of frames do not fit an entry.
         index = min(message_id.batch_index(), (1 << BATCH_BITS) - 1)

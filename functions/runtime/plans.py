@@ -19,6 +19,8 @@ from marketdata.plans import EMPTY_PLAN, Plan, decode_plan
 
 POLL_TIMEOUT_MS = 1_000
 RETRY_S = 1.0
+CURRENT_FOR_S = 3.0
+"""How long the newest plan counts as known after the broker was asked for a newer one."""
 
 
 class PlanFollower:
@@ -34,12 +36,21 @@ class PlanFollower:
         self._log = log
         self._on_change = on_change
         self._current = threading.Event()
+        self._asked_at = 0.0
         self._taking = threading.Lock()
         threading.Thread(target=self._follow, name="plan-follower", daemon=True).start()
 
     def wait_until_current(self, timeout_s: float) -> bool:
         """Wait for the first complete read of the topic; False when it did not happen in time."""
         return self._current.wait(timeout_s)
+
+    def is_current(self) -> bool:
+        """Whether `latest` was the newest plan of the topic a moment ago.
+
+        An instance that stood still, or that the broker cannot be reached by, may lack a plan that
+        others run by now.
+        """
+        return time.monotonic() - self._asked_at <= CURRENT_FOR_S
 
     def catch_up(self) -> None:
         """Take the newest plan of the topic now, on the caller's thread.
@@ -70,16 +81,18 @@ class PlanFollower:
 
     def _read(self, reader: pulsar.Reader) -> None:
         newest: Plan | None = None
-        while reader.has_message_available():
-            newest = self._newer(newest, reader.read_next(POLL_TIMEOUT_MS * 10))
-        self._take(newest)
-        self._current.set()
         while True:
-            try:
-                message = reader.read_next(POLL_TIMEOUT_MS)
-            except pulsar.Timeout:
+            # The time before the question: a plan may be published while it is answered.
+            asked_at = time.monotonic()
+            if reader.has_message_available():
+                newest = self._newer(newest, reader.read_next(POLL_TIMEOUT_MS * 10))
                 continue
-            self._take(self._newer(None, message))
+            self._take(newest)
+            self._asked_at = asked_at
+            self._current.set()
+            with contextlib.suppress(pulsar.Timeout):
+                newest = self._newer(newest, reader.read_next(POLL_TIMEOUT_MS))
+                self._take(newest)
 
     def _newer(self, newest: Plan | None, message: pulsar.Message) -> Plan | None:
         try:

@@ -18,6 +18,8 @@ from typing import Final
 
 import numpy as np
 
+from scripts.verification.announcements import check_announcements
+from scripts.verification.deliveries import check_frames
 from scripts.verification.matching import (
     SEQUENCE_BITS,
     UNKNOWN,
@@ -28,13 +30,8 @@ from scripts.verification.matching import (
     first_occurrences,
     match,
 )
-from scripts.verification.recording import (
-    NOT_DELIVERED,
-    Columns,
-    FrameRecord,
-    History,
-    ReceivedView,
-)
+from scripts.verification.recording import History
+from scripts.verification.records import NOT_DELIVERED, Columns
 from scripts.verification.report import MOST_SAMPLES, Report, StreamReport, Violation
 
 _FOREIGN: Final = -2
@@ -61,7 +58,8 @@ def check(
     origin = _check_log(history, accepted, log, report)
     lives = Lives(log["instrument"], log["epoch"])
     _check_sequences(history, log, lives, report, from_first=from_first)
-    index = _LogIndex(log, lives, origin)
+    check_announcements(history, log, report)
+    index = _LogIndex(log, lives, origin, history.carried_rows)
     views = {
         name: _check_view(history, name, accepted, index, (required_after_ns or {}).get(name))
         for name in history.views
@@ -85,7 +83,10 @@ def _check_log(history: History, accepted: Columns, log: Columns, report: Stream
 
     lost = np.flatnonzero(accepted["certain"] & ~in_log)
     report.add(Violation.MISSING, len(lost), _accepted_rows(history, accepted, lost))
-    found(Violation.DUPLICATES, np.flatnonzero((origin >= 0) & ~first))
+    # What an earlier history held completely must not come once more.
+    again = np.isin(log["source"], list(history.earlier_sources))
+    again[: history.carried_rows] = False
+    found(Violation.DUPLICATES, np.flatnonzero(((origin >= 0) & ~first) | again))
     found(Violation.UNEXPECTED, np.flatnonzero(origin == UNKNOWN))
     rows = np.flatnonzero(first)
     found(Violation.OUT_OF_ORDER, rows[_overtaken(accepted, origin[rows])])
@@ -118,7 +119,7 @@ def _check_sequences(
     opens = np.diff(life, prepend=-1) != 0
     before = np.diff(numbers, prepend=0) - 1
     # A life that began in this run begins at 1; of others we may have missed the beginning.
-    begun = np.full(len(rows), from_first) | lives.later(life)
+    begun = (rows >= history.carried_rows) & (from_first | lives.later(life))
     before[opens] = np.where(begun, numbers - 1, 0)[opens]
     behind = np.flatnonzero(before > 0)
     report.add(
@@ -131,13 +132,14 @@ def _check_sequences(
 class _LogIndex:
     """From (instrument, epoch, sequence), as consumers see them, to the accepted event."""
 
-    def __init__(self, log: Columns, lives: Lives, origin: Indices) -> None:
+    def __init__(self, log: Columns, lives: Lives, origin: Indices, carried_rows: int) -> None:
         keys = lives.keys(log["instrument"], log["epoch"], log["sequence"])
         self._lives = lives
         self._keys, first = np.unique(keys, return_index=True)
         self._origin = origin[first]
         self._instruments, seen = np.unique(log["instrument"], return_index=True)
         self._firsts = log["sequence"][seen]
+        self._carried = seen < carried_rows
 
     def first_sequence(self, instrument: Indices) -> Indices:
         """The first sequence that the log was seen to give to each instrument; 0 for none."""
@@ -145,6 +147,14 @@ class _LogIndex:
         if not len(self._firsts):
             return np.zeros(len(instrument), dtype=np.int64)
         return np.where(self._instruments[at] == instrument, self._firsts[at], 0)
+
+    def carried_sequence(self, instrument: Indices) -> Indices:
+        """The newest sequence of each instrument in earlier histories; 0 for none."""
+        if not len(self._instruments):
+            return np.zeros(len(instrument), dtype=np.int64)
+        at = np.minimum(np.searchsorted(self._instruments, instrument), len(self._firsts) - 1)
+        known = (self._instruments[at] == instrument) & self._carried[at]
+        return np.where(known, self._firsts[at], 0)
 
     def origin_of(self, view: str, rows: Columns) -> Indices:
         """The accepted event of each row: its index, `UNKNOWN` or `_FOREIGN`."""
@@ -184,13 +194,17 @@ def _check_view(
     due = accepted[f"expected:{name}"]
     known = np.flatnonzero(origin >= 0)
     first = first_occurrences(origin[known])
-    found(Violation.DUPLICATES, known[~first])
+    again = np.zeros(len(origin), dtype=bool)
+    if received.carried:
+        again = _of_earlier_histories(history, index, rows)
+    found(Violation.DUPLICATES, np.concatenate([known[~first], np.flatnonzero(again)]))
     distinct = known[first]
     events = origin[distinct]
     belongs = due[events]
     unknown = np.flatnonzero(origin == UNKNOWN)
     found(Violation.UNEXPECTED, np.concatenate([unknown, distinct[~belongs]]))
-    changed = accepted[f"fingerprint:{name}"][events] != rows["fingerprint"][distinct]
+    content = accepted["fingerprint" if view.select is None else f"fingerprint:{name}"]
+    changed = content[events] != rows["fingerprint"][distinct]
     found(Violation.ALTERED, distinct[changed])
     found(Violation.OUT_OF_ORDER, distinct[belongs][_overtaken(accepted, events[belongs])])
 
@@ -199,12 +213,14 @@ def _check_view(
     required = due & accepted["certain"]
     if view.joins_midway:
         required &= _since_joining(accepted, here, required_after_ns)
+    if view.leaves_midway:
+        required &= _until_leaving(accepted, here)
     report.expected = int(np.count_nonzero(required | (due & here)))
     report.delivered = int(np.count_nonzero(due & here))
     lost = np.flatnonzero(required & ~here)
     report.add(Violation.MISSING, len(lost), _accepted_rows(history, accepted, lost))
     report.latency_ns = rows["received_ns"][distinct] - accepted["ts_publish"][events]
-    _check_frames(received, report, from_first=view.from_first)
+    check_frames(received, report, from_first=view.from_first)
     return report
 
 
@@ -220,50 +236,34 @@ def _of_others(accepted: Columns, index: _LogIndex, rows: Columns) -> Mask:
     return mask
 
 
+def _of_earlier_histories(history: History, index: _LogIndex, rows: Columns) -> Mask:
+    """Rows that a history before this one held already; its views were complete at its end."""
+    source = rows["source"]
+    sequence = rows["sequence"]
+    below = (sequence <= index.carried_sequence(rows["instrument"])) & (source == NOT_DELIVERED)
+    mask: Mask = below | np.isin(source, list(history.earlier_sources))
+    return mask
+
+
 def _since_joining(accepted: Columns, here: Mask, required_after_ns: int | None) -> Mask:
     """Events from the first one on that arrived, per publisher and partition."""
     lane = accepted["publisher"].astype(np.int64) << 32 | accepted["partition"]
     since = np.zeros(len(here), dtype=bool)
-    for number in np.unique(lane):
-        mine = np.flatnonzero(lane == number)
-        arrived = here[mine]
-        if arrived.any():
-            since[mine[int(np.argmax(arrived)) :]] = True
+    order = np.argsort(lane, kind="stable")
+    arrived = np.cumsum(here[order])
+    opens = np.flatnonzero(np.diff(lane[order], prepend=-1) != 0)
+    runs = np.diff(opens, append=len(order))
+    earlier: Indices = np.repeat(arrived[opens] - here[order][opens], runs)
+    since[order] = arrived > earlier
     if required_after_ns is not None:
         since |= accepted["ts_publish"] >= required_after_ns
     return since
 
 
-def _check_frames(received: ReceivedView, report: StreamReport, *, from_first: bool) -> None:
-    """Delivery sequences, counts and plans; a loop over frames, not events."""
-    before: dict[int, FrameRecord] = {}
-    following: dict[int, int] = {}
-    for frame in received.frames:
-        where = (
-            f"partition {frame.partition}, delivery sequence {frame.delivery_sequence}"
-            f" of epoch {frame.delivery_epoch}, plan {frame.plan}"
-        )
-        last = before.get(frame.partition)
-        start = frame.delivery_sequence
-        if last is None:
-            due = 1 if from_first else start
-        elif frame.delivery_epoch != last.delivery_epoch:
-            due = 1
-        else:
-            due = following[frame.partition]
-        if last is not None and frame.delivery_epoch < last.delivery_epoch:
-            report.add(Violation.DELIVERY_REPEATS, frame.rows, [where])
-        elif start > due:
-            report.add(Violation.DELIVERY_GAPS, start - due, [f"{start - due} before {where}"])
-        elif start < due:
-            report.add(Violation.DELIVERY_REPEATS, min(due - start, frame.rows), [where])
-        if frame.count != frame.rows:
-            text = f"{where}: says {frame.count}, holds {frame.rows}"
-            report.add(Violation.WRONG_COUNT, 1, [text])
-        if last is not None and frame.plan < last.plan:
-            report.add(Violation.PLAN_REVERSALS, 1, [f"{where} after plan {last.plan}"])
-        before[frame.partition] = frame
-        following[frame.partition] = max(due, start + frame.rows)
+def _until_leaving(accepted: Columns, here: Mask) -> Mask:
+    """Events up to the last one that arrived, per publisher and partition."""
+    backwards = {name: accepted[name][::-1] for name in ("publisher", "partition")}
+    return _since_joining(backwards, here[::-1], None)[::-1]
 
 
 def _overtaken(accepted: Columns, events: Indices) -> Mask:

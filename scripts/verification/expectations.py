@@ -31,7 +31,9 @@ class ViewExpectation:
         rename: original name -> delivered name.
         from_first: the view is new, so its deliveries are counted from 1.
         joins_midway: the view came to be while events flowed; it may begin with any event but
-            must hold everything from there on. `Checker.check` can be told from when at least.
+            must hold everything from there on. `check` can be told from when at least.
+        leaves_midway: its consumer went while events flowed; it must hold everything up to the
+            last event that arrived.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ViewExpectation:
     rename: dict[str, str] = field(default_factory=dict)
     from_first: bool = False
     joins_midway: bool = False
+    leaves_midway: bool = False
 
     def columns(self, kind: str) -> tuple[str, ...]:
         """Original names of the columns that frames of a kind must have."""
@@ -60,9 +63,13 @@ def everything(batch: pa.RecordBatch, _kind: str) -> Mask:
 
 def of_instruments(*instruments: str) -> Predicate:
     """Events of the named instruments."""
+    wanted = frozenset(instruments)
 
     def matches(batch: pa.RecordBatch, _kind: str) -> Mask:
-        return np.isin(symbols_of(batch, "instrument"), instruments)
+        column = batch.column("instrument")
+        named = np.array([name in wanted for name in column.dictionary.to_pylist()], dtype=bool)
+        mask: Mask = named[column.indices.to_numpy(zero_copy_only=False)]
+        return mask
 
     return matches
 

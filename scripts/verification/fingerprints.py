@@ -5,6 +5,7 @@ whatever their encoding (dictionary or plain text); different events agree by ch
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -18,6 +19,7 @@ _NULL: Final = np.uint64(0x9E3779B97F4A7C15)
 _ODD: Final = np.uint64(0xD6E8FEB86659FD93)
 
 
+@lru_cache(1 << 18)
 def text_hash(text: str) -> int:
     """64 bits of BLAKE2b over the UTF-8 bytes."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
@@ -31,10 +33,13 @@ def fingerprints(columns: Iterable[tuple[str, pa.Array]], rows: int) -> Words:
             order does not matter.
         rows: length of every column.
     """
-    total = np.zeros(rows, dtype=np.uint64)
-    for name, column in columns:
-        total += _mixed(_words(column) * _ODD + np.uint64(text_hash(name)))
-    return _mixed(total)
+    named = list(columns)
+    words = np.empty((len(named), rows), dtype=np.uint64)
+    for at, (_, column) in enumerate(named):
+        words[at] = _words(column)
+    words *= _ODD
+    words += np.array([[text_hash(name)] for name, _ in named], dtype=np.uint64).reshape(-1, 1)
+    return _mixed(_mixed(words).sum(axis=0, dtype=np.uint64))
 
 
 def _words(column: pa.Array) -> Words:

@@ -7,27 +7,31 @@ reconnect, the history tells apart from what the service sent twice.
 
 import contextlib
 import time
+from collections.abc import Callable
+from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Final, Self
 
 import pulsar
+import pyarrow as pa
 
-from marketdata.control_frames import is_control
 from marketdata.topics import SEQUENCED_EVENTS, partition_index
 from scripts.verification.decoding import decode_arrow, decode_json
 from scripts.verification.recording import History
 
 _POLL_MS: Final = 100
+_CONTROL_KINDS: Final = frozenset({"heartbeat", "epoch"})
 
 
-def open_client(service_url: str) -> pulsar.Client:
-    """A Pulsar client that keeps its reconnects to itself."""
+def open_client(service_url: str, *, log: Path | None = None) -> pulsar.Client:
+    """A Pulsar client that keeps its reconnects to itself, or to a log file."""
+    level = pulsar.LoggerLevel.Error
     return pulsar.Client(
         service_url,
         operation_timeout_seconds=30,
         io_threads=1,
-        logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error),
+        logger=pulsar.FileLogger(level, str(log)) if log else pulsar.ConsoleLogger(level),
     )
 
 
@@ -36,6 +40,8 @@ class _Recorder:
 
     def __init__(self, history: History) -> None:
         self._history = history
+        self._reading = Event()
+        self._reading.set()
         self._stopping = Event()
         self._threads: list[Thread] = []
         self._failure: Exception | None = None
@@ -50,6 +56,18 @@ class _Recorder:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def record_to(self, history: History) -> None:
+        """Go on in another history; nothing may be on its way at that moment."""
+        self._history = history
+
+    def pause(self) -> None:
+        """Receive nothing more until `go_on`, as a consumer that cannot keep up."""
+        self._reading.clear()
+
+    def go_on(self) -> None:
+        """Receive again."""
+        self._reading.set()
 
     def stop(self) -> None:
         """Stop receiving.
@@ -69,7 +87,8 @@ class _Recorder:
         def run() -> None:
             try:
                 while not self._stopping.is_set():
-                    self._receive(*arguments)
+                    if self._reading.wait(_POLL_MS / 1000):
+                        self._receive(*arguments)
             except Exception as error:  # noqa: BLE001 - raised again by stop
                 self._history.failure = self._failure = error
 
@@ -111,10 +130,12 @@ class LogRecorder(_Recorder):
             message = reader.read_next(_POLL_MS)
         except pulsar.Timeout:
             return
-        if is_control(message.properties()):
-            return
         batch = decode_arrow(message.data())
-        self._history.sequenced(partition, batch, message_id=_key(message))
+        properties = message.properties()
+        if properties["kind"] in _CONTROL_KINDS:
+            self._history.log_control(partition, batch, properties, message_id=_key(message))
+        else:
+            self._history.sequenced(partition, batch, message_id=_key(message))
 
     def _close(self) -> None:
         for reader in self._readers:
@@ -131,12 +152,21 @@ class ViewRecorder(_Recorder):
         view: name of its expectation.
         topic: of the view, as the API says.
         subscription: Pulsar's subscription name, as the API says.
+        on_batch: called with (partition, batch) of everything received.
     """
 
     def __init__(
-        self, client: pulsar.Client, history: History, view: str, topic: str, subscription: str
+        self,
+        client: pulsar.Client,
+        history: History,
+        view: str,
+        topic: str,
+        subscription: str,
+        *,
+        on_batch: Callable[[int, pa.RecordBatch], None] | None = None,
     ) -> None:
         super().__init__(history)
+        self.on_batch = on_batch
         self._expectation = history.views[view]
         self._consumer = client.subscribe(
             topic,
@@ -151,21 +181,29 @@ class ViewRecorder(_Recorder):
             message = self._consumer.receive(_POLL_MS)
         except pulsar.Timeout:
             return
-        received_ns = time.time_ns()
-        view = self._expectation
-        decode = decode_json if view.format == "json" else decode_arrow
-        if not is_control(message.properties()):
-            self._history.delivered(
-                view.name,
-                partition_index(message.topic_name()),
-                decode(message.data(), view.rename),
-                message.properties(),
-                message_id=_key(message),
-                received_ns=received_ns,
-            )
+        self._record(message, received_ns=time.time_ns())
         with contextlib.suppress(pulsar.PulsarException):
             # What could not be acknowledged comes again, under the same id.
             self._consumer.acknowledge(message)
+
+    def _record(self, message: pulsar.Message, *, received_ns: int) -> None:
+        view, properties = self._expectation, message.properties()
+        partition = partition_index(message.topic_name())
+        if properties["kind"] in _CONTROL_KINDS:
+            self._history.view_control(view.name, partition, properties, message_id=_key(message))
+            return
+        decode = decode_json if view.format == "json" else decode_arrow
+        batch = decode(message.data(), view.rename)
+        if self.on_batch is not None:
+            self.on_batch(partition, batch)
+        self._history.delivered(
+            view.name,
+            partition,
+            batch,
+            properties,
+            message_id=_key(message),
+            received_ns=received_ns,
+        )
 
     def _close(self) -> None:
         with contextlib.suppress(pulsar.PulsarException):

@@ -7,77 +7,29 @@ a view's partition) must be recorded in its own order.
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from threading import Lock
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scripts.verification.expectations import ViewExpectation, published_columns
 from scripts.verification.fingerprints import Words, fingerprints, text_hash
+from scripts.verification.records import (
+    NO_PLAN,
+    NOT_DELIVERED,
+    Chunks,
+    Columns,
+    EpochRecord,
+    FrameRecord,
+    ReceivedView,
+)
 
-Columns = dict[str, npt.NDArray[Any]]
-
-NOT_DELIVERED: Final = -1
-"""Stands for the epoch or the source of a row whose view leaves it out."""
-
-
-@dataclass(frozen=True, slots=True)
-class FrameRecord:
-    """What a delivered frame said about itself; `rows` is what it held."""
-
-    partition: int
-    delivery_epoch: int
-    delivery_sequence: int
-    count: int
-    rows: int
-    plan: int
-
-
-class Chunks:
-    """Columns that grow by chunks."""
-
-    def __init__(self, dtypes: Mapping[str, npt.DTypeLike]) -> None:
-        self._dtypes = dict(dtypes)
-        self._chunks: list[Columns] = []
-
-    def append(self, columns: Columns) -> None:
-        """Add rows; every column must be there."""
-        self._chunks.append(columns)
-
-    def columns(self) -> Columns:
-        """All rows so far."""
-        chunks = list(self._chunks)
-        return {
-            name: np.concatenate([np.zeros(0, dtype), *(chunk[name] for chunk in chunks)]).astype(
-                dtype, copy=False
-            )
-            for name, dtype in self._dtypes.items()
-        }
-
-
-@dataclass(slots=True)
-class ReceivedView:
-    """What came from one view."""
-
-    rows: Chunks = field(
-        default_factory=lambda: Chunks(
-            {
-                "partition": np.int32,
-                "instrument": np.int64,
-                "sequence": np.int64,
-                "epoch": np.int64,
-                "source": np.int64,
-                "fingerprint": np.uint64,
-                "received_ns": np.int64,
-            }
-        )
-    )
-    frames: list[FrameRecord] = field(default_factory=list)
-    events: int = 0
-    last_received_ns: int = 0
+UPSTREAM_FLAGS: Final = (1 << 28) - 1
+"""The bits of `quality_flags` that are the publisher's; those above are marks of the sequencer."""
 
 
 class History:
@@ -86,12 +38,20 @@ class History:
     Args:
         views: what each view must hold; named before the first event, so that events need not
             be kept.
+        after: an earlier history of the same streams, judged and complete. This one goes on where
+            it ended, so that a run of any length is checked in memory of the same size: numbers
+            continue across, and what was accepted in an earlier one must not come again.
 
     Attributes:
         failure: what ended a recorder early; there is no point in waiting for more then.
+        carried_rows: how many rows at the beginning of the log are the newest ones of instruments
+            in earlier histories.
+        earlier_sources: codes of sources whose events are complete.
     """
 
-    def __init__(self, views: Iterable[ViewExpectation] = ()) -> None:
+    def __init__(
+        self, views: Iterable[ViewExpectation] = (), *, after: "History | None" = None
+    ) -> None:
         self.views = {view.name: view for view in views}
         dtypes: dict[str, npt.DTypeLike] = {
             "publisher": np.int32,
@@ -103,9 +63,10 @@ class History:
             "certain": np.bool_,
             "fingerprint": np.uint64,
         }
-        for name in self.views:
+        for name, view in self.views.items():
             dtypes[f"expected:{name}"] = np.bool_
-            dtypes[f"fingerprint:{name}"] = np.uint64
+            if view.select is not None:
+                dtypes[f"fingerprint:{name}"] = np.uint64
         self.accepted_rows = Chunks(dtypes)
         self.log_rows = Chunks(
             {
@@ -117,9 +78,23 @@ class History:
                 "fingerprint": np.uint64,
             }
         )
+        self.announced_rows = Chunks(
+            {
+                "partition": np.int32,
+                "instrument": np.int64,
+                "epoch": np.int64,
+                "sequence": np.int64,
+                "behind": np.int64,
+            }
+        )
+        self.epochs: list[EpochRecord] = []
+        self.carried_rows = 0
+        self.earlier_sources: frozenset[int] = frozenset()
+        self._log_rows: defaultdict[int, int] = defaultdict(int)
         self.received = {name: ReceivedView() for name in self.views}
         self.redelivered: defaultdict[str, int] = defaultdict(int)
         self.accepted_events = 0
+        self.uncertain_events = 0
         self.expected_events: defaultdict[str, int] = defaultdict(int)
         self._accepted_sources: set[int] = set()
         self._log_events: defaultdict[int, int] = defaultdict(int)
@@ -127,6 +102,8 @@ class History:
         self.failure: Exception | None = None
         self._names: dict[str, int] = {}
         self._lock = Lock()
+        if after is not None:
+            self._continue(after)
 
     def accepted(
         self, publisher: str, partition: int, batch: pa.RecordBatch, *, certain: bool = True
@@ -157,14 +134,14 @@ class History:
         for name, view in self.views.items():
             mask = view.matches(batch, kind)
             columns[f"expected:{name}"] = mask
-            columns[f"fingerprint:{name}"] = (
-                whole if view.select is None else _content(batch, kind, view.columns(kind))
-            )
+            if view.select is not None:
+                columns[f"fingerprint:{name}"] = _content(batch, kind, view.columns(kind))
             with self._lock:
                 self.expected_events[name] += int(np.count_nonzero(mask))
         with self._lock:
             self.accepted_rows.append(columns)
             self.accepted_events += rows
+            self.uncertain_events += 0 if certain else rows
             self._accepted_sources.update(np.unique(columns["source"]).tolist())
 
     def sequenced(
@@ -191,8 +168,68 @@ class History:
         }
         with self._lock:
             self.log_rows.append(columns)
+            self._log_rows[partition] += batch.num_rows
             for code, count in zip(*np.unique(source, return_counts=True), strict=True):
                 self._log_events[int(code)] += int(count)
+
+    def log_control(
+        self,
+        partition: int,
+        batch: pa.RecordBatch,
+        properties: Mapping[str, str],
+        *,
+        message_id: Hashable = None,
+    ) -> None:
+        """A control frame was read from `sequenced`; in the order of the log, as events are.
+
+        Args:
+            partition: of the log.
+            batch: its columns `instrument`, `sequence` and `epoch`: what comes next.
+            properties: of the message.
+            message_id: as for `sequenced`.
+        """
+        if self._redelivered("sequenced", partition, message_id):
+            return
+        rows = batch.num_rows
+        instrument = self._symbols(batch, "instrument")
+        with self._lock:
+            behind = self._log_rows[partition]
+            if properties["kind"] == "epoch":
+                epoch, reason = int(properties["epoch"]), properties.get("reason", "")
+                self.epochs.append(EpochRecord(partition, behind, epoch, reason))
+            self.announced_rows.append(
+                {
+                    "partition": np.full(rows, partition, dtype=np.int32),
+                    "instrument": instrument,
+                    "epoch": _integers(batch, "epoch"),
+                    "sequence": _integers(batch, "sequence"),
+                    "behind": np.full(rows, behind, dtype=np.int64),
+                }
+            )
+
+    def view_control(
+        self,
+        view: str,
+        partition: int,
+        properties: Mapping[str, str],
+        *,
+        message_id: Hashable = None,
+    ) -> None:
+        """A consumer of a view received a control frame; in order, as events are."""
+        if self._redelivered(view, partition, message_id):
+            return
+        record = FrameRecord(
+            partition=partition,
+            delivery_epoch=int(properties["delivery_epoch"]),
+            delivery_sequence=int(properties["delivery_sequence"]),
+            count=int(properties["count"]),
+            rows=0,
+            plan=int(properties.get("plan", NO_PLAN)),
+            control=properties["kind"],
+            reason=properties.get("reason", ""),
+        )
+        with self._lock:
+            self.received[view].frames.append(record)
 
     def delivered(
         self,
@@ -260,6 +297,26 @@ class History:
         with self._lock:
             return next((name for name, known in self._names.items() if known == code), "?")
 
+    def _continue(self, after: "History") -> None:
+        self._names = after._names  # noqa: SLF001 - of its own class
+        self._seen = set(after._seen)  # noqa: SLF001 - of its own class
+        published = after._accepted_sources  # noqa: SLF001 - of its own class
+        self.earlier_sources = after.earlier_sources | published
+        log = after.log_rows.columns()
+        backwards = log["instrument"][::-1]
+        newest = len(backwards) - 1 - np.unique(backwards, return_index=True)[1]
+        self.log_rows.append({name: column[newest] for name, column in log.items()})
+        self.carried_rows = len(newest)
+        for name, view in self.received.items():
+            if name in after.received:
+                earlier = after.received[name]
+                view.carried = dict(earlier.carried)
+                for frame in earlier.frames:
+                    before = view.carried.get(frame.partition)
+                    if before is not None and frame.plan == NO_PLAN:
+                        frame = replace(frame, plan=before.plan)  # noqa: PLW2901
+                    view.carried[frame.partition] = frame
+
     def _redelivered(self, stream: str, partition: int, message_id: Hashable) -> bool:
         if message_id is None:
             return False
@@ -291,7 +348,16 @@ def kind_of(batch: pa.RecordBatch) -> str:
 
 def _content(batch: pa.RecordBatch, kind: str, names: Iterable[str]) -> Words:
     columns = [(name, batch.column(name)) for name in published_columns(names)]
+    columns = [
+        (name, _upstream_flags(column) if name == "quality_flags" else column)
+        for name, column in columns
+    ]
     return fingerprints(columns, batch.num_rows) ^ np.uint64(text_hash(kind))
+
+
+def _upstream_flags(column: pa.Array) -> pa.Array:
+    """Flags without the bits that the sequencer may add; none given is the same as 0."""
+    return pc.bit_wise_and(column.fill_null(0), pa.scalar(UPSTREAM_FLAGS, column.type))
 
 
 def _integers(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:

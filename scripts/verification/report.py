@@ -40,6 +40,11 @@ class Violation(StrEnum):
     """Frames that hold another number of events than they say."""
     PLAN_REVERSALS = "plan_reversals"
     """Frames that name an older plan than a frame before them."""
+    HEARTBEAT_LIES = "heartbeat_lies"
+    """Numbers announced as the next that the event after them does not carry, or that one before
+    them had carried already."""
+    UNEXPLAINED_EPOCHS = "unexplained_epochs"
+    """Epochs that changed without a message before them that says so and gives a reason."""
 
 
 @dataclass(slots=True)

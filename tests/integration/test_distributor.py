@@ -1,6 +1,8 @@
 """The distributor on a real broker: every view its events, once, whatever happens meanwhile."""
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -200,6 +202,58 @@ def test_a_message_that_is_no_plan_is_counted_and_the_last_plan_stays(cluster: C
     assert "plan 9" in instance.function.reporter.status.last_error
     log.write(2)
     _assert_delivered(cluster, view, [e["price"] for e in log.events if e["instrument"] == "I1"])
+    instance.close()
+
+
+@pytest.mark.parametrize("stood_still", [False, True])
+def test_nothing_is_acknowledged_that_a_new_view_still_lacks(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, stood_still: bool
+) -> None:
+    """Another instance may have begun the view with it, and ended before it was done.
+
+    Either the plan comes while inputs are confirmed but not acknowledged, or the instance stood
+    still meanwhile and does not know of the plan when it goes on.
+    """
+    plans, log = Plans(cluster), Log(cluster)
+    one = plans.publish(one=_spec("instrument = 'I1'"))["one"]
+    instance = _distributor(cluster)
+    function = instance.function
+    log.write(1)
+    eventually(lambda: _prices(cluster, one))
+    before = len(log.events)
+    follower_sees, worker_goes_on = threading.Event(), threading.Event()
+    acknowledge, has_newer = function._acknowledge, function._plans._newer
+
+    def acknowledge_later(partition: Any) -> None:
+        if len(partition.inputs):
+            worker_goes_on.wait()
+        acknowledge(partition)
+
+    def see_later(newest: Any, message: Any) -> Any:
+        follower_sees.wait()
+        return has_newer(newest, message)
+
+    monkeypatch.setattr(function, "_acknowledge", acknowledge_later)
+    if stood_still:
+        monkeypatch.setattr(function._plans, "_newer", see_later)
+    sent = function.reporter.counters["frames_out"]
+    log.write(5)
+    eventually(lambda: function.reporter.counters["frames_out"] > sent)
+    views = plans.publish(one=_spec("instrument = 'I1'"), two=_spec("instrument = 'I2'"))
+    if stood_still:
+        # Past the time for which the last answer of the broker is good.
+        monkeypatch.setattr(function._plans, "_asked_at", -1e9)
+    worker_goes_on.set()
+    time.sleep(0.5)
+    follower_sees.set()
+
+    new = [e["price"] for e in log.events if e["instrument"] == "I2"]
+    old = sum(e["instrument"] == "I2" for e in log.events[:before])
+    # What was acknowledged before the plan was there may be absent, nothing behind it.
+    eventually(lambda: _prices(cluster, views["two"]) in (new, new[old:]))
+    _assert_delivered(
+        cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"]
+    )
     instance.close()
 
 

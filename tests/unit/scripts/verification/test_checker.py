@@ -11,6 +11,7 @@ from scripts.verification.report import Report, Violation
 from tests.unit.scripts.verification.world import (
     ALL,
     CHEAP,
+    Control,
     Row,
     World,
     batch_of,
@@ -207,6 +208,14 @@ def test_a_new_epoch_begins_at_1() -> None:
                 row |= {"epoch": 2, "sequence": row["sequence"] - 10}
     world.expectations = (ALL,)
     mirror(world)
+    first = next(n for n, (_, rows) in enumerate(world.log) if any(r["epoch"] == 2 for r in rows))
+    told = {"kind": "epoch", "count": "0", "epoch": "2", "reason": "the log was trimmed"}
+    world.controls.append(Control(first, 1, told))
+    # The frame that opens the epoch stands between two frames.
+    partition, rows = world.log[first]
+    split = next(at for at, row in enumerate(rows) if row["epoch"] == 2)
+    world.log[first : first + 1] = [(partition, rows[:split]), (partition, rows[split:])]
+    world.controls[0].before += 1
     assert found(world.report(from_first=True)) == {}
 
     for _, rows in world.log:
@@ -421,6 +430,9 @@ def test_a_delivery_epoch_starts_again_at_1_and_never_falls() -> None:
     frames = [frame for frame in world.views["all"] if frame.partition == 0]
     for at, frame in enumerate(frames[20:]):
         frame.properties |= {"delivery_epoch": "77", "delivery_sequence": str(4 * at + 1)}
+    told = {"kind": "epoch", "reason": "trimmed", "delivery_epoch": "77", "delivery_sequence": "1"}
+    opening = replace(frames[20], rows=[], message_id=99, properties=told | {"count": "0"})
+    world.views["all"].insert(world.views["all"].index(frames[20]), opening)
     assert found(world.report(from_first=True)) == {}
 
     frames[-1].properties["delivery_epoch"] = "0"
@@ -451,3 +463,16 @@ def test_a_view_that_joins_too_late_misses_what_was_published_before() -> None:
     )
     assert missing > 0
     assert found(world.report(required_after_ns={"all": since})) == {"all": {"missing": missing}}
+
+
+def test_a_mark_of_the_sequencer_changes_no_event_but_another_flag_does() -> None:
+    world = clean_world()
+    rows, at = locate(world.log, "A", 3)
+    rows[at] = rows[at] | {"quality_flags": 1 << 29}
+    world.expectations = (ALL,)
+    mirror(world)
+    assert found(world.report(from_first=True)) == {}
+
+    rows[at] = rows[at] | {"quality_flags": 1 << 29 | 1}
+    changed = {"missing": 1, "unexpected": 1}
+    assert found(world.report(from_first=True)) == {"sequenced": changed, "all": changed}

@@ -25,6 +25,9 @@ CHEAP = ViewExpectation(
     select=("instrument", "sequence", "price", "side"),
     rename={"price": "px"},
 )
+FOLLOWING = pa.schema(
+    [("instrument", pa.utf8()), ("sequence", pa.uint64()), ("epoch", pa.uint32())]
+)
 
 
 @dataclass
@@ -38,24 +41,50 @@ class Frame:
 
 
 @dataclass
-class World:
-    """What happened, as lists that a test may change before `report`."""
+class Control:
+    """A control frame of the log, standing before the frame of this number in `World.log`."""
 
+    before: int
+    partition: int
+    properties: dict[str, str]
+    following: list[tuple[str, int, int]] = field(default_factory=list)
+    """Instrument, sequence and epoch of what comes next."""
+
+
+@dataclass
+class World:
+    """What happened, as lists that a test may change before `report`.
+
+    `run` sets the ids of its messages apart from those of another world.
+    """
+
+    run: int = 0
+    controls: list[Control] = field(default_factory=list)
     accepted: list[tuple[int, list[Row]]] = field(default_factory=list)
     log: list[tuple[int, list[Row]]] = field(default_factory=list)
     views: dict[str, list[Frame]] = field(default_factory=dict)
     expectations: tuple[ViewExpectation, ...] = (ALL, CHEAP)
 
-    def history(self) -> History:
-        history = History(self.expectations)
+    def history(self, *, after: History | None = None) -> History:
+        history = History(self.expectations, after=after)
         for partition, rows in self.accepted:
             history.accepted("publisher", partition, batch_of(rows, INGEST_SCHEMAS["trade"]))
         for number, (partition, rows) in enumerate(self.log):
+            self._controls(history, number)
             history.sequenced(
-                partition, batch_of(rows, SEQUENCED_SCHEMAS["trade"]), message_id=number
+                partition, batch_of(rows, SEQUENCED_SCHEMAS["trade"]), message_id=(self.run, number)
             )
+        self._controls(history, len(self.log))
         for view in self.expectations:
             for frame in self.views[view.name]:
+                if frame.properties["kind"] != "trade":
+                    history.view_control(
+                        view.name,
+                        frame.partition,
+                        frame.properties,
+                        message_id=(self.run, frame.message_id),
+                    )
+                    continue
                 names = view.columns("trade")
                 schema = pa.schema([SEQUENCED_SCHEMAS["trade"].field(name) for name in names])
                 history.delivered(
@@ -63,10 +92,26 @@ class World:
                     frame.partition,
                     batch_of(frame.rows, schema),
                     frame.properties,
-                    message_id=frame.message_id,
+                    message_id=(self.run, frame.message_id),
                     received_ns=5_000,
                 )
         return history
+
+    def _controls(self, history: History, before: int) -> None:
+        for number, control in enumerate(self.controls):
+            if control.before == before:
+                history.log_control(
+                    control.partition,
+                    pa.RecordBatch.from_pylist(
+                        [
+                            {"instrument": name, "sequence": sequence, "epoch": epoch}
+                            for name, sequence, epoch in control.following
+                        ],
+                        schema=FOLLOWING,
+                    ),
+                    control.properties,
+                    message_id=(self.run, f"control-{number}"),
+                )
 
     def report(self, **options: Any) -> Report:
         return check(self.history(), **options)
