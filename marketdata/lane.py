@@ -51,6 +51,9 @@ RETRIABLE: Final = frozenset(
 )
 """What a new producer can heal. Everything else ends the lane."""
 
+UNCONNECTED_S: Final = 20.0
+"""How long frames wait for the client to connect a producer again before it is replaced."""
+
 _ADVICE: Final = {
     Result.AlreadyClosed: "the Pulsar client was closed; close it after its publishers",
     Result.AuthorizationError: "the role may not produce here; grant it, then start again",
@@ -134,6 +137,7 @@ class Lane:
         self._confirmed = self._stored
         self._generation = 0
         self._recovering = False
+        self._connected_at = time.monotonic()
         self._closed = threading.Event()
         self._failure: PublishError | None = None
 
@@ -196,14 +200,24 @@ class Lane:
                     stored.append(self._pending.popleft())
                 return stored
             if answer.result in RETRIABLE and not self._closed.is_set():
-                self._generation += 1
-                self._recovering = True
-                threading.Thread(
-                    target=self._recover, name=f"publisher-recover-{self.partition}", daemon=True
-                ).start()
+                self._begin_recovery()
                 return []
             self._fail(answer.result, f"frame {answer.sequence_id} was refused")
             return []
+
+    def heal(self) -> None:
+        """Open the producer anew when its connection has been gone for long; called now and then.
+
+        After a broker's restart the client leaves a producer unconnected for ever now and then:
+        nothing is answered any more, and nothing fails.
+        """
+        with self._lock:
+            waits = self._pending and not self._recovering and not self._failure
+            if not waits or self._closed.is_set() or self._producer.is_connected():
+                self._connected_at = time.monotonic()
+            elif time.monotonic() - self._connected_at > UNCONNECTED_S:
+                self._connected_at = time.monotonic()
+                self._begin_recovery()
 
     def confirm(self, sequence_id: int) -> None:
         """Frames up to this id have been reported as stored."""
@@ -217,6 +231,13 @@ class Lane:
             # Nothing of ours depends on an orderly goodbye: every frame has its answer.
             with suppress(pulsar.PulsarException):
                 self._producer.close()
+
+    def _begin_recovery(self) -> None:
+        self._generation += 1
+        self._recovering = True
+        threading.Thread(
+            target=self._recover, name=f"publisher-recover-{self.partition}", daemon=True
+        ).start()
 
     def _send_if_free(self) -> None:
         if self._eager and len(self._pending) < FREE_BELOW_FRAMES:

@@ -38,6 +38,7 @@ Confirmed = Callable[[int, int, pulsar.MessageId | None, pa.RecordBatch], None]
 """
 
 _LATENCIES_KEPT: Final = 10_000
+_HEAL_INTERVAL_S: Final = 1.0
 _STOP: Final = object()
 
 
@@ -380,8 +381,9 @@ class Publisher:
     def _work(self) -> None:
         """Take the client's answers and flush what has waited long enough."""
         due: dict[Lane, float] = {}
+        heal_at = 0.0
         while True:
-            wait_s = max(0.0, min(due.values()) - time.monotonic()) if due else None
+            wait_s = max(0.0, min([heal_at, *due.values()]) - time.monotonic())
             try:
                 item = self._inbox.get(timeout=wait_s)
             except Empty:
@@ -397,6 +399,10 @@ class Publisher:
             for lane in [lane for lane, deadline in due.items() if deadline <= now]:
                 del due[lane]
                 lane.flush_buffer()
+            if now >= heal_at:
+                heal_at = now + _HEAL_INTERVAL_S
+                for lane in self._lanes:
+                    lane.heal()
             if self._failed():
                 with self._changed:
                     self._changed.notify_all()

@@ -295,6 +295,7 @@ class FrameFunction(ABC):
         self.after_turn(received)
         if self.reporter.due_in_s == 0.0:
             for partition in self._partitions.values():
+                self._look_after(partition)
                 if partition.ready:
                     partition.stage.tidy()
             self.reporter.status.partitions = sorted(self._partitions)
@@ -393,6 +394,14 @@ class FrameFunction(ABC):
         except pulsar.PulsarException as error:
             # The broker will deliver it again and it will be recognised then.
             self.reporter.error(f"acknowledging failed: {type(error).__name__}: {error}")
+
+    def _look_after(self, partition: _Partition) -> None:
+        """Open those outputs anew that would never answer."""
+        awaited = {output for item in partition.inputs for output in item.waiting}
+        for output in awaited:
+            if output.is_left_alone():
+                output.broken = True
+                self._lost(partition, f"{output.topic}: not connected for a while")
 
     def _lost(self, partition: _Partition, why: str) -> None:
         self.log.warning("%s: outputs lost, taking over again: %s", self.name, why)

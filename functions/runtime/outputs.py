@@ -31,6 +31,9 @@ MAX_MESSAGE_BYTES: Final = 5 * 1024 * 1024 - 64 * 1024
 
 READ_TIMEOUT_MS: Final = 5_000
 
+UNCONNECTED_LOOKS: Final = 20
+"""So many looks, one a second, an output may be unconnected before it is opened anew."""
+
 
 class MessageTooLarge(DistributionError):
     """An output message would be larger than the broker takes; nothing was sent."""
@@ -57,6 +60,7 @@ class Output:
         self.generation = 0
         self._name = producer_name
         self._producer: pulsar.Producer | None = None
+        self._looks_unconnected = 0
 
     def open(self, client: pulsar.Client) -> None:
         """Take the partition over and learn which inputs it holds.
@@ -78,6 +82,7 @@ class Output:
             block_if_queue_full=True,
         )
         self.position = self._producer.last_sequence_id()
+        self._looks_unconnected = 0
         self.broken = False
 
     def close(self) -> None:
@@ -88,6 +93,16 @@ class Output:
         if producer is not None:
             with contextlib.suppress(pulsar.PulsarException):  # a fenced one is closed already
                 producer.close()
+
+    def is_left_alone(self) -> bool:
+        """Whether its connection has been gone for long; asked about once a second.
+
+        After a broker's restart the client leaves a producer unconnected for ever now and then:
+        nothing is answered any more, and nothing fails.
+        """
+        connected = self._producer is None or self._producer.is_connected()
+        self._looks_unconnected = 0 if connected else self._looks_unconnected + 1
+        return self._looks_unconnected > UNCONNECTED_LOOKS
 
     def send(
         self,

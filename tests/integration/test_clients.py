@@ -24,6 +24,7 @@ import pulsar
 import pyarrow as pa
 import pytest
 
+import marketdata.lane
 from marketdata.aio import AsyncConsumer, AsyncPublisher
 from marketdata.connection import TopicNotReady
 from marketdata.consumer import BadFrame, Consumer, ContinuityBroken, Frame
@@ -272,6 +273,36 @@ def test_a_lost_producer_is_replaced_without_loss_or_repeat(
         publisher.flush(60)
         assert publisher.statistics().resent_frames > 0
     assert_complete_and_in_order(read_all(client, topic, 30_000), 30_000)
+
+
+def test_a_producer_that_never_connects_again_is_replaced(
+    client: pulsar.Client, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the client leaves one now and then when a broker restarts: no answer, and no failure."""
+
+    class Unconnected:
+        def __init__(self, producer: Any) -> None:
+            self._producer = producer
+
+        def send_async(self, *_: Any, **__: Any) -> None:
+            """It waits in the client."""
+
+        def is_connected(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            self._producer.close()
+
+    monkeypatch.setattr(marketdata.lane, "UNCONNECTED_S", 0.5)
+    with Publisher(client, name="left-alone", topic=topic) as publisher:
+        publisher.publish(batch_of("trade", NAMES, 0, 500))
+        publisher.flush(30)
+        for lane in publisher._lanes:
+            lane._producer = Unconnected(lane._producer)
+        publisher.publish(batch_of("trade", NAMES, 500, 500))
+        publisher.flush(60)
+        assert publisher.statistics().resent_frames > 0
+    assert_complete_and_in_order(read_all(client, topic, 1_000), 1_000)
 
 
 def test_a_closed_client_ends_the_publisher_with_advice(stack: Any, topic: str) -> None:

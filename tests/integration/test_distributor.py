@@ -13,6 +13,7 @@ from events import trades
 from local_runtime import Cluster, LocalInstance, eventually
 
 import functions.distributor
+import functions.runtime.outputs
 from functions.distributor import DistributorFunction
 from functions.operators.sequence import InstrumentSequences, with_sequences
 from marketdata.filters import compile_filter
@@ -254,6 +255,49 @@ def test_nothing_is_acknowledged_that_a_new_view_still_lacks(
     _assert_delivered(
         cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"]
     )
+    instance.close()
+
+
+def test_an_output_that_never_connects_again_is_opened_anew(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the client leaves a producer now and then when a broker restarts."""
+
+    class Unconnected:
+        def __init__(self, producer: Any) -> None:
+            self._producer = producer
+
+        def send_async(self, *_: Any, **__: Any) -> None:
+            """It waits in the client."""
+
+        def is_connected(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            self._producer.close()
+
+    monkeypatch.setattr(functions.runtime.outputs, "UNCONNECTED_LOOKS", 1)
+    views = Plans(cluster).publish(all=ViewSpec(), one=_spec("instrument = 'I1'"))
+    log = Log(cluster)
+    log.write(3)
+    instance = _distributor(cluster)
+    _assert_delivered(cluster, views["all"], [e["price"] for e in log.events])
+    opened = functions.runtime.outputs.Output.send
+
+    def send(output: Any, *arguments: Any, **options: Any) -> None:
+        if output.topic.startswith(views["one"].topic) and output not in left_alone:
+            left_alone.add(output)
+            output._producer = Unconnected(output._producer)
+        opened(output, *arguments, **options)
+
+    left_alone: set[Any] = set()
+    monkeypatch.setattr(functions.runtime.outputs.Output, "send", send)
+    log.write(5)
+    _assert_delivered(
+        cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"]
+    )
+    _assert_delivered(cluster, views["all"], [e["price"] for e in log.events])
+    assert left_alone
     instance.close()
 
 
