@@ -104,12 +104,13 @@ class _Recorder:
 
 
 class LogRecorder(_Recorder):
-    """Reads partitions of `sequenced/events` from now on, with a reader each.
+    """Reads partitions of `sequenced/events`, with a reader each.
 
     Args:
         client: a plain client.
         history: where what arrives is recorded.
-        topics: the partitions; None for all that there are now.
+        topics: partitions that came to be meanwhile, read from their beginning; None for all
+            that there are, from now on.
     """
 
     def __init__(
@@ -117,12 +118,15 @@ class LogRecorder(_Recorder):
     ) -> None:
         super().__init__(history)
         self._readers = [
-            client.create_reader(topic, pulsar.MessageId.latest)
+            client.create_reader(
+                topic, pulsar.MessageId.earliest if topics else pulsar.MessageId.latest
+            )
             for topic in topics or client.get_topic_partitions(SEQUENCED_EVENTS)
         ]
         for reader in self._readers:
-            # Fixes the place: the reader asks the broker for the end of the topic now.
-            reader.has_message_available()
+            if topics is None:
+                # Fixes the place: the reader asks the broker for the end of the topic now.
+                reader.has_message_available()
             self._start("record-sequenced", reader, partition_index(reader.topic()))
 
     def _receive(self, reader: pulsar.Reader, partition: int) -> None:
