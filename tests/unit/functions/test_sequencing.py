@@ -172,7 +172,7 @@ class Instance:
                 self._delivered.add(entry)
                 message_id = pulsar.MessageId(0, 5, entry, index)
                 item = Input(message_id, data, properties)
-                self.function._room.acquire()
+                self.function._room.take(item.size_bytes)
                 self.function._events.put(runtime._Received(0, item, self.broker))
         self.turn()
 
