@@ -27,7 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 import pulsar
 
 from functions.runtime.connection import own_client
-from functions.runtime.inputs import Input, PartitionInputs
+from functions.runtime.inputs import Input, Offer, PartitionInputs
 from functions.runtime.outputs import NotYetReadable, Output
 from functions.runtime.room import Room
 from functions.runtime.settings import FunctionSettings
@@ -41,6 +41,9 @@ MAX_STEPS_UNDER_WAY = 2
 While they do, inputs pile up and are then applied together: the longer the broker needs, the larger
 the frames become. An input that comes alone never waits.
 """
+
+ASK_AGAIN_S = 2.0
+"""How long to wait for a redelivery before it is asked for once more."""
 
 RETRY_S = (0.05, 0.25)
 """Bounds of the random pause before a lost partition is taken over again."""
@@ -112,6 +115,7 @@ class _Partition:
         self.steps: deque[Sequence[Input]] = deque()
         self.ready = False
         self.again = False
+        self.asked_at = -ASK_AGAIN_S
         self.retry_at = 0.0
         self.recovery_s = 0.0
 
@@ -296,6 +300,8 @@ class FrameFunction(ABC):
         if self.reporter.due_in_s == 0.0:
             for partition in self._partitions.values():
                 self._look_after(partition)
+                if partition.inputs.in_doubt:
+                    self._ask_again(partition)
                 if partition.ready:
                     partition.stage.tidy()
             self.reporter.status.partitions = sorted(self._partitions)
@@ -330,14 +336,31 @@ class FrameFunction(ABC):
         if partition is None:
             partition = _Partition(self.stage(event.partition), event.consumer)
             self._partitions[event.partition] = partition
-        if partition.inputs.offer(event.item):
+        offer = partition.inputs.offer(event.item)
+        if offer is Offer.TAKEN:
             self.reporter.counters["frames_in"] += 1
             return True
         self._room.give_back(event.item.size_bytes)
+        if offer is Offer.DOUBTFUL:
+            self._ask_again(partition)
+            return False
         self.reporter.counters["redeliveries"] += 1
         if event.item.position <= partition.inputs.confirmed_through:
             self._ack(partition.consumer, event.item)
         return False
+
+    def _ask_again(self, partition: _Partition) -> None:
+        """Have everything that is not acknowledged delivered again, from the first one on."""
+        now = time.monotonic()
+        if now - partition.asked_at < ASK_AGAIN_S:
+            return
+        partition.asked_at = now
+        self.reporter.counters["redeliveries_asked"] += 1
+        try:
+            partition.consumer.redeliver_unacknowledged_messages()
+        except pulsar.PulsarException as error:
+            # Not connected: the broker will deliver it all when it is again.
+            self.reporter.error(f"asking for redelivery failed: {type(error).__name__}: {error}")
 
     def _apply(self, partition: _Partition, items: list[Input]) -> None:
         partition.backlog = []

@@ -3,10 +3,16 @@
 Promise: an input stays in `PartitionInputs` until all its outputs are stored, so whatever has to
 be done again after a lost producer can be done from memory and in order. A crash of the process
 loses nothing either, because an input is acknowledged only when it leaves here.
+
+The broker does not keep the order where a partition changes hands: for a second it may hand the new
+consumer what follows the inputs it had handed the old one, and then all that is not acknowledged.
+Whoever took the later ones first could never take the earlier ones. So an input is taken only
+behind the one right before it, or when a redelivery has begun with it.
 """
 
 from collections import deque
 from collections.abc import Iterator
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from marketdata.positions import BATCH_BITS, NO_POSITION, Position
@@ -67,12 +73,24 @@ class Input:
         return self.applied and not self.waiting and not self.held
 
 
+class Offer(Enum):
+    """What became of an input that was offered."""
+
+    TAKEN = auto()
+    KNOWN = auto()
+    """It is here, or was confirmed."""
+    DOUBTFUL = auto()
+    """Earlier ones may be missing: it is not taken, and all that is not acknowledged is to be
+    delivered again."""
+
+
 class PartitionInputs:
     """The unconfirmed inputs of one partition, in log order."""
 
     def __init__(self) -> None:
         self._pending: deque[Input] = deque()
         self._confirmed_through = NO_POSITION
+        self._doubtful: int | None = None
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -85,22 +103,35 @@ class PartitionInputs:
         """Position up to which every input received here has been confirmed."""
         return self._confirmed_through
 
-    def offer(self, item: Input) -> bool:
-        """Take an input in; False when it was already here or already confirmed.
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a redelivery is waited for."""
+        return self._doubtful is not None
+
+    def offer(self, item: Input) -> Offer:
+        """Take an input in, if it is new and surely the next one.
 
         The broker delivers again what was not acknowledged, for example after a reconnect. One that
         is here is acknowledged under both ids once it is confirmed; one that was confirmed before
         (`item.position <= confirmed_through`) is the caller's to acknowledge.
         """
         last = self._pending[-1].position if self._pending else self._confirmed_through
-        if item.position > last:
+        if item.position <= last:
+            for known in reversed(self._pending):
+                if known.position == item.position:
+                    known.message_ids += item.message_ids
+                    break
+            return Offer.KNOWN
+        # What comes at or before the one in doubt comes with the redelivery, which begins with the
+        # first that is not acknowledged.
+        redelivered = self._doubtful is not None and item.position <= self._doubtful
+        if redelivered or _follows(item.position, last):
+            self._doubtful = None
             self._pending.append(item)
-            return True
-        for known in reversed(self._pending):
-            if known.position == item.position:
-                known.message_ids += item.message_ids
-                break
-        return False
+            return Offer.TAKEN
+        if self._doubtful is None:
+            self._doubtful = item.position
+        return Offer.DOUBTFUL
 
     def take_confirmed(self) -> Iterator[Input]:
         """Remove and yield, in order, the inputs whose outputs are all confirmed."""
@@ -108,3 +139,12 @@ class PartitionInputs:
             item = self._pending.popleft()
             self._confirmed_through = item.position
             yield item
+
+
+def _follows(position: int, last: int) -> bool:
+    """Whether no input can stand between the two; where a ledger ends is not known."""
+    if last == NO_POSITION:
+        return False
+    entry, last_entry = position >> BATCH_BITS, last >> BATCH_BITS
+    begins_entry = position == entry << BATCH_BITS
+    return position == last + 1 or (entry == last_entry + 1 and begins_entry)

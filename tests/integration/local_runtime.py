@@ -145,20 +145,31 @@ class Context:
 
 
 class LocalInstance:
-    """One instance of a function."""
+    """One instance of a function.
+
+    `passed_over` messages are not handed on when they come for the first time: a broker does that
+    to a consumer which takes a partition over, when the old owner has them and acknowledged none.
+    """
 
     def __init__(
-        self, cluster: Cluster, function: type[FrameFunction], input_name: str, **config: Any
+        self,
+        cluster: Cluster,
+        function: type[FrameFunction],
+        input_name: str,
+        *,
+        passed_over: int = 0,
+        **config: Any,
     ) -> None:
         self.client = connect(cluster.service_url)
         self.contextimpl: Context | None = None
         self._queue: queue.Queue[pulsar.Message] = queue.Queue(1)
+        self._passed_over = passed_over
         self.consumer = self.client.subscribe(
             cluster.topics[input_name],
             f"{function.name}",
             consumer_type=pulsar.ConsumerType.Failover,
             initial_position=pulsar.InitialPosition.Earliest,
-            message_listener=lambda _, message: self._queue.put(message),
+            message_listener=self._listen,
         )
         topics = dict(cluster.topics)
         # Numbers come back from the admin API as floats.
@@ -169,6 +180,12 @@ class LocalInstance:
         threading.Thread(target=self._execute, daemon=True).start()
         # One left behind by a failed test must not be called back while Python ends.
         atexit.register(self.close)
+
+    def _listen(self, _: Any, message: pulsar.Message) -> None:
+        if self._passed_over:
+            self._passed_over -= 1
+            return
+        self._queue.put(message)
 
     def _execute(self) -> None:
         while True:
