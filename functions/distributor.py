@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pulsar
 import pyarrow as pa
@@ -27,7 +27,6 @@ from functions.runtime.inputs import Input
 from functions.runtime.outputs import NotYetReadable, Output
 from functions.runtime.partition_views import OPENERS, PartitionViews
 from functions.runtime.plans import PlanFollower
-from functions.runtime.view_output import ViewOutput
 from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.errors import DistributionError, InvalidFrame
 from marketdata.formats import get_format
@@ -102,6 +101,15 @@ class DistributorFunction(FrameFunction):
         self.wake()
 
 
+class _Piece(NamedTuple):
+    """A message for a view: the inputs it is made of, their rows for the view, its position."""
+
+    view: View
+    items: list[Input]
+    rows: pa.RecordBatch
+    place: int
+
+
 class DistributorStage(PartitionStage):
     """One partition: an output for each view that has had rows here, and the dead letters."""
 
@@ -161,45 +169,45 @@ class DistributorStage(PartitionStage):
             batch = group.batch()
             routed = list(self._function.router.route(batch, group.kind))
             self._views.open([view for view, _ in routed])
-            for view, items, rows in self._pieces(group, batch, routed):
-                if not self._deliver(group, view, items, rows):
+            for piece in self._pieces(group, batch, routed):
+                if not self._deliver(group, piece):
                     return
         except (pulsar.PulsarException, NotYetReadable):
             raise
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
             self._isolate(group, f"not routed: {type(error).__name__}: {error}")
 
-    def _deliver(
-        self, group: FrameGroup[Input], view: View, items: list[Input], rows: pa.RecordBatch
-    ) -> bool:
+    def _deliver(self, group: FrameGroup[Input], piece: _Piece) -> bool:
         """Send a view its rows; False when every view has been served input by input instead."""
         try:
-            data = render(view, rows)
-            self._send(view, self._views.output(view), group.kind, rows, items, data)
+            self._send(piece, group.kind, render(piece.view, piece.rows))
         except (pulsar.PulsarException, NotYetReadable):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
-            self._isolate(group, f"view {view.id}: {type(error).__name__}: {error}")
+            self._isolate(group, f"view {piece.view.id}: {type(error).__name__}: {error}")
             return len(group.items) == 1
         return True
 
     def _pieces(
         self, group: FrameGroup[Input], batch: pa.RecordBatch, routed: Iterable[Routed]
-    ) -> Iterator[tuple[View, list[Input], pa.RecordBatch]]:
-        """What each view lacks of the batch: inputs and their rows for it, a message each."""
-        cut: list[tuple[View, list[Input], Rows]] = []
-        row_bytes = max(1, batch.nbytes // batch.num_rows)
+    ) -> Iterator[_Piece]:
+        """What each view lacks of the batch, a message each."""
+        cut: list[tuple[View, list[Input], Rows, int]] = []
+        fitting = MAX_FRAME_BYTES // max(1, batch.nbytes // batch.num_rows)
         for view, selected in routed:
-            most = min(get_format(view.format).max_rows, MAX_FRAME_BYTES // row_bytes)
-            position = self._views.output(view).position
-            for items, rows in group.runs_after(position, selected, max_rows=most):
+            for items, rows, place in group.runs_after(
+                self._views.output(view).position,
+                selected,
+                max_rows=fitting,
+                max_message_rows=get_format(view.format).max_rows,
+            ):
                 if rows is None:
-                    yield view, items, batch
+                    yield _Piece(view, items, batch, place)
                 else:
-                    cut.append((view, items, rows))
-        pieces = split_rows(batch, [rows for _, _, rows in cut])
-        for (view, items, _), piece in zip(cut, pieces, strict=True):
-            yield view, items, piece
+                    cut.append((view, items, rows, place))
+        pieces = split_rows(batch, [rows for _, _, rows, _ in cut])
+        for (view, items, _, place), piece in zip(cut, pieces, strict=True):
+            yield _Piece(view, items, piece, place)
 
     def _isolate(self, group: FrameGroup[Input], reason: str) -> None:
         """Find the input at fault: one by one the others still arrive.
@@ -214,19 +222,13 @@ class DistributorStage(PartitionStage):
             for single in self._groups([item]):
                 self._distribute(single)
 
-    def _send(
-        self,
-        view: View,
-        output: ViewOutput,
-        kind: str,
-        rows: pa.RecordBatch,
-        items: list[Input],
-        data: bytes,
-    ) -> None:
+    def _send(self, piece: _Piece, kind: str, data: bytes) -> None:
+        view, items, rows, place = piece
+        output = self._views.output(view)
         if output.restarted:
-            self._views.announce_restart(view, output, (), place_before(items[0].position))
+            self._views.announce_restart(view, output, (), place_before(place))
         properties = frame_properties(rows, kind)
-        properties.update(self._views.delivery_properties(view, output, items[-1].position))
+        properties.update(self._views.delivery_properties(view, output, place))
         properties.update(trace_properties(items[-1]))
         self._function.send(
             output,
@@ -234,6 +236,7 @@ class DistributorStage(PartitionStage):
             items,
             data,
             properties,
+            position=place,
             event_timestamp_ms=int(properties["ts_event_last"]) // 1_000_000,
         )
         output.next_delivery += rows.num_rows

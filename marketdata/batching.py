@@ -54,7 +54,7 @@ class PartitionBuffer:
     """Gathers the events of one partition and cuts them by count and size.
 
     Args:
-        max_events: most events in a frame, 1…8192.
+        max_events: most events in a frame, 1…32768.
         max_bytes: a frame is cut before its columns grow beyond this (one event always fits).
 
     A change of kind, of trace or between fill and no fill cuts as well: such events cannot share a

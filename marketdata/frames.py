@@ -27,7 +27,7 @@ from marketdata.schemas import (
     SEQUENCED_SCHEMAS,
 )
 
-MAX_ROWS: Final = 8192
+MAX_ROWS: Final = 32_768
 """Most events in a frame."""
 
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
@@ -154,7 +154,7 @@ def validate_events(batch: pa.RecordBatch) -> None:
         InvalidFrame: naming the column, the first offending row (from 0) and the value.
     """
     if batch.num_rows == 0:
-        raise InvalidFrame("empty", "the frame holds no events; send 1 to 8192")
+        raise InvalidFrame("empty", f"the frame holds no events; send 1 to {MAX_ROWS}")
     if batch.num_rows > MAX_ROWS:
         raise InvalidFrame(
             "too_many_rows", f"the frame holds {batch.num_rows} events; at most {MAX_ROWS} fit one"

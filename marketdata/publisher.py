@@ -80,7 +80,7 @@ class Publisher:
         name: stable name of this publisher, unique among those that publish at the same time. The
             broker deduplicates by `<name>-<partition>`.
         topic: a partitioned topic in a namespace with deduplication.
-        max_events: events in a frame at most, 1…8192.
+        max_events: events in a frame at most, 1…32768.
         max_bytes: frames are cut before they grow beyond this.
         max_delay_ms: longest time an event waits for its frame to fill. It waits only while a
             frame of its partition is unconfirmed, so that frames are small when little happens
@@ -107,7 +107,7 @@ class Publisher:
         name: str,
         topic: str = INGEST_EVENTS,
         max_events: int = MAX_ROWS,
-        max_bytes: int = 1024 * 1024,
+        max_bytes: int = 5 * 512 * 1024,
         max_delay_ms: float | None = 5.0,
         max_pending_frames: int = 256,
         max_pending_bytes: int = 64 * 1024 * 1024,

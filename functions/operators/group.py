@@ -85,34 +85,44 @@ class FrameGroup(Generic[Item]):
         return table.combine_chunks().to_batches()[0]
 
     def runs_after(
-        self, position: int, rows: Rows | None, *, max_rows: int
-    ) -> Iterator[tuple[list[Item], Rows | None]]:
+        self, position: int, rows: Rows | None, *, max_rows: int, max_message_rows: int
+    ) -> Iterator[tuple[list[Item], Rows | None, int]]:
         """The frames behind a position with the selected rows in them, in runs of whole frames.
+
+        A frame with more rows than a message may have is cut. Its pieces take the places before the
+        frame's own, which the last piece has: where the pieces lie depends on the frame and its
+        rows alone, so a position tells how many of them are there already.
 
         Args:
             position: what is at or before it is left out.
             rows: ascending row numbers of the merged batch; None stands for every row.
-            max_rows: most selected rows of a run, unless one frame alone has more.
+            max_rows: most selected rows of a run of several frames.
+            max_message_rows: most selected rows of a message, the same at every call.
 
         Yields:
-            The frames of a run and their selected rows, at least one; None when that is every row
-            of the batch.
+            The frames of a run, their selected rows, at least one (None when that is every row of
+            the batch), and the position of the message.
         """
         first = next((n for n, each in enumerate(self.items) if each.position > position), None)
         if first is None:
             return
+        most = min(max_rows, max_message_rows)
         ends = np.array([*self._starts[first:], self.rows])
         counts = ends if rows is None else np.searchsorted(rows, ends)
-        if first == 0 and counts[-1] <= max_rows:
+        if first == 0 and counts[-1] <= most:
             if counts[-1]:
-                yield self.items, rows
+                yield self.items, rows, self.items[-1].position
             return
         every = np.arange(self.rows) if rows is None else rows
         begin = 0
         for end in range(1, len(counts)):
             # A run ends with the last frame, or before the one that would burst it.
-            if end + 1 < len(counts) and counts[end + 1] - counts[begin] <= max_rows:
+            if end + 1 < len(counts) and counts[end + 1] - counts[begin] <= most:
                 continue
-            if counts[end] > counts[begin]:
-                yield self.items[first + begin : first + end], every[counts[begin] : counts[end]]
+            items = self.items[first + begin : first + end]
+            cuts = range(counts[begin], counts[end], max_message_rows)
+            for n, start in enumerate(cuts):
+                place = items[-1].position - 2 * (len(cuts) - 1 - n)
+                if place > position:
+                    yield items, every[start : min(start + max_message_rows, counts[end])], place
             begin = end

@@ -169,7 +169,7 @@ def test_frames_stay_below_the_byte_limit() -> None:
     assert all(cut.batch.nbytes <= 20_000 for cut in cuts)
 
 
-@pytest.mark.parametrize(("max_events", "max_bytes"), [(0, 1), (8193, 1), (1, 0)])
+@pytest.mark.parametrize(("max_events", "max_bytes"), [(0, 1), (32_769, 1), (1, 0)])
 def test_limits_out_of_range_are_refused(max_events: int, max_bytes: int) -> None:
     with pytest.raises(ValueError, match="give"):
         PartitionBuffer(max_events=max_events, max_bytes=max_bytes)
@@ -221,8 +221,8 @@ def _null_instrument() -> pa.RecordBatch:
             "trade_id",
         ),
         (
-            events("trade", numbered(["A"] * 9000), size=pa.array([0] * 8999 + [-1])),
-            "rows from 8192",
+            events("trade", numbered(["A"] * 33_000), size=pa.array([0] * 32_999 + [-1])),
+            "rows from 32768",
         ),
         (
             pa.RecordBatch.from_pydict(

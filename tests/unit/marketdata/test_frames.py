@@ -113,7 +113,7 @@ def _bad_code() -> bytes:
         ("wrong_schema", lambda: _frame(trades(["A"]).select([1, 0, *range(2, 14)])), "order"),
         ("batch_count", _two_batches, "2 record batches"),
         ("empty", lambda: _frame(trades([])), "no events"),
-        ("too_many_rows", lambda: _frame(trades(["A"] * (MAX_ROWS + 1))), "8193 events"),
+        ("too_many_rows", lambda: _frame(trades(["A"] * (MAX_ROWS + 1))), f"{MAX_ROWS + 1} events"),
         ("corrupt", _bad_code, "Arrow's own rules"),
         ("null_key", lambda: _with("venue", ["XNAS", None, None]), "row 1 holds None (2 of 3"),
         ("bad_symbol", lambda: _with("region", ["us", "", "us"]), "'region'"),
