@@ -58,6 +58,24 @@ def place_before(number: int) -> int:
     return number & ~1
 
 
+def follows(number: int, last: int) -> bool:
+    """Whether no message can stand between two packed positions, the later one first.
+
+    Where a ledger ends is not known, so the first message of a ledger follows none.
+
+    >>> follows(Position(7, 3, 0).pack(), Position(7, 2, 5).pack())
+    True
+    """
+    if last == NO_POSITION:
+        return False
+    here, before = unpack(number), unpack(last)
+    if here.ledger_id != before.ledger_id:
+        return False
+    if here.entry_id == before.entry_id:
+        return here.batch_index == before.batch_index + 1
+    return here.entry_id == before.entry_id + 1 and here.batch_index == 0
+
+
 def unpack(number: int) -> Position:
     """The position that a non-negative packed number stands for, or stands just before.
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from marketdata.positions import BATCH_BITS, NO_POSITION, Position
+from marketdata.positions import BATCH_BITS, NO_POSITION, Position, follows
 
 if TYPE_CHECKING:
     from functions.runtime.outputs import Output
@@ -125,7 +125,7 @@ class PartitionInputs:
         # What comes at or before the one in doubt comes with the redelivery, which begins with the
         # first that is not acknowledged.
         redelivered = self._doubtful is not None and item.position <= self._doubtful
-        if redelivered or _follows(item.position, last):
+        if redelivered or follows(item.position, last):
             self._doubtful = None
             self._pending.append(item)
             return Offer.TAKEN
@@ -139,12 +139,3 @@ class PartitionInputs:
             item = self._pending.popleft()
             self._confirmed_through = item.position
             yield item
-
-
-def _follows(position: int, last: int) -> bool:
-    """Whether no input can stand between the two; where a ledger ends is not known."""
-    if last == NO_POSITION:
-        return False
-    entry, last_entry = position >> BATCH_BITS, last >> BATCH_BITS
-    begins_entry = position == entry << BATCH_BITS
-    return position == last + 1 or (entry == last_entry + 1 and begins_entry)

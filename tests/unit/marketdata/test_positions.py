@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.errors import PositionOverflow
-from marketdata.positions import BATCH_BITS, ENTRY_BITS, LEDGER_BITS, Position, place_before, unpack
+from marketdata.positions import (
+    BATCH_BITS,
+    ENTRY_BITS,
+    LEDGER_BITS,
+    NO_POSITION,
+    Position,
+    follows,
+    place_before,
+    unpack,
+)
 
 positions = st.builds(
     Position,
@@ -34,6 +43,21 @@ def test_the_place_before_a_position_lies_behind_every_earlier_one(
     assert place < position.pack()
     assert (other.pack() < place) == (other < position)
     assert unpack(place) == position
+
+
+@given(positions, positions)
+def test_a_position_follows_when_nothing_can_stand_between(one: Position, other: Position) -> None:
+    next_of_batch = one._replace(batch_index=one.batch_index + 1)
+    next_entry = one._replace(entry_id=one.entry_id + 1, batch_index=0)
+    fitting = [
+        each
+        for each in (next_of_batch, next_entry)
+        if each.batch_index < 1 << BATCH_BITS and each.entry_id < 1 << ENTRY_BITS
+    ]
+    for each in fitting:
+        assert follows(each.pack(), one.pack())
+    assert follows(other.pack(), one.pack()) == (other in fitting)
+    assert not follows(one.pack(), NO_POSITION)
 
 
 def test_a_message_outside_a_batch_counts_as_its_first() -> None:
