@@ -9,7 +9,7 @@ import pulsar
 import pyarrow as pa
 import pytest
 
-from marketdata.frames import MAX_FRAME_BYTES
+from marketdata.frames import MAX_FRAME_BYTES, MAX_ROWS
 from marketdata.partitioning import partition_of
 from marketdata.schemas import INGEST_SCHEMAS
 from marketdata.topics import DEADLETTER_SEQUENCER, INGEST_EVENTS, partition_topic
@@ -87,7 +87,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
         "wrong_partition",
     ),
     "no rows": (lambda: encoded(trades(0)), "empty"),
-    "too many rows": (lambda: encoded(trades(8193)), "too_many_rows"),
+    "too many rows": (lambda: encoded(trades(MAX_ROWS + 1)), "too_many_rows"),
     "two batches": (lambda: encoded(trades(), trades()), "batch_count"),
     "truncated": (lambda: encoded(trades())[:-40], "truncated"),
     "over-long": (lambda: encoded(trades()) + b"more", "trailing_bytes"),

@@ -385,7 +385,7 @@ def test_more_partitions_are_refused_before_anything_is_touched(project: Project
     assert project.run("plan")[0] == deploy_functions.ERROR
     code, document = project.run("apply")
     assert code == deploy_functions.ERROR
-    assert "topology/topics.yaml" in document["error"]
+    assert "deploy_functions.py grow --partitions 4" in document["error"]
     policies = project.by_hand(lambda admin: admin.namespace_policies(f"{project.tenant}/data"))
     assert policies["message_ttl_in_seconds"] == 3600
     assert project.by_hand(lambda admin: admin.partitions(project.input)) == 2
