@@ -230,7 +230,7 @@ class ReorderBuffer:
         ):
             return 0.0
         dues = sorted(held.due_s for queue in self._queues.values() for held in queue.rows.values())
-        # Half of them may still be too many, after a time in which rows of one kind only could leave.
+        # Half may still be too many: rows of one kind alone may have been allowed to leave before.
         return dues[max(len(dues) // 2, len(dues) - 1 - max_held)]
 
     def _count(self, origin: Origin, rows: int) -> None:

@@ -95,6 +95,10 @@ class PartitionStage(ABC):
     def tidy(self) -> None:
         """Called about once a second."""
 
+    def awaited(self) -> Collection[Output]:
+        """Outputs that have something to confirm for which no input waits."""
+        return ()
+
     def due_in_s(self, now_s: float) -> float | None:  # noqa: ARG002 - for those that hold back
         """Seconds until this partition wants an input, if only a tick, to go on; None never.
 
@@ -420,9 +424,13 @@ class FrameFunction(ABC):
 
     def _look_after(self, partition: _Partition) -> None:
         """Open those outputs anew that would never answer."""
+        if not partition.ready:
+            return
         awaited = {output for item in partition.inputs for output in item.waiting}
-        for output in awaited:
-            if output.is_left_alone():
+        for output in awaited.union(partition.stage.awaited()):
+            if output.broken:
+                self._lost(partition, f"{output.topic}: lost")
+            elif output.is_left_alone():
                 output.broken = True
                 self._lost(partition, f"{output.topic}: not connected for a while")
 
@@ -441,8 +449,15 @@ class FrameFunction(ABC):
 
     def _recover(self, partition: _Partition) -> None:
         started = time.monotonic()
+        awaited = {o: o.generation for item in partition.inputs for o in item.waiting}
         try:
             partition.stage.recover()
+            # What an output that was opened anew had under way will not be answered: it holds what
+            # it tells, and the rest is sent again.
+            for item in partition.inputs:
+                item.waiting = {
+                    o: place for o, place in item.waiting.items() if o.generation == awaited[o]
+                }
             partition.backlog = []
             pending = [item for item in partition.inputs if not item.done]
             partition.stage.apply(pending)
