@@ -299,7 +299,8 @@ class LogWriter:
     def cover(self, state: PartitionState) -> None:
         """When all is stored, have a snapshot cover it."""
         self._ordering.stored(self._stored)  # again, in case that the broker was away
-        self._snapshots.cover(self._log.position, state)
+        if self._new_epoch is None:  # else the state is of an epoch that the log does not tell yet
+            self._snapshots.cover(self._log.position, state)
 
     def _begin_epoch(self, found: Recovered) -> None:
         """Number anew in a higher epoch where the recovered numbers cannot be continued."""

@@ -67,10 +67,13 @@ class Snapshots:
 
     def stored(self, position: int, message_id: pulsar.MessageId) -> None:
         """A frame is stored; the state kept for it may be published when all is settled."""
+        is_waited_for = self._waiting is not None and self._waiting[0] == position
         if message_id.ledger_id() < 0:  # a repeat that the broker dropped: it has no place
+            if is_waited_for:
+                self._waiting = None  # the next one will do
             return
         self._stored = (position, message_id)
-        if self._waiting is not None and self._waiting[0] == position:
+        if is_waited_for:
             self._waiting_id = message_id
 
     def settle(self) -> None:

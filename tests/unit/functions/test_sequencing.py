@@ -464,3 +464,38 @@ def test_what_was_not_told_yet_is_told_once_when_only_the_letters_were_lost() ->
     _fence(broker, instance, "deadletter")
     instance.settle()
     _check(broker, instance.stage._state.order, published)
+
+
+def test_snapshots_go_on_when_the_broker_drops_the_frame_of_one_as_a_repeat() -> None:
+    broker = Broker()
+    instance = _instance(broker, snapshot_interval_s=0.0)
+    _published(broker, instance, "feed", 1)
+    (log,) = (p for p in broker.producers if p._topic == "sequenced-partition-0" and p.flying)
+    # The answer is lost with the connection: the client sends the frame again.
+    again = list(log.flying)
+    log.store_quietly(1)
+    log.flying = again
+    instance.store(lambda n: n)
+    _published(broker, instance, "feed", 2)
+    instance.store(lambda n: n)
+    instance.store(lambda n: n)
+    assert len(broker.topics["state-partition-0"]) == 1
+
+
+def test_no_snapshot_is_of_an_epoch_that_the_log_does_not_tell_yet() -> None:
+    broker = Broker()
+    instance = _instance(broker)
+    _published(broker, instance, "feed", 1)
+    instance.settle()
+    for _ in range(2):  # the first one ends before anything comes
+        instance = _instance(broker, epoch={"floor": 2})
+        item = Input(pulsar.MessageId(0, 5, 1000, -1), b"", {})  # in doubt: it is not taken
+        instance.function._room.take(item.size_bytes)
+        instance.function._events.put(runtime._Received(0, item, broker))
+        instance.turn()
+        instance.stage.tidy()
+        instance.store(lambda n: n)
+    _published(broker, instance, "feed", 2)
+    instance.settle()
+    kinds = [m.properties()["kind"] for m in broker.topics["sequenced-partition-0"]]
+    assert kinds.count("epoch") == 1
