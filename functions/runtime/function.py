@@ -359,6 +359,7 @@ class FrameFunction(ABC):
         if now - partition.asked_at < ASK_AGAIN_S:
             return
         partition.asked_at = now
+        partition.inputs.asked_again()
         self.reporter.counters["redeliveries_asked"] += 1
         try:
             partition.consumer.redeliver_unacknowledged_messages()
