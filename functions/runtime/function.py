@@ -385,14 +385,23 @@ class FrameFunction(ABC):
         self._free(items)
 
     def _free(self, items: Sequence[Input]) -> None:
-        """What no output has to confirm is not in flight; what is done needs its bytes no more."""
+        """What no output has to confirm is not in flight; what is done needs its bytes no more.
+
+        Where inputs may be applied again they keep both until they are acknowledged.
+        """
+        if self.applies_again:
+            return
         for item in items:
-            if item.applied and not item.waiting and item.takes_room:
-                item.takes_room = False
-                self._room.give_back(item.size_bytes)
-            if item.is_confirmed and not self.applies_again:
+            if item.applied and not item.waiting:
+                self._give_room_back(item)
+            if item.is_confirmed:
                 item.done = True
                 item.data = b""
+
+    def _give_room_back(self, item: Input) -> None:
+        if item.takes_room:
+            item.takes_room = False
+            self._room.give_back(item.size_bytes)
 
     def _settle(self, event: _Confirmed) -> None:
         output = event.output
@@ -413,6 +422,7 @@ class FrameFunction(ABC):
         if not self.may_acknowledge():
             return
         for item in partition.inputs.take_confirmed():
+            self._give_room_back(item)
             self._ack(partition.consumer, item)
 
     def _ack(self, consumer: pulsar.Consumer, item: Input) -> None:

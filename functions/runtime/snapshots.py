@@ -42,6 +42,7 @@ class Snapshots:
         self._partition = partition
         self._settled = settled
         self._producer: pulsar.Producer | None = None
+        self._failing = False
         self._due = 0.0
         self._waiting: tuple[int, list[pa.RecordBatch]] | None = None
         self._waiting_id: pulsar.MessageId | None = None
@@ -104,6 +105,11 @@ class Snapshots:
         self, state: list[pa.RecordBatch], position: int, message_id: pulsar.MessageId
     ) -> None:
         try:
+            if self._failing and self._producer is not None:
+                # The client leaves a producer unconnected for ever now and then.
+                producer, self._producer = self._producer, None
+                producer.close()
+            self._failing = False
             if self._producer is None:
                 self._producer = self._function.client.create_producer(
                     self.topic, send_timeout_millis=5_000
@@ -131,6 +137,7 @@ class Snapshots:
 
     def _failed(self, reason: str) -> None:
         # The next one will do: a snapshot is a shortcut. But somebody should know.
+        self._failing = True
         self._covered = NO_POSITION
         self._function.reporter.counters["snapshot_failures"] += 1
         self._function.reporter.error(f"snapshot of partition {self._partition}: {reason}")

@@ -499,3 +499,29 @@ def test_no_snapshot_is_of_an_epoch_that_the_log_does_not_tell_yet() -> None:
     instance.settle()
     kinds = [m.properties()["kind"] for m in broker.topics["sequenced-partition-0"]]
     assert kinds.count("epoch") == 1
+
+
+def test_inputs_that_may_be_applied_again_take_room_until_they_are_acknowledged() -> None:
+    broker = Broker()
+    instance = _instance(broker)
+    function: Any = instance.function
+    function.applies_again, function.may_acknowledge = True, lambda: False
+    _published(broker, instance, "feed", 1)
+    instance.store(lambda n: n)
+    assert function._room._frames == len(broker.inputs) == 1
+    function.may_acknowledge = lambda: True
+    instance.turn()
+    assert function._room._frames == len(broker.inputs) == 0
+
+
+def test_a_producer_of_snapshots_that_failed_is_replaced() -> None:
+    broker = Broker()
+    instance = _instance(broker, snapshot_interval_s=0.0)
+    for number in (1, 2):
+        _published(broker, instance, "feed", number)
+        (log,) = (p for p in broker.producers if p._topic == "sequenced-partition-0")
+        log.store(1)
+        instance.turn()
+        (_, callback, _, _) = broker.producers[-1].flying.pop()
+        callback(pulsar.Result.Timeout, None)
+    assert [p._topic for p in broker.producers].count("state-partition-0") == 2
