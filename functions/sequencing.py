@@ -6,7 +6,7 @@ the log alone tells after any crash what is still to be done (decision 11).
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -50,7 +50,6 @@ class SequencerStage(PartitionStage):
         self._letters = DeadLetters(function, partition)
         self._writer = LogWriter(function, partition, self._letters)
         self._invalid: dict[int, tuple[str, str]] = {}
-        self._dirty = False
         self._now_s = 0.0
         self._begin(PartitionState())
 
@@ -61,18 +60,18 @@ class SequencerStage(PartitionStage):
         self._policies = Policies(self._function.settings.sources, state.order)
 
     def recover(self) -> None:
-        """Take the log over and rebuild the state; the dead letters reopen when needed."""
+        """Take the log over and rebuild the state; the dead letters reopen when needed.
+
+        Also when only the letters were lost: an input that was judged must be judged again by the
+        state that it was judged by, and only the log tells which were refused.
+        """
         self._letters.recover()
-        if not (self._dirty or self._writer.lost):
-            return
         found = self._writer.recover()
         self._letters.restart(found.refused)
         self._begin(found.state)
-        self._dirty = False
 
     def apply(self, items: Sequence[Input]) -> None:
         """Sequence the inputs that the log and the dead letters lack."""
-        self._dirty = True  # until all is sent: the state goes on before its frame is
         self._now_s = self.clock()
         fresh = [item for item in items if item.position > self._writer.position]
         if fresh:
@@ -83,12 +82,15 @@ class SequencerStage(PartitionStage):
             self._send(fresh[-1:], fresh[-1].position, None, [])
         if self._writer.wants_carrier(self._now_s):
             self._send(self._writer.unlogged[-1:], self._writer.unlogged[-1].position, None, [])
-        self._dirty = False
 
     def confirmed(self, output: Output, message_id: Any, position: int) -> None:
         """Publish the snapshot that was waiting for its frame, or for what follows from it."""
         self._letters.confirmed(output, position)
         self._writer.confirmed(output, message_id, position)
+
+    def awaited(self) -> Collection[Output]:
+        """The findings' output: no input waits for it."""
+        return self._writer.awaited()
 
     def tidy(self) -> None:
         """When all is stored, have a snapshot cover it: retention may remove an idle log."""

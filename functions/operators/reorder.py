@@ -170,7 +170,7 @@ class ReorderBuffer:
 
         Args:
             now_s: rows due by now leave whatever is missing before them.
-            max_held: most rows that may wait; when more do, the older half leaves.
+            max_held: most rows that may wait; when more do, the older half leaves, or more.
             one_kind: only rows of one kind, and none that would have to wait for another.
             kind: which kind that is; None that of the first row that may leave.
             max_rows: no more than these; None all. What is left is tried again the next time.
@@ -230,7 +230,8 @@ class ReorderBuffer:
         ):
             return 0.0
         dues = sorted(held.due_s for queue in self._queues.values() for held in queue.rows.values())
-        return dues[len(dues) // 2]
+        # Half may still be too many: rows of one kind alone may have been allowed to leave before.
+        return dues[max(len(dues) // 2, len(dues) - 1 - max_held)]
 
     def _count(self, origin: Origin, rows: int) -> None:
         self._rows += rows

@@ -95,6 +95,10 @@ class PartitionStage(ABC):
     def tidy(self) -> None:
         """Called about once a second."""
 
+    def awaited(self) -> Collection[Output]:
+        """Outputs that have something to confirm for which no input waits."""
+        return ()
+
     def due_in_s(self, now_s: float) -> float | None:  # noqa: ARG002 - for those that hold back
         """Seconds until this partition wants an input, if only a tick, to go on; None never.
 
@@ -355,6 +359,7 @@ class FrameFunction(ABC):
         if now - partition.asked_at < ASK_AGAIN_S:
             return
         partition.asked_at = now
+        partition.inputs.asked_again()
         self.reporter.counters["redeliveries_asked"] += 1
         try:
             partition.consumer.redeliver_unacknowledged_messages()
@@ -380,14 +385,23 @@ class FrameFunction(ABC):
         self._free(items)
 
     def _free(self, items: Sequence[Input]) -> None:
-        """What no output has to confirm is not in flight; what is done needs its bytes no more."""
+        """What no output has to confirm is not in flight; what is done needs its bytes no more.
+
+        Where inputs may be applied again they keep both until they are acknowledged.
+        """
+        if self.applies_again:
+            return
         for item in items:
-            if item.applied and not item.waiting and item.takes_room:
-                item.takes_room = False
-                self._room.give_back(item.size_bytes)
-            if item.is_confirmed and not self.applies_again:
+            if item.applied and not item.waiting:
+                self._give_room_back(item)
+            if item.is_confirmed:
                 item.done = True
                 item.data = b""
+
+    def _give_room_back(self, item: Input) -> None:
+        if item.takes_room:
+            item.takes_room = False
+            self._room.give_back(item.size_bytes)
 
     def _settle(self, event: _Confirmed) -> None:
         output = event.output
@@ -408,6 +422,7 @@ class FrameFunction(ABC):
         if not self.may_acknowledge():
             return
         for item in partition.inputs.take_confirmed():
+            self._give_room_back(item)
             self._ack(partition.consumer, item)
 
     def _ack(self, consumer: pulsar.Consumer, item: Input) -> None:
@@ -420,9 +435,13 @@ class FrameFunction(ABC):
 
     def _look_after(self, partition: _Partition) -> None:
         """Open those outputs anew that would never answer."""
+        if not partition.ready:
+            return
         awaited = {output for item in partition.inputs for output in item.waiting}
-        for output in awaited:
-            if output.is_left_alone():
+        for output in awaited.union(partition.stage.awaited()):
+            if output.broken:
+                self._lost(partition, f"{output.topic}: lost")
+            elif output.is_left_alone():
                 output.broken = True
                 self._lost(partition, f"{output.topic}: not connected for a while")
 
@@ -441,8 +460,15 @@ class FrameFunction(ABC):
 
     def _recover(self, partition: _Partition) -> None:
         started = time.monotonic()
+        awaited = {o: o.generation for item in partition.inputs for o in item.waiting}
         try:
             partition.stage.recover()
+            # What an output that was opened anew had under way will not be answered: it holds what
+            # it tells, and the rest is sent again.
+            for item in partition.inputs:
+                item.waiting = {
+                    o: place for o, place in item.waiting.items() if o.generation == awaited[o]
+                }
             partition.backlog = []
             pending = [item for item in partition.inputs if not item.done]
             partition.stage.apply(pending)

@@ -91,6 +91,8 @@ class PartitionInputs:
         self._pending: deque[Input] = deque()
         self._confirmed_through = NO_POSITION
         self._doubtful: int | None = None
+        self._newest_in_doubt: int | None = None
+        self._in_doubt = False
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -106,7 +108,15 @@ class PartitionInputs:
     @property
     def in_doubt(self) -> bool:
         """Whether a redelivery is waited for."""
-        return self._doubtful is not None
+        return self._in_doubt
+
+    def asked_again(self) -> None:
+        """A redelivery is asked for (again): it begins at or before the newest input in doubt.
+
+        What was in doubt before the last question is forgotten: the partition may have been read
+        elsewhere meanwhile, so what comes at or before it need not be a beginning any more.
+        """
+        self._doubtful, self._newest_in_doubt = self._newest_in_doubt, None
 
     def offer(self, item: Input) -> Offer:
         """Take an input in, if it is new and surely the next one.
@@ -126,11 +136,12 @@ class PartitionInputs:
         # first that is not acknowledged.
         redelivered = self._doubtful is not None and item.position <= self._doubtful
         if redelivered or follows(item.position, last):
-            self._doubtful = None
+            self._doubtful = self._newest_in_doubt = None
+            self._in_doubt = False
             self._pending.append(item)
             return Offer.TAKEN
-        if self._doubtful is None:
-            self._doubtful = item.position
+        self._in_doubt = True
+        self._newest_in_doubt = item.position
         return Offer.DOUBTFUL
 
     def take_confirmed(self) -> Iterator[Input]:

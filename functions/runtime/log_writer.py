@@ -6,7 +6,7 @@ soon, or many such inputs wait for one, a heartbeat without rows carries it.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -105,10 +105,9 @@ class LogWriter:
         """Of the last input that the log holds."""
         return self._log.position
 
-    @property
-    def lost(self) -> bool:
-        """Whether the log has to be taken over (again)."""
-        return self._log.broken or self._ordering.lost
+    def awaited(self) -> Collection[Output]:
+        """Outputs that have something to confirm for which no input waits."""
+        return (self._ordering.output,) if self._ordering.is_awaited else ()
 
     def recover(self) -> Recovered:
         """Take the log over, read it, and publish what follows from it and is not published.
@@ -300,7 +299,8 @@ class LogWriter:
     def cover(self, state: PartitionState) -> None:
         """When all is stored, have a snapshot cover it."""
         self._ordering.stored(self._stored)  # again, in case that the broker was away
-        self._snapshots.cover(self._log.position, state)
+        if self._new_epoch is None:  # else the state is of an epoch that the log does not tell yet
+            self._snapshots.cover(self._log.position, state)
 
     def _begin_epoch(self, found: Recovered) -> None:
         """Number anew in a higher epoch where the recovered numbers cannot be continued."""

@@ -44,9 +44,9 @@ class OrderingLog:
         self._requests = _Requests(function, resend_topic)
 
     @property
-    def lost(self) -> bool:
-        """Whether findings that were sent may not be stored."""
-        return self.output.broken and bool(self._unconfirmed)
+    def is_awaited(self) -> bool:
+        """Whether findings are on their way."""
+        return bool(self._unconfirmed)
 
     def restart(self) -> None:
         """Forget what was under way: recovery tells it again from the log."""
@@ -64,8 +64,11 @@ class OrderingLog:
     def stored(self, position: int) -> None:
         """The log is stored up to a position: publish what follows from it and is not published.
 
-        When the broker is away the rest stays for the next call.
+        When the broker is away the rest stays for the next call. When it may have lost what was on
+        its way, the rest stays for the recovery: nothing must be stored behind what is not.
         """
+        if self.output.broken and self._unconfirmed:
+            return
         try:
             while self._waiting and self._waiting[0][0] <= position:
                 self._publish(*self._waiting[0])

@@ -42,6 +42,7 @@ class Snapshots:
         self._partition = partition
         self._settled = settled
         self._producer: pulsar.Producer | None = None
+        self._failing = False
         self._due = 0.0
         self._waiting: tuple[int, list[pa.RecordBatch]] | None = None
         self._waiting_id: pulsar.MessageId | None = None
@@ -67,10 +68,13 @@ class Snapshots:
 
     def stored(self, position: int, message_id: pulsar.MessageId) -> None:
         """A frame is stored; the state kept for it may be published when all is settled."""
+        is_waited_for = self._waiting is not None and self._waiting[0] == position
         if message_id.ledger_id() < 0:  # a repeat that the broker dropped: it has no place
+            if is_waited_for:
+                self._waiting = None  # the next one will do
             return
         self._stored = (position, message_id)
-        if self._waiting is not None and self._waiting[0] == position:
+        if is_waited_for:
             self._waiting_id = message_id
 
     def settle(self) -> None:
@@ -101,6 +105,11 @@ class Snapshots:
         self, state: list[pa.RecordBatch], position: int, message_id: pulsar.MessageId
     ) -> None:
         try:
+            if self._failing and self._producer is not None:
+                # The client leaves a producer unconnected for ever now and then.
+                producer, self._producer = self._producer, None
+                producer.close()
+            self._failing = False
             if self._producer is None:
                 self._producer = self._function.client.create_producer(
                     self.topic, send_timeout_millis=5_000
@@ -128,6 +137,7 @@ class Snapshots:
 
     def _failed(self, reason: str) -> None:
         # The next one will do: a snapshot is a shortcut. But somebody should know.
+        self._failing = True
         self._covered = NO_POSITION
         self._function.reporter.counters["snapshot_failures"] += 1
         self._function.reporter.error(f"snapshot of partition {self._partition}: {reason}")

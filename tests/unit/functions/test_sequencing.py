@@ -81,7 +81,13 @@ class Producer:
 
     def store(self, count: int) -> None:
         """Store the first messages on their way, and answer."""
+        for callback, message_id in self.store_quietly(count):
+            callback(pulsar.Result.Ok, message_id)
+
+    def store_quietly(self, count: int) -> list[tuple[Callable[[Any, Any], None], Any]]:
+        """Store the first messages on their way; the answers are still to be given."""
         done, self.flying = self.flying[:count], self.flying[count:]
+        answers = []
         for data, callback, properties, sequence_id in done:
             message_id = pulsar.MessageId(-1, -1, -1, -1)
             if sequence_id == -2 or sequence_id > self._broker.last.get(self._key, -1):
@@ -90,7 +96,8 @@ class Producer:
                 message_id = topic[-1].message_id()
                 if sequence_id >= 0:
                     self._broker.last[self._key] = sequence_id
-            callback(pulsar.Result.Ok, message_id)
+            answers.append((callback, message_id))
+        return answers
 
     def close(self) -> None:
         self.flying = []
@@ -120,6 +127,7 @@ class Broker:
         self.producers: list[Producer] = []
         self.inputs: dict[int, tuple[bytes, dict[str, str], int]] = {}
         self.published = 0
+        self.delivered: set[int] = set()
         self.now_s = 0.0
 
     def create_producer(self, topic: str, **options: Any) -> Producer:
@@ -135,7 +143,10 @@ class Broker:
         return self.published - 1
 
     def acknowledge(self, message_id: pulsar.MessageId) -> None:
-        del self.inputs[message_id.entry_id()]
+        self.inputs.pop(message_id.entry_id(), None)
+
+    def redeliver_unacknowledged_messages(self) -> None:
+        self.delivered.clear()
 
 
 class Context:
@@ -152,6 +163,7 @@ class Instance:
     def __init__(self, broker: Broker, config: dict[str, Any]) -> None:
         self.broker = broker
         broker.producers = []
+        broker.delivered = set()
         self.function = SequencerFunction()
         function: Any = self.function
         function.context, function.log = Context(), logging.getLogger("test")
@@ -163,17 +175,17 @@ class Instance:
         function.reporter.report = lambda: None
         function.reporter._due = time.monotonic() + 1e6
         function.setup()
-        self._delivered: set[int] = set()
 
     def deliver(self) -> None:
         """Hand over all that is not acknowledged and was not handed over yet."""
-        for entry, (data, properties, index) in sorted(self.broker.inputs.items()):
-            if entry not in self._delivered:
-                self._delivered.add(entry)
-                message_id = pulsar.MessageId(0, 5, entry, index)
-                item = Input(message_id, data, properties)
+        while new := sorted(self.broker.inputs.keys() - self.broker.delivered):
+            for entry in new:
+                data, properties, index = self.broker.inputs[entry]
+                self.broker.delivered.add(entry)
+                item = Input(pulsar.MessageId(0, 5, entry, index), data, properties)
                 self.function._room.take(item.size_bytes)
                 self.function._events.put(runtime._Received(0, item, self.broker))
+            self.turn()
         self.turn()
 
     def turn(self) -> None:
@@ -224,6 +236,7 @@ TOPICS = {
 def _no_pauses() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "RETRY_S", (0.0, 0.0))
+        patch.setattr(runtime, "ASK_AGAIN_S", 0.0)
         yield
 
 
@@ -336,6 +349,21 @@ def _check(
     assert not broker.inputs, "everything is acknowledged"
 
 
+def _fence(broker: Broker, instance: Instance, topic: str) -> None:
+    """What is on its way to one topic is lost, to the others stored and answered too late."""
+    answers = []
+    for producer in list(broker.producers):
+        if producer._topic == f"{topic}-partition-0":
+            flying, producer.flying = producer.flying, []
+            for _, callback, _, _ in flying:
+                callback(pulsar.Result.ProducerFenced, None)
+        else:
+            answers += producer.store_quietly(len(producer.flying))
+    instance.turn()
+    for callback, message_id in answers:
+        callback(pulsar.Result.Ok, message_id)
+
+
 rows_strategy = st.lists(
     st.tuples(st.sampled_from(NAMES), st.integers(0, 9) | st.none(), st.integers(0, 30)),
     min_size=1,
@@ -377,18 +405,123 @@ def test_cut_off_anywhere_nothing_is_lost_doubled_or_told_twice(
                 producer.store(min(len(producer.flying), arguments[0]))
             instance = _instance(broker, **config)
         elif what == "fence":
-            for producer in list(broker.producers):
-                if (
-                    producer._topic
-                    == ("sequenced-partition-0", "ordering-partition-0")[arguments[0] % 2]
-                ):
-                    flying, producer.flying = producer.flying, []
-                    for _, callback, _, _ in flying:
-                        callback(pulsar.Result.ProducerFenced, None)
-            instance.turn()
+            _fence(broker, instance, ("sequenced", "ordering", "deadletter")[arguments[0] % 3])
         else:
             broker.now_s += arguments[0] / 1000
             instance.deliver()
     instance.tick()
     instance.settle()
     _check(broker, instance.stage._state.order, published)
+
+
+def _published(broker: Broker, instance: Instance, source: str, *numbers: int) -> Any:
+    rows: list[tuple[str, int | None, int]] = [("A", n, 10 + n) for n in numbers]
+    broker.publish(_frame("trade", source, rows), {"kind": "trade"}, -1)
+    instance.deliver()
+    return "trade", source, rows
+
+
+def test_what_the_log_stored_while_it_was_taken_over_again_is_acknowledged() -> None:
+    broker = Broker()
+    instance = _instance(broker)
+    published = [_published(broker, instance, "feed", 1, 3)]
+    instance.store(lambda n: n)
+    published.append(_published(broker, instance, "feed", 5))
+    instance.store(lambda n: n)  # the finding is on its way now
+    published.append(_published(broker, instance, "feed", 6))
+    _fence(broker, instance, "ordering")
+    for number in (7, 8, 9):
+        published.append(_published(broker, instance, "feed", number))
+        instance.store(lambda n: n)
+    instance.settle()
+    _check(broker, instance.stage._state.order, published)
+
+
+def test_the_letter_of_a_refused_frame_is_sent_again_when_only_the_letters_were_lost() -> None:
+    broker = Broker()
+    instance = _instance(broker)
+    published = [_published(broker, instance, "reject", 1, 2)]
+    instance.store(lambda n: n)
+    published.append(_published(broker, instance, "reject", 2))
+    published.append(_published(broker, instance, "feed", 1))  # its frame tells of the refusal
+    _fence(broker, instance, "deadletter")
+    instance.settle()
+    _check(broker, instance.stage._state.order, published)
+
+
+def test_what_was_not_told_yet_is_told_once_when_only_the_letters_were_lost() -> None:
+    broker = Broker()
+    instance = _instance(broker)
+    published = [_published(broker, instance, "drop", 1, 2)]
+    published.append(_published(broker, instance, "reject", 1))
+    published.append(_published(broker, instance, "hold-1", 1, 3))
+    instance.store(lambda n: n)
+    broker.now_s += 0.1
+    instance.tick()
+    instance.store(lambda n: n)
+    published.append(_published(broker, instance, "drop", 2))
+    published.append(_published(broker, instance, "reject", 1))
+    _fence(broker, instance, "deadletter")
+    instance.settle()
+    _check(broker, instance.stage._state.order, published)
+
+
+def test_snapshots_go_on_when_the_broker_drops_the_frame_of_one_as_a_repeat() -> None:
+    broker = Broker()
+    instance = _instance(broker, snapshot_interval_s=0.0)
+    _published(broker, instance, "feed", 1)
+    (log,) = (p for p in broker.producers if p._topic == "sequenced-partition-0" and p.flying)
+    # The answer is lost with the connection: the client sends the frame again.
+    again = list(log.flying)
+    log.store_quietly(1)
+    log.flying = again
+    instance.store(lambda n: n)
+    _published(broker, instance, "feed", 2)
+    instance.store(lambda n: n)
+    instance.store(lambda n: n)
+    assert len(broker.topics["state-partition-0"]) == 1
+
+
+def test_no_snapshot_is_of_an_epoch_that_the_log_does_not_tell_yet() -> None:
+    broker = Broker()
+    instance = _instance(broker)
+    _published(broker, instance, "feed", 1)
+    instance.settle()
+    for _ in range(2):  # the first one ends before anything comes
+        instance = _instance(broker, epoch={"floor": 2})
+        item = Input(pulsar.MessageId(0, 5, 1000, -1), b"", {})  # in doubt: it is not taken
+        instance.function._room.take(item.size_bytes)
+        instance.function._events.put(runtime._Received(0, item, broker))
+        instance.turn()
+        instance.stage.tidy()
+        instance.store(lambda n: n)
+    _published(broker, instance, "feed", 2)
+    instance.settle()
+    kinds = [m.properties()["kind"] for m in broker.topics["sequenced-partition-0"]]
+    assert kinds.count("epoch") == 1
+
+
+def test_inputs_that_may_be_applied_again_take_room_until_they_are_acknowledged() -> None:
+    broker = Broker()
+    instance = _instance(broker)
+    function: Any = instance.function
+    function.applies_again, function.may_acknowledge = True, lambda: False
+    _published(broker, instance, "feed", 1)
+    instance.store(lambda n: n)
+    assert function._room._frames == len(broker.inputs) == 1
+    function.may_acknowledge = lambda: True
+    instance.turn()
+    assert function._room._frames == len(broker.inputs) == 0
+
+
+def test_a_producer_of_snapshots_that_failed_is_replaced() -> None:
+    broker = Broker()
+    instance = _instance(broker, snapshot_interval_s=0.0)
+    for number in (1, 2):
+        _published(broker, instance, "feed", number)
+        (log,) = (p for p in broker.producers if p._topic == "sequenced-partition-0")
+        log.store(1)
+        instance.turn()
+        (_, callback, _, _) = broker.producers[-1].flying.pop()
+        callback(pulsar.Result.Timeout, None)
+    assert [p._topic for p in broker.producers].count("state-partition-0") == 2

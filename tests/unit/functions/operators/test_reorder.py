@@ -3,7 +3,7 @@
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from functions.operators.journal import apply_journal, decode_places, encode_places
@@ -55,6 +55,15 @@ arrivals_strategy = st.lists(
 
 
 @given(arrivals_strategy, st.integers(1, 20))
+@example(
+    # The second frame lets one kind leave only: then half of what waits is more than may wait.
+    frames=[
+        (0, [3], 0, "quote", False),
+        (1, [2, 3, 4], 0, "trade", True),
+        (0, [5, 6], 1, "trade", False),
+    ],
+    max_held=1,
+)
 def test_every_row_leaves_once_in_order_and_in_time(frames: list[Any], max_held: int) -> None:
     log = Log(last=1)
     buffer = ReorderBuffer(log)

@@ -33,6 +33,7 @@ def _started(entry_id: int = 0) -> PartitionInputs:
     """Inputs of which the first has come and is surely the first."""
     inputs = PartitionInputs()
     assert inputs.offer(_input(entry_id)) is Offer.DOUBTFUL
+    inputs.asked_again()
     assert inputs.offer(_input(entry_id)) is Offer.TAKEN
     return inputs
 
@@ -80,6 +81,7 @@ def test_no_input_is_passed_over_when_a_partition_changes_hands(
             taken.append(entry)
         if offer is Offer.DOUBTFUL and not asked:
             asked = True
+            inputs.asked_again()
             # First the broker's own beginning anew, then the one that was asked for.
             for _ in range(2):
                 del broker.queue[late:]
@@ -92,6 +94,7 @@ def test_no_input_is_passed_over_when_a_partition_changes_hands(
 def test_an_input_behind_a_hole_is_not_taken_before_a_redelivery_shows_that_there_is_none() -> None:
     inputs = _started()
     assert inputs.offer(_input(3)) is Offer.DOUBTFUL
+    inputs.asked_again()
     assert inputs.offer(_input(4)) is Offer.DOUBTFUL
     assert inputs.in_doubt
     # Entries 1 and 2 had been acknowledged: the redelivery begins with the oldest pending one.
@@ -105,10 +108,39 @@ def test_messages_of_one_entry_follow_each_other_and_a_new_ledger_follows_nothin
     inputs = PartitionInputs()
     for offer in (Offer.DOUBTFUL, Offer.TAKEN):
         assert inputs.offer(Input(MessageId(1, index=0), b"", {})) is offer
+        inputs.asked_again()
     assert inputs.offer(Input(MessageId(1, index=1), b"", {})) is Offer.TAKEN
     assert inputs.offer(Input(MessageId(2, index=1), b"", {})) is Offer.DOUBTFUL
+    inputs.asked_again()
     assert inputs.offer(Input(MessageId(2, index=0), b"", {})) is Offer.TAKEN
     assert inputs.offer(Input(MessageId(0, ledger_id=6), b"", {})) is Offer.DOUBTFUL
+
+
+def test_a_partition_that_was_read_elsewhere_while_in_doubt_is_read_on() -> None:
+    """Others have acknowledged what was in doubt: nothing comes at or before it any more."""
+    inputs = _started()
+    assert inputs.offer(_input(3)) is Offer.DOUBTFUL
+    inputs.asked_again()
+    for _ in range(3):  # nobody answers one that does not read the partition
+        inputs.asked_again()
+    assert inputs.in_doubt
+    assert inputs.offer(_input(100)) is Offer.DOUBTFUL
+    inputs.asked_again()
+    assert inputs.offer(_input(101)) is Offer.DOUBTFUL
+    assert inputs.offer(_input(100)) is Offer.TAKEN
+    assert inputs.offer(_input(101)) is Offer.TAKEN
+
+
+def test_an_old_doubt_does_not_make_a_beginning_of_what_follows_anothers_inputs() -> None:
+    inputs = _started()
+    assert inputs.offer(_input(30)) is Offer.DOUBTFUL
+    for _ in range(2):
+        inputs.asked_again()
+    # Another instance was handed 1 to 22 and is gone: the broker goes on, and then begins anew.
+    assert inputs.offer(_input(23)) is Offer.DOUBTFUL
+    inputs.asked_again()
+    assert inputs.offer(_input(24)) is Offer.DOUBTFUL
+    assert inputs.offer(_input(1)) is Offer.TAKEN
 
 
 @given(st.permutations(range(6)))
@@ -117,6 +149,7 @@ def test_confirmations_in_any_order_release_inputs_in_log_order(order: list[int]
     outputs = [Output("a", "test"), Output("b", "test")]
     items = [_input(n) for n in range(6)]
     inputs.offer(_input(0))
+    inputs.asked_again()
     for item in items:
         assert inputs.offer(item) is Offer.TAKEN
         item.waiting.update(dict.fromkeys(outputs, 0))
