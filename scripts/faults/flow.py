@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-RECOVERY_TIMEOUT_S: Final = 180.0
+RECOVERY_TIMEOUT_S: Final = 300.0
 
 
 class NotRecovered(Exception):

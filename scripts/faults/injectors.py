@@ -19,7 +19,7 @@ from scripts.faults.schedule import Fault
 from scripts.faults.subscribers import Subscribers
 from scripts.faults.topology import OwnTopology
 
-INSTANCE_TIMEOUT_S: Final = 120.0
+INSTANCE_TIMEOUT_S: Final = 300.0
 BROKER_STOP_TIMEOUT_S: Final = 60.0
 DOWN_S: Final = 2.0
 """How long a killed server stays down before it is started again, as by a supervisor."""

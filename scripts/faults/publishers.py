@@ -24,7 +24,7 @@ from scripts.faults.wire import ATTEMPT, CONFIRMED, FLUSHED, Record, read_record
 from scripts.verification.decoding import decode_arrow
 from scripts.verification.recording import History
 
-STOP_TIMEOUT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = 300.0
 
 
 class PublisherFailed(Exception):

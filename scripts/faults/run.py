@@ -12,7 +12,7 @@ from threading import Event, Lock, Thread
 from typing import Final
 
 from scripts.devstack.stack import Stack
-from scripts.faults.flow import Flow
+from scripts.faults.flow import Flow, NotRecovered
 from scripts.faults.injectors import Injectors
 from scripts.faults.kinds import LANES, FaultKind
 from scripts.faults.publishers import PublisherProcess
@@ -237,8 +237,11 @@ class Chaos:
                 thread.join()
         self._clock_s = until_s
         self.outcome.load_s += time.monotonic() - start
-        if not self.outcome.failures:
+        try:
+            # Whatever happened: what is still down now has its time to come back.
             self._flow.await_after(time.time_ns(), lambda: False)
+        except NotRecovered as error:
+            self.outcome.failures.append(f"at the end: {error}")
 
     def _lane(self, injectors: Injectors, faults: list[Fault], start: float, ending: Event) -> None:
         for fault in faults:

@@ -19,7 +19,7 @@ from scripts.verification.expectations import ViewExpectation, everything, of_in
 from scripts.verification.recorders import LogRecorder, ViewRecorder, open_client
 from scripts.verification.recording import History
 
-PATIENCE_S: Final = 180.0
+PATIENCE_S: Final = 300.0
 MOST_LATE: Final = 4
 """Late subscriptions that are open at the same time."""
 

@@ -16,7 +16,7 @@ from scripts.devstack.component import CHECKOUT, process_environment
 from scripts.devstack.stack import Stack
 
 TOPOLOGY_VARIABLE: Final = "DDS_TOPOLOGY_DIR"
-DEPLOY_TIMEOUT_S: Final = 240.0
+DEPLOY_TIMEOUT_S: Final = 600.0
 _RETRY_S: Final = 3.0
 
 
