@@ -63,8 +63,7 @@ class PublisherProcess:
                 return
             self.kills += 1
             self._process.kill()
-            self._process.wait()
-            self._reader.join()
+            self._bury()
             self._orders = self._next_life()
             self._start()
 
@@ -87,7 +86,7 @@ class PublisherProcess:
                     f"{self._orders.name} has not flushed after {STOP_TIMEOUT_S:.0f} s; see"
                     f" {self._log}"
                 ) from None
-            self._reader.join()
+            self._bury()
             if code != 0:
                 raise PublisherFailed(f"{self._orders.name} ended with {code}; see {self._log}")
 
@@ -95,8 +94,16 @@ class PublisherProcess:
         """End it at once, whatever it does."""
         self._ending.set()
         self._process.kill()
+        self._bury()
+
+    def _bury(self) -> None:
+        """Take what an ended process has left: its last records, its pipes."""
         self._process.wait()
         self._reader.join()
+        _pipe(self._process.stdout).close()
+        # What could not be written to one that was killed is nobody's any more.
+        with suppress(OSError):
+            _pipe(self._process.stdin).close()
 
     def _start(self) -> None:
         with self._log.open("ab") as errors:
