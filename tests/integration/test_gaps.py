@@ -128,7 +128,7 @@ def contents(frames: list[Frame]) -> list[dict[str, Any]]:
 
 
 def message_ids(cluster: Cluster, topic: str) -> list[pulsar.MessageId]:
-    return [message.message_id() for message in cluster.read(partition_topic(topic, 0))]
+    return [message.message_id() for message in cluster.read_all(partition_topic(topic, 0))]
 
 
 def move_cursor(consumer: Consumer, message_id: pulsar.MessageId) -> None:
