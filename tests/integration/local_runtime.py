@@ -209,6 +209,10 @@ class LocalInstance:
         self.client.close()
         eventually(lambda: hasattr(self.function, "client"))
         parked.wait(10)
+        # An opening that is under way would wait for ever for a closed client, and Python, at its
+        # end, for the opening.
+        if openers := getattr(self.function, "openers", None):
+            openers.shutdown(cancel_futures=True)
         self.function.client.close()
 
 
