@@ -32,7 +32,7 @@ from marketdata.errors import DistributionError, InvalidFrame
 from marketdata.formats import get_format
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
-from marketdata.positions import place_before
+from marketdata.positions import NO_POSITION, place_before
 from marketdata.topics import partition_topic
 
 MAX_GROUP_BYTES = 2 * MAX_FRAME_BYTES
@@ -129,7 +129,6 @@ class DistributorStage(PartitionStage):
 
     def apply(self, items: Sequence[Input]) -> None:
         """Send to every view what it lacks of the inputs."""
-        self._failures = defaultdict(list)
         self._views.begin_turn()
         telling = [item for item in items if item.properties.get("kind") != HEARTBEAT]
         for is_epoch, run in groupby(telling, key=_is_epoch):
@@ -145,8 +144,11 @@ class DistributorStage(PartitionStage):
             self._views.tell_quiet(items[-1])
         self._send_dead_letters()
 
-    def confirmed(self, output: Output, message_id: Any, position: int) -> None:
-        """Nothing more to do: the inputs no longer wait."""
+    def confirmed(self, output: Output, message_id: Any, position: int) -> None:  # noqa: ARG002
+        """A failure is remembered until its letter is stored: it need not show itself again."""
+        if output is self._dead:
+            for item in [item for item in self._failures if item.position <= position]:
+                del self._failures[item]
 
     def tidy(self) -> None:
         """Close the outputs of views that are gone and have nothing under way."""
@@ -249,6 +251,9 @@ class DistributorStage(PartitionStage):
         for item in sorted(self._failures, key=lambda item: item.position):
             if self._dead.broken:
                 self._dead.open(self._function.client)
+                # What the broker speaks of may only be on its way to its storage. It drops what is
+                # there when it is sent again.
+                self._dead.position = NO_POSITION
             if item.position <= self._dead.position:
                 continue
             reason = "; ".join(dict.fromkeys(self._failures[item]))

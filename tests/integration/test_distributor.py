@@ -358,19 +358,58 @@ def test_losing_one_view_to_another_owner_doubles_and_loses_nothing(cluster: Clu
     consumer.close()
 
 
-def test_a_view_that_cannot_be_rendered_gets_a_dead_letter_and_others_their_events(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    views = Plans(cluster).publish(all=ViewSpec(), lines=_spec("instrument = 'I1'", format="json"))
+POISON = 13_000_000_000
+
+
+@pytest.fixture
+def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No JSON view can render the price `POISON`."""
     rendered = functions.distributor.render
-    poison = 13_000_000_000
 
     def render(view: View, rows: Any) -> bytes:
-        if view.format == "json" and np.isin(poison, rows.column("price").to_numpy()):
+        if view.format == "json" and np.isin(POISON, rows.column("price").to_numpy()):
             raise ValueError("poison")
         return rendered(view, rows)
 
     monkeypatch.setattr(functions.distributor, "render", render)
+
+
+@pytest.mark.usefixtures("_poison")
+def test_a_dead_letter_that_is_lost_is_sent_again_though_its_view_has_gone_on(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = Plans(cluster).publish(lines=_spec("instrument = 'I1'", format="json"))
+    output = functions.runtime.outputs.Output
+    send = output.send
+    lost: list[int] = []
+
+    def lossy(
+        self: Any, data: bytes, properties: Any, position: int, done: Any, **more: Any
+    ) -> None:
+        if "reason" in properties and not lost:
+            lost.append(position)
+            self.position = position
+            done(self.generation, pulsar.Result.Timeout, None)
+        else:
+            send(self, data, properties, position, done, **more)
+
+    monkeypatch.setattr(output, "send", lossy)
+    log = Log(cluster)
+    log.write(6)
+    instance = _distributor(cluster)
+    letters = eventually(lambda: cluster.read_partition("deadletter", 0))
+    assert [int(m.properties()["position"]) for m in letters] == lost
+    assert views["lines"].id in letters[0].properties()["reason"]
+    eventually(lambda: not instance.function._partitions[0].inputs)
+    assert len(cluster.read_partition("deadletter", 0)) == 1
+    instance.close()
+
+
+@pytest.mark.usefixtures("_poison")
+def test_a_view_that_cannot_be_rendered_gets_a_dead_letter_and_others_their_events(
+    cluster: Cluster,
+) -> None:
+    views = Plans(cluster).publish(all=ViewSpec(), lines=_spec("instrument = 'I1'", format="json"))
     log = Log(cluster)
     log.write(6)
     instance = _distributor(cluster)
@@ -379,7 +418,7 @@ def test_a_view_that_cannot_be_rendered_gets_a_dead_letter_and_others_their_even
     assert len(letters) == 1
     assert "poison" in letters[0].properties()["reason"]
     assert views["lines"].id in letters[0].properties()["reason"]
-    assert poison in read_frame(letters[0].data()).column("price").to_pylist()
+    assert POISON in read_frame(letters[0].data()).column("price").to_pylist()
     lines = eventually(
         lambda: [
             json.loads(line)["price"]
