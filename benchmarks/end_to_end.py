@@ -20,6 +20,7 @@ from benchmarks.plotting import Panel
 from benchmarks.profiling import Profile
 from benchmarks.pulsar_perf import pulsar_perf
 from benchmarks.rig import Load, Rig, add_rig_arguments, bench_stack, rig_on, rig_settings
+from marketdata.frames import MAX_ROWS
 
 SUMMARY = "throughput from publisher to consumer, beside pulsar-perf"
 WARM_UP_S = 45.0
@@ -40,11 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-rows",
         type=int,
-        default=32_768,
-        help="events in a call of publish, at full speed (default 32768)",
+        default=114_688,
+        help="events in a call of publish, at full speed (default 114688)",
     )
     parser.add_argument(
-        "--frame-rows", type=int, default=8_192, help="events in a frame at most (default 8192)"
+        "--frame-rows",
+        type=int,
+        default=MAX_ROWS,
+        help=f"events in a frame at most (default {MAX_ROWS}, the most that are allowed)",
     )
     add_pace_arguments(parser)
     parser.add_argument(

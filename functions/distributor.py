@@ -174,6 +174,7 @@ class DistributorStage(PartitionStage):
             for piece in self._pieces(group, batch, routed):
                 if not self._deliver(group, piece):
                     return
+            self._function.reporter.observe_latency(batch.column("ts_publish")[-1].value)
         except (pulsar.PulsarException, NotYetReadable):
             raise
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
@@ -245,7 +246,6 @@ class DistributorStage(PartitionStage):
         self._views.had_rows(view)
         self._counters["events_out"] += rows.num_rows
         self._counters["frames_out"] += 1
-        self._function.reporter.observe_latency(rows.column("ts_publish")[-1].value)
 
     def _send_dead_letters(self) -> None:
         for item in sorted(self._failures, key=lambda item: item.position):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def array_of(values: npt.NDArray[Any], type_: pa.DataType) -> pa.Array:
@@ -31,6 +32,22 @@ def values_of(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 def codes_of(column: pa.DictionaryArray) -> npt.NDArray[np.int16]:
     """The dictionary codes of a symbol column: int16; the codes of nulls hold anything."""
     return values_of(column.indices, np.int16)
+
+
+def gathered(column: pa.Array, rows: npt.NDArray[np.int64]) -> pa.Array:
+    """The given rows of a column, on the same dictionary where it has one.
+
+    Args:
+        column: of any type.
+        rows: row numbers within the column; they are not checked.
+    """
+    if isinstance(column, pa.DictionaryArray):
+        codes = gathered(column.indices, rows)
+        return pa.DictionaryArray.from_arrays(codes, column.dictionary, safe=False)
+    if column.null_count or not pa.types.is_primitive(column.type) or column.type.bit_width < 8:
+        return pc.take(column, array_of(rows, pa.int64()), boundscheck=False)
+    values = values_of(column, f"i{column.type.bit_width // 8}")
+    return array_of(values[rows], column.type)
 
 
 def lengths_of(strings: pa.StringArray) -> npt.NDArray[np.int32]:

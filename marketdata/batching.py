@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from marketdata.arrays import array_of, codes_of
+from marketdata.arrays import array_of, codes_of, gathered
 from marketdata.errors import InvalidEvents, InvalidFrame
 from marketdata.frames import (
     MAX_ROWS,
@@ -168,7 +168,9 @@ def split_by_partition(batch: pa.RecordBatch, partitions: int) -> list[tuple[int
         return [(present[0], batch)]
     # Narrow keys let numpy's stable sort use radix sort.
     keys = rows.astype(np.uint16) if partitions <= 1 << 16 else rows
-    ordered = batch.take(array_of(np.argsort(keys, kind="stable"), pa.int64()))
+    order = np.argsort(keys, kind="stable")
+    columns = [gathered(column, order) for column in batch.columns]
+    ordered = pa.RecordBatch.from_arrays(columns, schema=batch.schema)
     starts = np.concatenate(([0], np.cumsum(counts)))
     return [(p, ordered.slice(int(starts[p]), int(counts[p]))) for p in present]
 

@@ -3,6 +3,8 @@
 The stack is the one of `scripts/dev.py` with a home of its own (`.dds-test`, or DDS_TEST_HOME).
 It is brought up when the first test asks for it and taken down after the last one, unless
 DDS_KEEP_STACK is set.
+
+Tests run in random order, those that hurt the shared stack last, and each of them finds it whole.
 """
 
 from __future__ import annotations
@@ -39,6 +41,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     for name, meaning in _MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that hurt the stack come last; among themselves both stay shuffled."""
+    items.sort(key=lambda item: item.get_closest_marker("chaos") is not None)
+
+
+@pytest.fixture(autouse=True)
+def _whole(request: pytest.FixtureRequest) -> None:
+    """Bring back what an earlier test took down and what has not come back by itself."""
+    hurts = request.node.get_closest_marker("chaos") is not None
+    if hurts and "stack" in request.fixturenames:
+        request.getfixturevalue("stack").up()
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from marketdata.arrays import array_of, values_of
+from marketdata.arrays import array_of, gathered, values_of
 from marketdata.schemas import SYMBOL
 
 Rows = npt.NDArray[np.int64]
@@ -57,9 +56,9 @@ def _cut(batch: pa.RecordBatch, selections: Sequence[Rows]) -> Iterator[pa.Recor
     rows = np.concatenate(selections)
     owners = np.repeat(np.arange(len(selections)), lengths)
     columns = [
-        _Symbols(_gathered(column.indices, rows), column.dictionary, owners, len(selections))
+        _Symbols(gathered(column.indices, rows), column.dictionary, owners, len(selections))
         if isinstance(column, pa.DictionaryArray)
-        else _gathered(column, rows)
+        else gathered(column, rows)
         for column in batch.columns
     ]
     schema = batch.schema
@@ -73,15 +72,6 @@ def _cut(batch: pa.RecordBatch, selections: Sequence[Rows]) -> Iterator[pa.Recor
         ]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         start += length
-
-
-def _gathered(column: pa.Array, rows: Rows) -> pa.Array:
-    """The given rows of a column."""
-    if column.null_count or not pa.types.is_primitive(column.type) or column.type.bit_width < 8:
-        # The row numbers are ours: no need to check them.
-        return pc.take(column, array_of(rows, pa.int64()), boundscheck=False)
-    values = values_of(column, f"i{column.type.bit_width // 8}")
-    return array_of(values[rows], column.type)
 
 
 class _Symbols:

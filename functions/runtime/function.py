@@ -312,22 +312,34 @@ class FrameFunction(ABC):
             self.reporter.report()
 
     def _collect(self) -> dict[int, list[Input]]:
-        """Wait for something to do; take all there is, a bounded number of frames."""
+        """Wait for something to do; take all there is, a bounded number of frames.
+
+        A confirmation is nothing to do while its inputs wait for others: a frame for many views is
+        confirmed by each of them.
+        """
         received: dict[int, list[Input]] = {}
         frames = 0
-        timeout: float | None = self._patience_s()
+        until_s = time.monotonic() + self._patience_s()
+        idle = True
         while frames < MAX_FRAMES_A_TURN:
+            patience_s = until_s - time.monotonic() if idle else 0.0
             try:
-                event = self._events.get(timeout=timeout) if timeout else self._events.get_nowait()
+                event = (
+                    self._events.get(timeout=patience_s)
+                    if patience_s > 0
+                    else self._events.get_nowait()
+                )
             except queue.Empty:
                 break
-            timeout = None
+            if isinstance(event, _Confirmed):
+                self._settle(event)
+                idle = idle and bool(event.items) and all(item.waiting for item in event.items)
+                continue
+            idle = False
             if isinstance(event, _Received):
                 frames += 1
                 if self._offer(event):
                     received.setdefault(event.partition, []).append(event.item)
-            elif isinstance(event, _Confirmed):
-                self._settle(event)
         return received
 
     def _patience_s(self) -> float:

@@ -42,10 +42,12 @@ class Identity:
 
     def process(self) -> psutil.Process | None:
         """The process when it still lives (a zombie does not), or None."""
-        child = _CHILDREN.get(self.pid)
-        if child is not None and child.poll() is not None:
-            del _CHILDREN[self.pid]
-            return None
+        process = self._living()
+        if process is None:
+            _reap(self.pid)
+        return process
+
+    def _living(self) -> psutil.Process | None:
         try:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE:
@@ -118,6 +120,13 @@ def spawn(
     # A child that is not reaped keeps its entry, so its start time can be read even when it
     # ended at once.
     return identity if identity is not None else Identity(child.pid, time.time())
+
+
+def _reap(pid: int) -> None:
+    """Let go of a child of ours that has ended, so that its pid is free."""
+    child = _CHILDREN.get(pid)
+    if child is not None and child.poll() is not None:
+        del _CHILDREN[pid]
 
 
 def terminate(identity: Identity, *, grace_s: float, first: signal.Signals) -> bool:
