@@ -4,8 +4,8 @@
 
 FOLDER is `containers/secrets` of this checkout, or DDS_SECRETS_DIR. It is readable for you alone;
 the files in it are readable for everybody who can reach them, because the users inside the
-containers are other ones. Delete a file to have a new one made (docs/operations.md says what else
-that needs).
+containers are other ones. A database that exists keeps its password, so new files alone do not
+change it.
 Needs the standard library only.
 """
 

@@ -1,4 +1,4 @@
-"""The stack in containers: compose.yaml, or the small cluster, as a project of the tests' own.
+"""The stack in containers: compose.yaml as a project of the tests' own.
 
 Images are built from Debian alone (compose.debian.yaml); with DDS_CONTAINER_BASES=official from the
 official images. Containers and volumes are removed at the end; images stay, as the cache of the
