@@ -405,8 +405,9 @@ class PulsarAdmin:
     async def function_packages(self, function: str) -> list[str]:
         """Versions of the code that the package service keeps for a function.
 
-        Empty where the worker keeps code itself. Where it is not, as in a standalone broker, an
-        update ignores new code (4.0.8: it stores the old code again): replace the function.
+        Empty where the worker keeps code itself, as it does by default in a cluster. Where it is
+        not, as in a standalone broker, an update ignores new code (4.0.8: it stores the old code
+        again): replace the function.
         """
         path = f"/admin/v3/packages/function/{function}"
         answer = await self._http.request("GET", path)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ Multipart = dict[str, tuple[str | None, bytes, str]]
 """Part name to file name, content and content type."""
 
 _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+_SWITCHED_OFF = re.compile("is not enabled", re.IGNORECASE)
+"""Pulsar answers 503, too, for a service that its configuration does not have."""
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 2.0
 
@@ -164,14 +167,12 @@ class AdminHttp:
                 problem = f"{type(error).__name__} {error}".strip()
                 status, reason = 0, problem
             else:
-                if response.status_code not in _RETRIED_STATUSES:
-                    return Answer(
-                        response.status_code, response.content, uncertain, response.headers
-                    )
+                answer = Answer(response.status_code, response.content, uncertain, response.headers)
+                if answer.status not in _RETRIED_STATUSES or _SWITCHED_OFF.search(answer.reason):
+                    return answer
                 # A gateway's time-out says nothing about what the broker did with the request.
                 uncertain |= response.status_code in (502, 504)
-                status = response.status_code
-                reason = Answer(status, response.content, uncertain).reason
+                status, reason = answer.status, answer.reason
                 problem = f"HTTP {status}: {reason}"
             if time.monotonic() + pause_s > deadline:
                 raise AdminUnavailable(

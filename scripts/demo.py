@@ -34,19 +34,16 @@ from scripts.devstack.control_plane import DEPLOY, MIGRATE, run_task  # noqa: E4
 from scripts.devstack.errors import StackError  # noqa: E402 - path set above
 from scripts.verification.control_api import ApiError, ControlApi  # noqa: E402 - path set above
 
-VARIABLES = (
-    "DDS_PULSAR_SERVICE_URL",
-    "DDS_PULSAR_ADMIN_URL",
-    "DDS_DATABASE_URL",
-    "DDS_CONTROL_PLANE_URL",
-)
+VARIABLES = ("DDS_PULSAR_SERVICE_URL", "DDS_CONTROL_PLANE_URL")
+PREPARING_VARIABLES = ("DDS_PULSAR_ADMIN_URL", "DDS_DATABASE_URL")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; 0 when all is in order, 1 when not or when it failed, 2 for wrong usage."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if unset := [name for name in VARIABLES if not os.environ.get(name)]:
+    needed = VARIABLES if options.no_prepare else VARIABLES + PREPARING_VARIABLES
+    if unset := [name for name in needed if not os.environ.get(name)]:
         parser.error(
             f"{', '.join(unset)} not set; run `python3 scripts/dev.py demo`, which sets them"
         )

@@ -1,8 +1,8 @@
-"""What all tests share: the markers, and the local stack for those that need real servers.
+"""What all tests share: the markers, and the stack for those that need real servers.
 
 The stack is the one of `scripts/dev.py` with a home of its own (`.dds-test`, or DDS_TEST_HOME).
 It is brought up when the first test asks for it and taken down after the last one, unless
-DDS_KEEP_STACK is set.
+DDS_KEEP_STACK is set. `--stack` chooses another one (tests/stacks/interface.py).
 
 Tests run in random order, those that hurt the shared stack last, and each of them finds it whole.
 """
@@ -24,6 +24,9 @@ if str(CHECKOUT) not in sys.path:
 from scripts.devstack.console import Console  # noqa: E402  (needs the path above)
 from scripts.devstack.errors import StackError  # noqa: E402
 from scripts.devstack.stack import Stack  # noqa: E402
+from tests.stacks.containers import ContainerStack  # noqa: E402
+from tests.stacks.interface import RunningStack  # noqa: E402
+from tests.stacks.remote import RemoteStack  # noqa: E402
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("dds", deadline=None)
@@ -34,7 +37,37 @@ _MARKERS = {
     "e2e": "runs the whole system end to end",
     "chaos": "kills processes of the stack",
     "slow": "takes more than about ten seconds",
+    "any_stack": "passes on every stack that --stack can choose",
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The stack that tests run on."""
+    parser.addoption(
+        "--stack",
+        default="local",
+        metavar="local|containers|URL",
+        help="the stack of scripts/dev.py (default), compose.yaml in containers of its own, or one "
+        "that runs: the URL of its control plane, with DDS_PULSAR_SERVICE_URL set",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that hurt the stack come last; among themselves both stay shuffled.
+
+    On another stack than the local one, what is about the local one is left out.
+    """
+    items.sort(key=_hurts)
+    if config.getoption("--stack") == "local":
+        return
+    local = [
+        item
+        for item in items
+        if {"integration", "e2e"} & {mark.name for mark in item.iter_markers()}
+        and not item.get_closest_marker("any_stack")
+    ]
+    config.hook.pytest_deselected(items=local)
+    items[:] = [item for item in items if item not in local]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,23 +76,34 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {meaning}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that hurt the stack come last; among themselves both stay shuffled."""
-    items.sort(key=lambda item: item.get_closest_marker("chaos") is not None)
+def _hurts(item: pytest.Item) -> bool:
+    return item.get_closest_marker("chaos") is not None
 
 
 @pytest.fixture(autouse=True)
 def _whole(request: pytest.FixtureRequest) -> None:
     """Bring back what an earlier test took down and what has not come back by itself."""
-    hurts = request.node.get_closest_marker("chaos") is not None
-    if hurts and "stack" in request.fixturenames:
-        request.getfixturevalue("stack").up()
+    if _hurts(request.node) and "stack" in request.fixturenames:
+        stack = request.getfixturevalue("stack")
+        if isinstance(stack, Stack):
+            stack.up()
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """The running local stack: `.service_url`, `.admin_url`, `.database_url`, `.kill(...)` …"""
+def stack(request: pytest.FixtureRequest) -> Iterator[RunningStack]:
+    """The running stack: `.service_url`, `.control_plane_url`, `.kill(...)` …"""
     home = Path(os.environ.get("DDS_TEST_HOME") or CHECKOUT / ".dds-test")
+    chosen = str(request.config.getoption("--stack"))
+    if chosen == "containers":
+        with ContainerStack(home) as containers:
+            yield containers
+    elif chosen == "local":
+        yield from _local_stack(home)
+    else:
+        yield RemoteStack(chosen)
+
+
+def _local_stack(home: Path) -> Iterator[Stack]:
     local = Stack(home, console=Console(sys.__stderr__))
     try:
         local.up()

@@ -109,6 +109,11 @@ class Stack:
         """The Python processes that run the instances of a function in this stack's broker."""
         return self._pulsar.function_pids(function)
 
+    @staticmethod
+    def kill_instance(pid: int) -> None:
+        """SIGKILL to one of them."""
+        os.kill(pid, signal.SIGKILL)
+
     def status(self) -> list[ComponentStatus]:
         """The state of every component now."""
         self._reload()

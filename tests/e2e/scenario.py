@@ -16,7 +16,6 @@ import httpx
 import pulsar
 
 from scripts.demonstration.subscriptions import DemoSubscription, tick_subscriptions
-from scripts.devstack.stack import Stack
 from scripts.verification.control_api import ControlApi
 from scripts.verification.draining import drain
 from scripts.verification.expectations import ViewExpectation, everything
@@ -24,6 +23,7 @@ from scripts.verification.load import Load
 from scripts.verification.recorders import LogRecorder, ViewRecorder, open_client
 from scripts.verification.recording import History
 from scripts.verification.report import Report
+from tests.stacks.interface import RunningStack
 
 EVENTS_A_SECOND: Final = 50_000
 LOAD_S: Final = 8.0
@@ -50,7 +50,7 @@ class Scenario:
 
     def __init__(
         self,
-        stack: Stack,
+        stack: RunningStack,
         joining: DemoSubscription | None = None,
         subscribed: list[DemoSubscription] | None = None,
     ) -> None:
@@ -150,12 +150,12 @@ def await_that(condition: Callable[[], bool], timeout_s: float, what: str) -> No
         time.sleep(0.05)
 
 
-def readiness(stack: Stack) -> httpx.Response:
+def readiness(stack: RunningStack) -> httpx.Response:
     """What `/readyz` says now."""
     return httpx.get(f"{stack.control_plane_url}/readyz", timeout=20)
 
 
-def await_ready(stack: Stack) -> None:
+def await_ready(stack: RunningStack) -> None:
     """Wait until the control plane serves in full, by itself."""
 
     def ready() -> bool:

@@ -13,12 +13,12 @@ from marketdata.frames import MAX_FRAME_BYTES, MAX_ROWS
 from marketdata.partitioning import partition_of
 from marketdata.schemas import INGEST_SCHEMAS
 from marketdata.topics import DEADLETTER_SEQUENCER, INGEST_EVENTS, partition_topic
-from scripts.devstack.stack import Stack
 from scripts.verification.control_api import ControlApi
 from scripts.verification.recorders import open_client
 from tests.e2e.scenario import Scenario
+from tests.stacks.interface import RunningStack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.any_stack, pytest.mark.timeout(240)]
 
 PARTITION = 0
 PARTITIONS = 4
@@ -96,7 +96,9 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-def test_every_kind_of_bad_frame_is_put_aside_and_everything_else_goes_on(stack: Stack) -> None:
+def test_every_kind_of_bad_frame_is_put_aside_and_everything_else_goes_on(
+    stack: RunningStack,
+) -> None:
     with Scenario(stack) as scenario:
         load = scenario.load(rate=2_000, seconds=6)
         sent = send_bad_frames(stack)
@@ -119,7 +121,7 @@ def test_every_kind_of_bad_frame_is_put_aside_and_everything_else_goes_on(stack:
         assert letter.data() == data, name
 
 
-def send_bad_frames(stack: Stack) -> dict[str, tuple[str, bytes, str]]:
+def send_bad_frames(stack: RunningStack) -> dict[str, tuple[str, bytes, str]]:
     """Position -> name, bytes and expected code of every bad frame."""
     client = open_client(stack.service_url)
     try:
@@ -136,7 +138,7 @@ def send_bad_frames(stack: Stack) -> dict[str, tuple[str, bytes, str]]:
         client.close()
 
 
-def read_dead_letters(stack: Stack, places: set[str]) -> dict[str, pulsar.Message]:
+def read_dead_letters(stack: RunningStack, places: set[str]) -> dict[str, pulsar.Message]:
     """Source position -> dead letter, of the frames sent at these places."""
     client = open_client(stack.service_url)
     try:
@@ -165,7 +167,7 @@ def read_dead_letters(stack: Stack, places: set[str]) -> dict[str, pulsar.Messag
     ],
 )
 def test_a_filter_that_cannot_run_is_refused_with_the_place_of_its_error(
-    stack: Stack, filter_: str, position: int
+    stack: RunningStack, filter_: str, position: int
 ) -> None:
     with ControlApi(stack.control_plane_url) as api:
         consumer = api.register(f"refused-{uuid4().hex[:8]}")

@@ -4,25 +4,29 @@ Publishers, functions and consumers recover by themselves; servers are started a
 operator's supervisor would.
 """
 
-import os
-import signal
 import time
 
 import httpx
 import pytest
 
-from scripts.devstack.stack import Stack
 from tests.e2e.scenario import Scenario, await_ready, await_that, readiness
+from tests.stacks.interface import RunningStack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.any_stack,
+    pytest.mark.chaos,
+    pytest.mark.slow,
+    pytest.mark.timeout(420),
+]
 
 
-def kill_functions(stack: Stack, *functions: str) -> list[int]:
+def kill_functions(stack: RunningStack, *functions: str) -> list[int]:
     """Kill -9 every process of the functions; their pids."""
     killed = [pid for function in functions for pid in stack.function_pids(function)]
     assert len(killed) >= len(functions), "a function does not run"
     for pid in killed:
-        os.kill(pid, signal.SIGKILL)
+        stack.kill_instance(pid)
     return killed
 
 
@@ -30,7 +34,7 @@ def kill_functions(stack: Stack, *functions: str) -> list[int]:
     "functions", [("sequencer",), ("distributor",), ("sequencer", "distributor")], ids="+".join
 )
 def test_nothing_is_lost_or_doubled_when_functions_are_killed(
-    stack: Stack, functions: tuple[str, ...]
+    stack: RunningStack, functions: tuple[str, ...]
 ) -> None:
     killed: list[int] = []
     with Scenario(stack) as scenario:
@@ -42,10 +46,10 @@ def test_nothing_is_lost_or_doubled_when_functions_are_killed(
     assert not alive & set(killed)
 
 
-def test_another_instance_takes_over_from_one_that_is_killed(stack: Stack) -> None:
+def test_another_instance_takes_over_from_one_that_is_killed(stack: RunningStack) -> None:
     def kill_one_each() -> None:
         for function in ("sequencer", "distributor"):
-            os.kill(stack.function_pids(function)[0], signal.SIGKILL)
+            stack.kill_instance(stack.function_pids(function)[0])
 
     with Scenario(stack) as scenario:
         report = scenario.survive(kill_one_each)
@@ -53,7 +57,7 @@ def test_another_instance_takes_over_from_one_that_is_killed(stack: Stack) -> No
         assert report.ok, report.text()
 
 
-def test_nothing_is_lost_or_doubled_when_the_broker_is_killed(stack: Stack) -> None:
+def test_nothing_is_lost_or_doubled_when_the_broker_is_killed(stack: RunningStack) -> None:
     """The control plane says so, answers 503, and recovers by itself."""
 
     def kill_broker() -> None:
@@ -76,7 +80,7 @@ def test_nothing_is_lost_or_doubled_when_the_broker_is_killed(stack: Stack) -> N
         await_ready(stack)
 
 
-def test_events_flow_on_while_postgresql_is_killed(stack: Stack) -> None:
+def test_events_flow_on_while_postgresql_is_killed(stack: RunningStack) -> None:
     """The control plane says so, answers 503, and recovers by itself."""
 
     def kill_database() -> None:
@@ -105,7 +109,7 @@ def test_events_flow_on_while_postgresql_is_killed(stack: Stack) -> None:
         assert scenario.api.register(name)
 
 
-def test_events_flow_on_while_the_control_plane_is_killed(stack: Stack) -> None:
+def test_events_flow_on_while_the_control_plane_is_killed(stack: RunningStack) -> None:
     """It comes back with what it knew: the same plan, the same subscriptions."""
 
     def kill_control_plane() -> None:
@@ -129,7 +133,7 @@ def test_events_flow_on_while_the_control_plane_is_killed(stack: Stack) -> None:
         assert scenario.api.request("GET", "/v1/plans/current")["number"] == plan
 
 
-def await_missing(stack: Stack, dependency: str) -> None:
+def await_missing(stack: RunningStack, dependency: str) -> None:
     """Wait until `/readyz` answers 503 with Retry-After and names the dependency."""
     deadline = time.monotonic() + 30
     while True:

@@ -4,15 +4,15 @@ import time
 
 import pytest
 
-from scripts.devstack.stack import Stack
 from tests.e2e.scenario import Scenario, await_that, joining
+from tests.stacks.interface import RunningStack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.any_stack, pytest.mark.timeout(180)]
 
 LIVE_WITHIN_NS = 1_000_000_000
 
 
-def test_a_new_subscription_gets_every_event_from_its_plan_on(stack: Stack) -> None:
+def test_a_new_subscription_gets_every_event_from_its_plan_on(stack: RunningStack) -> None:
     # A filter that lets all pass and that no run before had: its view is new.
     fresh = joining("joins-midway", f"venue <> 'X{time.time_ns()}'")
     with Scenario(stack, fresh) as scenario:

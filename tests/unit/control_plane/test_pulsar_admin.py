@@ -79,6 +79,15 @@ async def test_a_broker_that_is_not_ready_is_asked_again() -> None:
     assert len(requests) == 3
 
 
+async def test_a_service_that_the_broker_does_not_have_is_not_asked_again() -> None:
+    handler, requests = scripted(
+        reason(503, "Package Management Service is not enabled in the broker.")
+    )
+    async with admin_of(handler) as admin:
+        assert await admin.function_packages(FUNCTION) == []
+    assert len(requests) == 1
+
+
 async def test_asking_again_ends_with_what_to_check() -> None:
     def handler(_: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")

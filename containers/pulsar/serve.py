@@ -1,0 +1,240 @@
+"""One role of a Pulsar cluster in a container: write its configuration, then become its process.
+
+    serve.py metadata | initialize | bookie | broker | worker
+    serve.py healthy ROLE
+
+Configuration is the distribution's own with the few values below in place of its, written to a
+folder of the container's memory: the image itself is never written to. What differs between
+containers comes from the environment:
+
+    DDS_CLUSTER          name of the cluster
+    DDS_METADATA_STORE   host:port of ZooKeeper
+    DDS_HOST             this container's name in the network for administration
+    DDS_DATA_HOST        broker: its name in the network for data
+    DDS_PUBLIC_ADDRESS   broker: host:port under which clients outside reach it
+    DDS_BROKER           initialize, worker: a broker's name in the network for administration
+    DDS_BROKER_DATA      initialize, worker: a broker's name in the network for data
+    DDS_REPLICAS         how many bookies keep each entry
+    DDS_WORKER           broker: `true` runs the functions worker inside the broker
+
+Only the standard library is used: it runs on the Python of whatever image it is in.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+PULSAR = Path("/pulsar")
+CONF = Path("/run/pulsar")
+DATA = PULSAR / "data"
+
+BROKER_PORT, PUBLIC_PORT, ADMIN_PORT, WORKER_PORT, METRICS_PORT = 6650, 6651, 8080, 6750, 8000
+
+LIVENESS_CHECK_MS = 5000
+"""As in the local stack (scripts/devstack/pulsar.py), where the reason stands."""
+
+
+def of(name: str) -> str:
+    """A value that this container must be given."""
+    value = os.environ.get(name)
+    if not value:
+        sys.exit(f"serve.py: set {name}; compose.yaml shows how")
+    return value
+
+
+def metadata_store() -> str:
+    """ZooKeeper's address as Pulsar takes it."""
+    return f"zk:{of('DDS_METADATA_STORE')}"
+
+
+def zookeeper() -> dict[str, str]:
+    """Settings of the metadata store."""
+    return {"dataDir": str(DATA / "zookeeper"), "metricsProvider.httpPort": str(METRICS_PORT)}
+
+
+def bookie() -> dict[str, str]:
+    """Settings of a bookie. Its name is its identity: the stored ledgers refer to it."""
+    return {
+        "zkServers": of("DDS_METADATA_STORE"),
+        "advertisedAddress": of("DDS_HOST"),
+        "journalDirectory": str(DATA / "journal"),
+        "ledgerDirectories": str(DATA / "ledgers"),
+        "httpServerEnabled": "true",
+        "httpServerPort": str(METRICS_PORT),
+        # A bookie that was killed leaves its registration behind for so long.
+        "zkTimeout": "10000",
+        # 64 MiB beside the reserve that the default of 95 % leaves on small volumes.
+        "minUsableSizeForEntryLogCreation": "67108864",
+    }
+
+
+def broker() -> dict[str, str]:
+    """Settings of a broker.
+
+    Clients inside reach it by its name in the network for data, clients outside by its published
+    port. The admin API listens in the network for administration only: whoever may consume a topic
+    could otherwise expire the messages of everybody who reads it.
+    """
+    inside = f"pulsar://{of('DDS_DATA_HOST')}:{BROKER_PORT}"
+    outside = f"pulsar://{of('DDS_PUBLIC_ADDRESS')}"
+    replicas = of("DDS_REPLICAS")
+    return {
+        "clusterName": of("DDS_CLUSTER"),
+        "metadataStoreUrl": metadata_store(),
+        "configurationMetadataStoreUrl": metadata_store(),
+        "metadataStoreSessionTimeoutMillis": "10000",
+        "brokerServicePort": "",
+        "webServicePort": str(ADMIN_PORT),
+        "bindAddress": of("DDS_HOST"),
+        "bindAddresses": f"inside:pulsar://0.0.0.0:{BROKER_PORT},"
+        f"outside:pulsar://0.0.0.0:{PUBLIC_PORT}",
+        "advertisedAddress": of("DDS_HOST"),
+        "advertisedListeners": f"inside:{inside},outside:{outside}",
+        "internalListenerName": "inside",
+        "managedLedgerDefaultEnsembleSize": replicas,
+        "managedLedgerDefaultWriteQuorum": replicas,
+        "managedLedgerDefaultAckQuorum": replicas,
+        "brokerDeleteInactiveTopicsEnabled": "false",
+        "allowAutoTopicCreation": "false",
+        "forceDeleteNamespaceAllowed": "true",
+        "forceDeleteTenantAllowed": "true",
+        "defaultNumberOfNamespaceBundles": "4",
+        "functionsWorkerEnabled": os.environ.get("DDS_WORKER", "false"),
+    }
+
+
+def worker(*, inside_broker: bool) -> dict[str, object]:
+    """Settings of a functions worker, in a broker or by itself."""
+    host = of("DDS_HOST")
+    admin = host if inside_broker else of("DDS_BROKER")
+    data = of("DDS_DATA_HOST") if inside_broker else of("DDS_BROKER_DATA")
+    return {
+        "workerId": host,
+        "workerHostname": host,
+        "workerPort": ADMIN_PORT if inside_broker else WORKER_PORT,
+        "configurationMetadataStoreUrl": metadata_store(),
+        "pulsarServiceUrl": f"pulsar://{data}:{BROKER_PORT}",
+        "pulsarWebServiceUrl": f"http://{admin}:{ADMIN_PORT}",
+        "pulsarFunctionsCluster": of("DDS_CLUSTER"),
+        "numFunctionPackageReplicas": int(of("DDS_REPLICAS")),
+        "downloadDirectory": str(PULSAR / "download"),
+        "instanceLivenessCheckFreqMs": LIVENESS_CHECK_MS,
+        "failureCheckFreqMs": 5000,
+        "rescheduleTimeoutMs": 10000,
+        # The metrics of the functions are scraped without a token, as all others.
+        "authenticateMetricsEndpoint": False,
+    }
+
+
+def replaced(text: str, settings: Mapping[str, str], separator: str) -> str:
+    """A flat configuration file with `settings` in place of its own values, else appended."""
+    missing = dict(settings)
+    lines = []
+    for line in text.splitlines():
+        name = re.split("[=:]", line, maxsplit=1)[0].strip()
+        if name in settings and not line.startswith(("#", " ")):
+            if name in missing:
+                lines.append(f"{name}{separator}{missing.pop(name)}")
+            continue
+        lines.append(line)
+    lines.extend(f"{name}{separator}{value}" for name, value in missing.items())
+    return "\n".join(lines) + "\n"
+
+
+def write(name: str, settings: Mapping[str, object]) -> str:
+    """Write a file of the distribution with other values; its path."""
+    separator = ": " if name.endswith(".yml") else "="
+    values = {
+        key: value if isinstance(value, str) and separator == "=" else json.dumps(value)
+        for key, value in settings.items()
+    }
+    path = CONF / name
+    path.write_text(replaced((PULSAR / "conf" / name).read_text(), values, separator))
+    return str(path)
+
+
+def start(role: str) -> None:
+    """Become the process of a role."""
+    CONF.mkdir(parents=True, exist_ok=True)
+    for name in ("log4j2.yaml", "functions_log4j2.xml"):
+        shutil.copyfile(PULSAR / "conf" / name, CONF / name)
+    environment = os.environ | {
+        "PULSAR_LOG_CONF": str(CONF / "log4j2.yaml"),
+        "PULSAR_LOG_DIR": str(PULSAR / "logs"),
+        # Everything to standard output: the engine keeps it.
+        "PULSAR_LOG_APPENDER": "Console",
+        "PULSAR_GC_LOG": " ",
+    }
+    arguments: list[str] = []
+    if role == "metadata":
+        command = "zookeeper"
+        environment["PULSAR_ZK_CONF"] = write("zookeeper.conf", zookeeper())
+    elif role == "bookie":
+        command = "bookie"
+        environment["PULSAR_BOOKKEEPER_CONF"] = write("bookkeeper.conf", bookie())
+    elif role == "broker":
+        command = "broker"
+        settings = broker()
+        environment["PULSAR_BROKER_CONF"] = write("broker.conf", settings)
+        if settings["functionsWorkerEnabled"] == "true":
+            environment["PULSAR_WORKER_CONF"] = write(
+                "functions_worker.yml", worker(inside_broker=True)
+            )
+            # The broker takes the name of this file from its command line only.
+            arguments = ["--functions-worker-conf", environment["PULSAR_WORKER_CONF"]]
+    elif role == "worker":
+        command = "functions-worker"
+        environment["PULSAR_WORKER_CONF"] = write(
+            "functions_worker.yml", worker(inside_broker=False)
+        )
+    elif role == "initialize":
+        command = "initialize-cluster-metadata"
+        arguments = [
+            *("--cluster", of("DDS_CLUSTER")),
+            *("--metadata-store", metadata_store()),
+            *("--configuration-metadata-store", metadata_store()),
+            *("--web-service-url", f"http://{of('DDS_BROKER')}:{ADMIN_PORT}"),
+            *("--broker-service-url", f"pulsar://{of('DDS_BROKER_DATA')}:{BROKER_PORT}"),
+        ]
+    else:
+        sys.exit(__doc__)
+    pulsar = str(PULSAR / "bin" / "pulsar")
+    os.execve(pulsar, [pulsar, command, *arguments], environment)  # noqa: S606
+
+
+def healthy(role: str) -> bool:
+    """Whether the role serves in this container."""
+    host = os.environ.get("DDS_HOST", "localhost")
+    worker_leader = "admin/v2/worker/cluster/leader"
+    if role == "metadata":
+        return bool(answer("http://localhost:9990/commands/ruok"))
+    if role == "bookie":
+        return bool(answer(f"http://localhost:{METRICS_PORT}/api/v1/bookie/is_ready"))
+    if role == "worker":
+        return bool(answer(f"http://{host}:{WORKER_PORT}/{worker_leader}"))
+    admin = f"http://{host}:{ADMIN_PORT}"
+    serves = answer(f"{admin}/admin/v2/brokers/health") == b"ok"
+    if serves and os.environ.get("DDS_WORKER") == "true":
+        return bool(answer(f"{admin}/{worker_leader}"))
+    return serves
+
+
+def answer(url: str) -> bytes:
+    """The body of a good answer; empty when there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=8) as response:  # noqa: S310
+            return bytes(response.read()) or b"-"
+    except (OSError, urllib.error.URLError):
+        return b""
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["healthy"]:
+        sys.exit(0 if healthy(sys.argv[2]) else 1)
+    start(sys.argv[1] if len(sys.argv) == 2 else "")

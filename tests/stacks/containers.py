@@ -1,0 +1,170 @@
+"""The stack in containers: compose.yaml as a project of the tests' own.
+
+Images are built from Debian alone (compose.debian.yaml); with DDS_CONTAINER_BASES=official from the
+official images. Containers and volumes are removed at the end; images stay, as the cache of the
+next run.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Self
+
+from testcontainers.compose import DockerCompose
+
+from scripts.container_secrets import make_secrets
+from scripts.devstack.archive import pulsar_home
+from scripts.devstack.component import CHECKOUT
+from scripts.devstack.console import Console
+from scripts.devstack.ports import HOST, choose
+
+SERVICES: Final = {"pulsar": "broker", "postgresql": "postgresql", "control_plane": "control-plane"}
+"""Component of the local stack -> service of compose.yaml."""
+
+_PORTS: Final = ("PULSAR", "PULSAR_2", "ADMIN", "API", "PROMETHEUS")
+_FIRST_PORT: Final = 21_000
+
+# Instances are found by what the functions worker starts them with.
+_INSTANCES: Final = """
+import json, pathlib, sys
+for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    try:
+        command = path.read_bytes().decode().split(chr(0))
+    except OSError:
+        continue
+    if "--function_details" in command:
+        details = command[command.index("--function_details") + 1].strip("'")
+        if json.loads(details)["name"] == sys.argv[1]:
+            print(path.parent.name)
+"""
+
+
+class ContainerStack:
+    """A context manager that brings the containers up, with everything deployed, and down again.
+
+    Args:
+        home: where its secrets and settings are kept.
+        files: the compose files, below the checkout.
+        project: name of the compose project.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        files: Sequence[str] = ("compose.yaml",),
+        project: str = "dds-test",
+    ) -> None:
+        self._home = home
+        self._official = os.environ.get("DDS_CONTAINER_BASES") == "official"
+        self._ports: dict[str, int] = {}
+        self._compose = DockerCompose(
+            CHECKOUT,
+            compose_file_name=[*files, *([] if self._official else ["compose.debian.yaml"])],
+            build=True,
+            env_file=str(home / "compose.env"),
+        )
+        self._project = project
+
+    def __enter__(self) -> Self:
+        self._configure()
+        if not self._official:
+            self._build_bases()
+        try:
+            self._compose.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if os.environ.get("DDS_KEEP_STACK"):
+            return
+        self._compose.stop()
+
+    @property
+    def service_url(self) -> str:
+        """Where clients on this machine connect."""
+        return f"pulsar://{HOST}:{self._ports['PULSAR']}"
+
+    @property
+    def control_plane_url(self) -> str:
+        """Where the API is published."""
+        return f"http://{HOST}:{self._ports['API']}"
+
+    def environment(self) -> dict[str, str]:
+        """Broker, its admin API and the control plane; the database is not published."""
+        return {
+            "DDS_PULSAR_SERVICE_URL": self.service_url,
+            "DDS_PULSAR_ADMIN_URL": f"http://{HOST}:{self._ports['ADMIN']}",
+            "DDS_CONTROL_PLANE_URL": self.control_plane_url,
+        }
+
+    def kill(self, component: str, sig: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to a component's container; SIGKILL waits for its end."""
+        service = SERVICES.get(component, component)
+        pid = int(self._docker("inspect", "--format={{.State.Pid}}", self.container(service)))
+        self.run("kill", "--signal", sig.name, service)
+        if sig == signal.SIGKILL:
+            self._docker("wait", self.container(service))
+        return pid
+
+    def start(self, component: str) -> None:
+        """Start one component that is down and wait until it is healthy."""
+        service = SERVICES.get(component, component)
+        # `start` would wait for jobs that have ended long ago to run once more.
+        self._docker("start", self.container(service))
+        self.run("up", "--no-deps", "--no-recreate", "--wait", "--wait-timeout", "180", service)
+
+    def function_pids(self, function: str) -> list[int]:
+        """The processes of a function's instances, as the broker's container numbers them."""
+        arguments = ("exec", "-T", "broker", "python3", "-c", _INSTANCES, function)
+        return sorted(map(int, self.run(*arguments).split()))
+
+    def kill_instance(self, pid: int) -> None:
+        """SIGKILL to one of them."""
+        self.run("exec", "-T", "broker", "python3", "-c", f"import os; os.kill({pid}, 9)")
+
+    def container(self, service: str) -> str:
+        """The id of a service's container, also of one that is down."""
+        return self.run("ps", "--all", "--quiet", service).strip()
+
+    def run(self, *arguments: str) -> str:
+        """Output of a compose command on this stack; raises with what it said when it fails."""
+        return self._call([*self._compose.docker_compose_command(), *arguments])
+
+    def _docker(self, *arguments: str) -> str:
+        return self._call(["docker", *arguments])
+
+    @staticmethod
+    def _call(command: list[str], **environment: str) -> str:
+        ended = subprocess.run(
+            command,
+            cwd=CHECKOUT,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, f"{' '.join(command)}\n{ended.stdout}{ended.stderr}"
+        return ended.stdout
+
+    def _configure(self) -> None:
+        secrets = self._home / "secrets"
+        make_secrets(secrets)
+        for name in _PORTS:
+            self._ports[name] = choose([_FIRST_PORT], self._ports.values())
+        settings = {
+            "COMPOSE_PROJECT_NAME": self._project,
+            "DDS_SECRETS_DIR": str(secrets),
+            **{f"DDS_{name}_PORT": str(port) for name, port in self._ports.items()},
+        }
+        lines = [f"{name}={value}\n" for name, value in settings.items()]
+        (self._home / "compose.env").write_text("".join(lines))
+
+    def _build_bases(self) -> None:
+        command = ["docker", "compose", "-f", "containers/debian/compose.yaml", "build"]
+        distribution = str(pulsar_home(Console()))
+        self._call(command, DDS_PULSAR_DISTRIBUTION=distribution, PWD=str(CHECKOUT))

@@ -1,0 +1,73 @@
+"""What the images and compose.yaml rest on: locks, secrets, and configuration files."""
+
+import importlib.util
+import re
+import stat
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from scripts.container_secrets import make_secrets
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+LOCKS = sorted((CHECKOUT / "containers").glob("*.lock"))
+REQUIREMENT = re.compile(
+    r"^([a-zA-Z0-9._-]+)(?:\[[^]]*\])?==(\S+)(?: ; ([^\\]+?))? \\$", re.MULTILINE
+)
+
+
+def pins(path: Path) -> dict[str, set[str]]:
+    """Package -> versions."""
+    found: dict[str, set[str]] = {}
+    for name, version, _ in REQUIREMENT.findall(path.read_text()):
+        found.setdefault(name, set()).add(version)
+    return found
+
+
+@pytest.fixture
+def serve() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("serve", CHECKOUT / "containers/pulsar/serve.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_an_images_dependencies_are_those_of_the_project(lock: Path) -> None:
+    project, image = pins(CHECKOUT / "requirements.lock"), pins(lock)
+
+    assert len(image) > 10
+    for name, versions in image.items():
+        assert versions <= project.get(name, set()), name
+
+
+def test_secrets_are_made_once_and_only_their_owner_reaches_them(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+
+    assert make_secrets(folder) == ["postgres-password", "pg_service.conf"]
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    assert make_secrets(folder) == []
+
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+    assert len(before["postgres-password"]) >= 32
+    assert f"password={before['postgres-password']}\n" in before["pg_service.conf"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_configuration_file_has_each_value_once(serve: ModuleType) -> None:
+    text = "a=1\n# b=2\nb=3\nb=4\n#c=5\nlast=6"
+
+    assert serve.replaced(text, {"b": "x=y", "c": "new"}, "=") == (
+        "a=1\n# b=2\nb=x=y\n#c=5\nlast=6\nc=new\n"
+    )
+
+
+def test_a_yaml_file_keeps_what_is_nested(serve: ModuleType) -> None:
+    text = "port: 1\nfactory:\n    port: 2\n"
+
+    assert serve.replaced(text, {"port": "3", "flag": "false"}, ": ") == (
+        "port: 3\nfactory:\n    port: 2\nflag: false\n"
+    )
