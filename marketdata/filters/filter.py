@@ -1,5 +1,6 @@
 """A compiled filter: made from SQL or from its JSON tree, applied to whole frames."""
 
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from marketdata.filters.errors import FilterError, FilterNeverTrue, FilterTypeEr
 from marketdata.filters.evaluate import holds
 from marketdata.filters.kinds import conflict, specialize
 from marketdata.filters.normalize import normalize
+from marketdata.filters.sets import bind, sets_of
 from marketdata.filters.tree import Expression, Truth, columns_of, to_sql
 from marketdata.filters.typecheck import require_condition, type_of
 from marketdata.frames import frame_kind
@@ -78,6 +80,19 @@ class Filter:
         """The columns that the filter reads, `kind` among them where it does."""
         return columns_of(self._predicate)
 
+    @cached_property
+    def sets(self) -> frozenset[str]:
+        """The names of the instrument sets that the filter asks for."""
+        return sets_of(self._predicate)
+
+    def with_sets(self, sets: Mapping[str, Collection[str]]) -> "Filter":
+        """The filter for sets as they stand; itself when it asks for none.
+
+        Raises:
+            UnknownSet: it asks for one that is not among them.
+        """
+        return Filter(normalize(bind(self._predicate, sets))) if self.sets else self
+
     def on_kind(self, kind: str) -> Expression:
         """What is left to evaluate on a kind: `Truth(True)` for all, `Truth(False)` for none."""
         found = self._by_kind.get(kind)
@@ -96,6 +111,8 @@ class Filter:
 
     def mask(self, batch: pa.RecordBatch, kind: str | None = None) -> Mask:
         """The rows that match; where the condition is NULL a row does not.
+
+        A filter that asks for sets needs them first (`with_sets`).
 
         Args:
             batch: events of one kind; a column that the batch lacks is NULL.
