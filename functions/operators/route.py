@@ -36,13 +36,13 @@ class Router:
         self._all = tuple(view for view in plan.views if view.predicate is None)
         # A view is named by what it is made of, so its filter is the same in every plan.
         known = before.filters if before else {}
-        self.filters = {
+        self.filters: dict[str, Filter] = {
             view.id: known.get(view.id) or Filter.from_json(view.predicate)
             for view in plan.views
             if view.predicate is not None
         }
         known_bound = before.bound if before and before.plan.sets == plan.sets else {}
-        self.bound = {
+        self.bound: dict[str, Filter] = {
             view_id: known_bound.get(view_id) or one.with_sets(plan.sets)
             for view_id, one in self.filters.items()
         }

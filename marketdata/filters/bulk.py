@@ -16,12 +16,22 @@ import pyarrow as pa
 
 from marketdata.filters.columns import FrameColumns, Mask
 from marketdata.filters.numbers import threshold
-from marketdata.filters.tree import Column, Compare, CompareOp, Expression, Number, Text, Time
+from marketdata.filters.tree import (
+    Column,
+    Compare,
+    CompareOp,
+    Expression,
+    In,
+    Number,
+    Text,
+    Time,
+)
 from marketdata.schemas import COLUMNS, decimal_scale
 
 Pairs = npt.NDArray[np.int64]
 
 _BOUND: Final = 2**62
+_BITS: Final = 64
 _COMPARE: Final[dict[CompareOp, Any]] = {
     "=": operator.eq,
     "<>": operator.ne,
@@ -34,7 +44,7 @@ _COMPARE: Final[dict[CompareOp, Any]] = {
 
 def is_bulk_term(node: Expression) -> bool:
     """Whether a term is a comparison that `BulkTerms` evaluates."""
-    return _text_term(node) is not None or _number_term(node) is not None
+    return any(term(node) is not None for term in (_text_term, _list_term, _number_term))
 
 
 def _text_term(node: Expression) -> tuple[str, str] | None:
@@ -42,6 +52,15 @@ def _text_term(node: Expression) -> tuple[str, str] | None:
     match node:
         case Compare("=", Column(name), Text(text)) if name != "kind":
             return name, text
+        case _:
+            return None
+
+
+def _list_term(node: Expression) -> tuple[str, tuple[str, ...]] | None:
+    """Column and texts of `column IN (texts)`, None where they are too many."""
+    match node:
+        case In(Column(name), (Text(), *_) as values) if len(values) <= _BITS and name != "kind":
+            return name, tuple(value.value for value in values if isinstance(value, Text))
         case _:
             return None
 
@@ -101,6 +120,32 @@ class _TextGroup:
         return found
 
 
+class _ListGroup:
+    """`column IN (texts)`, with a list per filter, out of at most `_BITS` texts in all."""
+
+    def __init__(self, name: str, filters: int) -> None:
+        self._name = name
+        self._texts: dict[str, int] = {}
+        self._wanted = np.zeros(filters, np.uint64)
+        self.has = np.zeros(filters, np.bool_)
+
+    def takes(self, number: int, texts: tuple[str, ...]) -> bool:
+        """Whether the filter may be added."""
+        return not self.has[number] and len(self._texts.keys() | set(texts)) <= _BITS
+
+    def add(self, number: int, texts: tuple[str, ...]) -> None:
+        bits = (1 << self._texts.setdefault(text, len(self._texts)) for text in texts)
+        self._wanted[number] = sum(bits)
+        self.has[number] = True
+
+    def holds(self, numbers: Pairs, rows: Pairs, columns: FrameColumns) -> Mask:
+        text = columns.texts(self._name)
+        places = (self._texts.get(value) for value in text.values.to_pylist())
+        bits = [0 if place is None else 1 << place for place in places]
+        found: Mask = self._wanted[numbers] & np.array([*bits, 0], np.uint64)[text.codes][rows] != 0
+        return found
+
+
 class BulkTerms:
     """Terms of many filters, grouped by their shape."""
 
@@ -111,13 +156,16 @@ class BulkTerms:
             terms: a filter's number and a term for which `is_bulk_term` holds.
             filters: how many filters there are; numbers are below.
         """
-        self._groups: list[_NumberGroup | _TextGroup] = []
+        self._groups: list[_NumberGroup | _TextGroup | _ListGroup] = []
         self._texts: dict[str, list[_TextGroup]] = {}
+        self._lists: dict[str, list[_ListGroup]] = {}
         self._numbers: dict[tuple[CompareOp, str], list[_NumberGroup]] = {}
         for number, node in terms:
-            text, bound = _text_term(node), _number_term(node)
+            text, texts, bound = _text_term(node), _list_term(node), _number_term(node)
             if text is not None:
                 self._add_text(number, *text, filters)
+            elif texts is not None:
+                self._add_list(number, *texts, filters)
             elif bound is not None:
                 self._add_number(number, *bound, filters)
 
@@ -130,6 +178,15 @@ class BulkTerms:
             alike.append(group)
             self._groups.append(group)
         group.add(number, text)
+
+    def _add_list(self, number: int, name: str, texts: tuple[str, ...], filters: int) -> None:
+        alike = self._lists.setdefault(name, [])
+        group = next((g for g in alike if g.takes(number, texts)), None)
+        if group is None:
+            group = _ListGroup(name, filters)
+            alike.append(group)
+            self._groups.append(group)
+        group.add(number, texts)
 
     def _add_number(self, number: int, op: CompareOp, name: str, bound: int, filters: int) -> None:
         alike = self._numbers.setdefault((op, name), [])
