@@ -39,21 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> Measured:
     """Run it `options.runs` times."""
-    pool = iter(
-        Pool(
-            "bench",
-            events=20 * options.rows,
-            batch_rows=options.rows,
-            names=instrument_names(options.instruments),
-            views=1,
-        )
-    )
-    sequences = InstrumentSequences()
-    frames = []
-    for batch, _ in (next(pool) for _ in range(20)):
-        kind = frame_kind(batch)
-        numbers = sequences.assign(batch)
-        frames.append((with_sequences(batch, kind, numbers, epoch=1, ts_sequenced_ns=0), kind))
+    frames = sequenced_frames(options.instruments, options.rows)
     runs: list[dict[str, Sample]] = [{} for _ in range(options.runs)]
     for views in options.views:
         plan = compile_plan(1, specs(views, options.instruments), created_at_ns=0)
@@ -70,6 +56,19 @@ def measure(options: argparse.Namespace) -> Measured:
         "rows_per_frame": options.rows,
     }
     return Measured(runs, settings)
+
+
+def sequenced_frames(instruments: int, rows: int) -> list[tuple[Any, str]]:
+    """Twenty frames of the log with their kinds; instruments are active by Zipf's law."""
+    names = instrument_names(instruments)
+    pool = iter(Pool("bench", events=20 * rows, batch_rows=rows, names=names, views=1))
+    sequences = InstrumentSequences()
+    frames = []
+    for batch, _ in (next(pool) for _ in range(20)):
+        kind = frame_kind(batch)
+        numbers = sequences.assign(batch)
+        frames.append((with_sequences(batch, kind, numbers, epoch=1, ts_sequenced_ns=0), kind))
+    return frames
 
 
 def specs(views: int, instruments: int) -> list[ViewSpec]:

@@ -46,11 +46,11 @@ class Router:
             view_id: known_bound.get(view_id) or one.with_sets(plan.sets)
             for view_id, one in self.filters.items()
         }
-        self._index = FilterIndex(self.bound)
+        self.index: FilterIndex = FilterIndex(self.bound, before.index if before else None)
 
     def route(self, batch: pa.RecordBatch, kind: str) -> Iterator[Routed]:
         """The views that at least one row of the batch goes to."""
         for view in self._all:
             yield view, None
-        for view_id, rows in self._index.match_rows(batch, kind):
+        for view_id, rows in self.index.match_rows(batch, kind):
             yield self.views[view_id], rows

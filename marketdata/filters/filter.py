@@ -124,11 +124,15 @@ class Filter:
         columns = FrameColumns(batch, kind or frame_kind(batch))
         return np.array(holds(self.on_kind(columns.kind), columns))
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._predicate)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Filter) and self._predicate == other._predicate
 
     def __hash__(self) -> int:
-        return hash(self._predicate)
+        return self._hash
 
     def __repr__(self) -> str:
         return f"Filter({self.canonical!r})"

@@ -122,6 +122,5 @@ def test_a_change_is_live_at_a_frame_boundary_within_a_second(
         ([], sorted(changing)),
         (sorted(changing), []),
     ]
-    http.delete(f"/subscriptions/{made['id']}").raise_for_status()
-    http.delete(f"/consumers/{consumer}").raise_for_status()
-    http.delete(f"/instrument-sets/{name}").raise_for_status()
+    for path in (f"subscriptions/{made['id']}", f"consumers/{consumer}", f"instrument-sets/{name}"):
+        http.delete(f"/{path}").raise_for_status()
