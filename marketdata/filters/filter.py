@@ -11,6 +11,7 @@ import pyarrow as pa
 from marketdata.filters.columns import FrameColumns, Mask
 from marketdata.filters.errors import FilterError, FilterNeverTrue, FilterTypeError
 from marketdata.filters.evaluate import holds
+from marketdata.filters.explain import Part, explain
 from marketdata.filters.kinds import conflict, specialize
 from marketdata.filters.normalize import normalize
 from marketdata.filters.sets import bind, sets_of
@@ -127,6 +128,25 @@ class Filter:
     @cached_property
     def _hash(self) -> int:
         return hash(self._predicate)
+
+    def explain(
+        self,
+        event: pa.RecordBatch,
+        kind: str | None = None,
+        *,
+        sets: Mapping[str, Collection[str]] | None = None,
+    ) -> Part:
+        """Why an event matches or does not: the condition's parts with their values.
+
+        Args:
+            event: a batch of one row.
+            kind: by default the one that the batch's schema metadata names.
+            sets: at least the instrument sets that the filter names.
+
+        Raises:
+            UnknownSet: it names one that is not among them.
+        """
+        return explain(self._predicate, event, kind or frame_kind(event), sets or {})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Filter) and self._predicate == other._predicate
