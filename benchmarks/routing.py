@@ -1,7 +1,8 @@
 """`routing`: the router alone, with plans of more and more views, on one core.
 
-Every view wants ten instruments of its own choice, so the views an event matches stay few while
-the plan grows: what is measured is whether cost follows the matches and not the plan.
+Every view wants twenty instruments of its own choice, and of them what passes a term on the price
+or comes from one venue: the views that an event matches stay few while the plan grows, so what is
+measured is whether cost follows the matches and not the plan.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from functions.operators.split import split_rows
 from marketdata.filters import compile_filter
 from marketdata.frames import frame_kind
 from marketdata.plans import ViewSpec, compile_plan
+from marketdata.sources.synthetic import VENUES_OF_REGION
 
 SUMMARY = "the router on one core with 16, 1,000 and 10,000 views"
-INSTRUMENTS_OF_VIEW = 10
+INSTRUMENTS_OF_VIEW = 20
+PRICES_CENTS = (5_00, 500_00)
+"""Between these lie the bounds of the views' prices."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,24 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> Measured:
     """Run it `options.runs` times."""
-    pool = iter(
-        Pool(
-            "bench",
-            events=20 * options.rows,
-            batch_rows=options.rows,
-            names=instrument_names(options.instruments),
-            views=1,
-        )
-    )
-    sequences = InstrumentSequences()
-    frames = []
-    for batch, _ in (next(pool) for _ in range(20)):
-        kind = frame_kind(batch)
-        numbers = sequences.assign(batch)
-        frames.append((with_sequences(batch, kind, numbers, epoch=1, ts_sequenced_ns=0), kind))
+    frames = sequenced_frames(options.instruments, options.rows)
     runs: list[dict[str, Sample]] = [{} for _ in range(options.runs)]
     for views in options.views:
-        plan = compile_plan(1, _specs(views, options.instruments), created_at_ns=0)
+        plan = compile_plan(1, specs(views, options.instruments), created_at_ns=0)
         for run in runs:
             started = time.perf_counter()
             router = Router(plan)
@@ -68,15 +58,34 @@ def measure(options: argparse.Namespace) -> Measured:
     return Measured(runs, settings)
 
 
-def _specs(views: int, instruments: int) -> list[ViewSpec]:
+def sequenced_frames(instruments: int, rows: int) -> list[tuple[Any, str]]:
+    """Twenty frames of the log with their kinds; instruments are active by Zipf's law."""
+    names = instrument_names(instruments)
+    pool = iter(Pool("bench", events=20 * rows, batch_rows=rows, names=names, views=1))
+    sequences = InstrumentSequences()
+    frames = []
+    for batch, _ in (next(pool) for _ in range(20)):
+        kind = frame_kind(batch)
+        numbers = sequences.assign(batch)
+        frames.append((with_sequences(batch, kind, numbers, epoch=1, ts_sequenced_ns=0), kind))
+    return frames
+
+
+def specs(views: int, instruments: int) -> list[ViewSpec]:
+    """Views of twenty instruments each, every other one with a term on the price or the venue."""
     random = np.random.Generator(np.random.PCG64(views))
-    specs = []
-    for _ in range(views):
+    venues = [venue for of_region in VENUES_OF_REGION.values() for venue in of_region]
+    made = []
+    for number in range(views):
         chosen = random.choice(instruments, INSTRUMENTS_OF_VIEW, replace=False)
-        names = ", ".join(f"'{instrument_name(int(number))}'" for number in chosen)
-        compiled = compile_filter(f"instrument IN ({names})")
-        specs.append(ViewSpec(filter=compiled.canonical, predicate=compiled.to_json()))
-    return specs
+        names = ", ".join(f"'{instrument_name(int(each))}'" for each in chosen)
+        bound = random.integers(*PRICES_CENTS) / 100
+        term = f"(price > {bound} OR bid_price > {bound})"
+        if number % 2:
+            term = f"venue IN ('{random.choice(venues)}', '{random.choice(venues)}')"
+        compiled = compile_filter(f"instrument IN ({names}) AND {term}")
+        made.append(ViewSpec(filter=compiled.canonical, predicate=compiled.to_json()))
+    return made
 
 
 def _run(

@@ -25,6 +25,8 @@ from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.functions.controller import FunctionController
 from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.instrument_sets.controller import InstrumentSetController
+from control_plane.domains.instrument_sets.service import InstrumentSetService
 from control_plane.domains.ordering.controller import OrderingController
 from control_plane.domains.ordering.follower import OrderingFollower
 from control_plane.domains.ordering.service import OrderingService
@@ -93,6 +95,11 @@ class ControlPlane:
             service_url=settings.consumer_service_url,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
+        self.instrument_sets = InstrumentSetService(
+            self.database,
+            self.publisher,
+            wait_seconds=settings.activation_timeout_ms / 1000,
+        )
         self.plans = PlanService(self.database, self.board)
 
     @asynccontextmanager
@@ -128,6 +135,7 @@ class ControlPlane:
             "consumers": self.consumers,
             "subscriptions": self.subscriptions,
             "plans": self.plans,
+            "instrument_sets": self.instrument_sets,
             "ordering": self.ordering,
             "board": self.board,
             "health_service": self.health,
@@ -149,6 +157,7 @@ def create_app(settings: Settings) -> Litestar:
                     ConsumerController,
                     SubscriptionController,
                     PlanController,
+                    InstrumentSetController,
                     FunctionController,
                     OrderingController,
                 ],
@@ -185,6 +194,7 @@ def _openapi() -> OpenAPIConfig:
         tags=[
             Tag(name="consumers", description="Who receives events."),
             Tag(name="subscriptions", description="What a consumer receives."),
+            Tag(name="instrument sets", description="Lists of instruments that filters name."),
             Tag(name="plans", description="What the functions execute."),
             Tag(name="functions", description="What runs inside the broker."),
             Tag(name="ordering", description="What the order of the sources shows."),

@@ -93,7 +93,7 @@ class DistributorFunction(FrameFunction):
 
     def _plan_changed(self, plan: Plan) -> None:
         try:
-            self._next_router = Router(plan)
+            self._next_router = Router(plan, before=self._next_router)
         except (DistributionError, ValueError, TypeError, KeyError) as error:
             self.log.exception("distributor: plan %d cannot be run; keeping the last", plan.number)
             self.reporter.error(f"plan {plan.number} cannot be run: {error}")

@@ -2,16 +2,19 @@
 
 A plan lists the distinct *views*; subscriptions with equal filter, transformation, format and
 delivery share one. A view is named by the digest of its canonical form, so the same view has the
-same name and topic in every plan, and what it makes of a frame never depends on the plan's number.
+same name and topic in every plan, and what it makes of a frame depends on the view and on the
+instrument sets that its filter names, never on the plan's number.
 Plans travel as JSON on the compacted topic `control/plans` under the key `PLAN_KEY`.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 
+from marketdata.filters import Filter
+from marketdata.filters.sets import members_of
 from marketdata.topics import delivery_topic
 from marketdata.transformations import Transformation
 
@@ -54,10 +57,11 @@ class Plan(msgspec.Struct, frozen=True):
 
     Attributes:
         number: rises by one with every plan; 0 is the empty plan before the first.
-        digest: SHA-256 (hex) of the views' canonical JSON.
+        digest: SHA-256 (hex) of the canonical JSON of views and sets.
         created_at_ns: nanoseconds since the epoch, UTC.
         correlation_id: of the request that caused the plan.
         views: distinct views, ordered by id.
+        sets: the instrument sets that the views' filters name, each with its instruments in order.
     """
 
     number: int
@@ -65,6 +69,7 @@ class Plan(msgspec.Struct, frozen=True):
     created_at_ns: int
     correlation_id: str
     views: tuple[View, ...]
+    sets: dict[str, tuple[str, ...]] = {}
 
 
 _canonical: Final = msgspec.json.Encoder(order="deterministic")
@@ -88,14 +93,34 @@ def view_of(spec: ViewSpec) -> View:
     )
 
 
+def sets_of(specs: Iterable[ViewSpec]) -> frozenset[str]:
+    """The names of the instrument sets that the filters of some views ask for."""
+    # The text may hold the words in a literal, so the tree decides; most filters have no set.
+    naming = (Filter.from_json(spec.predicate) for spec in specs if " IN SET " in spec.filter)
+    return frozenset(name for one in naming for name in one.sets)
+
+
 def compile_plan(
-    number: int, specs: Iterable[ViewSpec], *, created_at_ns: int, correlation_id: str = ""
+    number: int,
+    specs: Iterable[ViewSpec],
+    *,
+    created_at_ns: int,
+    correlation_id: str = "",
+    sets: Mapping[str, Collection[str]] | None = None,
 ) -> Plan:
-    """Compile the specs of all active subscriptions into a plan; equal specs give one view."""
+    """Compile the specs of all active subscriptions into a plan; equal specs give one view.
+
+    Args:
+        sets: at least those that the specs name (`sets_of`); the plan holds no others.
+
+    Raises:
+        UnknownSet: a spec names a set that is not there.
+    """
     by_id = {view.id: view for view in map(view_of, specs)}
     views = tuple(by_id[view_id] for view_id in sorted(by_id))
-    digest = hashlib.sha256(_canonical.encode(views)).hexdigest()
-    return Plan(number, digest, created_at_ns, correlation_id, views)
+    held = {name: members_of(name, sets or {}) for name in sorted(sets_of(views))}
+    digest = hashlib.sha256(_canonical.encode([views, held])).hexdigest()
+    return Plan(number, digest, created_at_ns, correlation_id, views, held)
 
 
 EMPTY_PLAN: Final = compile_plan(0, (), created_at_ns=0)

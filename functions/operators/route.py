@@ -20,23 +20,37 @@ Routed = tuple[View, Rows | None]
 
 
 class Router:
-    """A plan made ready to run; immutable, so switching plans is switching routers."""
+    """A plan made ready to run; immutable, so switching plans is switching routers.
 
-    def __init__(self, plan: Plan) -> None:
+    Args:
+        plan: what to route by.
+        before: the router of another plan; views that both have are taken over from it.
+
+    Raises:
+        FilterError: a view's filter is none, or names a set that the plan lacks.
+    """
+
+    def __init__(self, plan: Plan, before: "Router | None" = None) -> None:
         self.plan = plan
         self.views = {view.id: view for view in plan.views}
         self._all = tuple(view for view in plan.views if view.predicate is None)
-        self._index = FilterIndex(
-            {
-                view.id: Filter.from_json(view.predicate)
-                for view in plan.views
-                if view.predicate is not None
-            }
-        )
+        # A view is named by what it is made of, so its filter is the same in every plan.
+        known = before.filters if before else {}
+        self.filters: dict[str, Filter] = {
+            view.id: known.get(view.id) or Filter.from_json(view.predicate)
+            for view in plan.views
+            if view.predicate is not None
+        }
+        known_bound = before.bound if before and before.plan.sets == plan.sets else {}
+        self.bound: dict[str, Filter] = {
+            view_id: known_bound.get(view_id) or one.with_sets(plan.sets)
+            for view_id, one in self.filters.items()
+        }
+        self.index: FilterIndex = FilterIndex(self.bound, before.index if before else None)
 
     def route(self, batch: pa.RecordBatch, kind: str) -> Iterator[Routed]:
         """The views that at least one row of the batch goes to."""
         for view in self._all:
             yield view, None
-        for view_id, rows in self._index.match_rows(batch, kind):
+        for view_id, rows in self.index.match_rows(batch, kind):
             yield self.views[view_id], rows

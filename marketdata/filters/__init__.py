@@ -7,7 +7,11 @@ column that a kind of event lacks is NULL there; `kind` names the kind. Prices a
 in units and compared exactly. `/`, and what involves `quality`, is computed in doubles; division
 by zero is NULL, and so is NaN. LIKE is case-sensitive; ILIKE compares what Python's `str.lower`
 gives. Texts are ordered by code point. Times are `TIMESTAMP '2026-01-31T14:30:00.123456789Z'`,
-UTC without a zone.
+UTC without a zone. `local_time(ts_event, 'America/New_York')` is the time of day there, compared
+with `TIME '09:30'`; `local_weekday(…)` is 1 for Monday to 7 for Sunday.
+
+`instrument IN SET 'sp500'` names a set that is kept outside: `Filter.with_sets` gives the filter
+with the instruments that the set holds.
 
 A filter never fails while events flow: what could is refused, with its position, when it is made.
 """
@@ -19,6 +23,7 @@ from marketdata.filters.errors import (
     FilterTooComplex,
     FilterTypeError,
     UnknownColumn,
+    UnknownSet,
 )
 from marketdata.filters.filter import Filter, compile_filter
 
@@ -30,5 +35,6 @@ __all__ = [
     "FilterTooComplex",
     "FilterTypeError",
     "UnknownColumn",
+    "UnknownSet",
     "compile_filter",
 ]

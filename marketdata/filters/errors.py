@@ -5,6 +5,7 @@
     ├── UnknownColumn         no kind of event has this column
     ├── FilterTypeError       operands do not fit each other
     ├── FilterNeverTrue       no event of any kind can match
+    ├── UnknownSet            there is no instrument set of this name
     └── FilterTooComplex      a limit on size, depth or list length is passed
 
 All mean: fix the request. None is ever raised while events flow.
@@ -58,6 +59,10 @@ class FilterTypeError(FilterError):
 
 class FilterNeverTrue(FilterError):
     """No event of any kind can match."""
+
+
+class UnknownSet(FilterError):
+    """There is no instrument set of this name."""
 
 
 class FilterTooComplex(FilterError):

@@ -28,8 +28,10 @@ from marketdata.filters.tree import (
     Expression,
     Function,
     In,
+    InSet,
     IsNull,
     Like,
+    Local,
     Negative,
     Not,
     Null,
@@ -37,9 +39,12 @@ from marketdata.filters.tree import (
     Or,
     Text,
     Time,
+    TimeOfDay,
     Truth,
+    to_sql,
 )
 from marketdata.filters.typecheck import Type, result_type
+from marketdata.filters.zones import local
 from marketdata.schemas import COLUMNS
 
 _TEXT_COMPARE: Final = {
@@ -75,6 +80,8 @@ def holds(node: Expression, columns: FrameColumns, *, want: bool = True) -> Mask
         case IsNull(operand):
             null = _null(operand, columns)
             return null if want else ~null
+        case InSet():
+            raise TypeError(f"{to_sql(node)}: the filter has not been given its sets")
         case _:
             return _truths(node, columns, want=want)
 
@@ -91,9 +98,9 @@ def _compare(op: CompareOp, left: Expression, right: Expression, columns: FrameC
             return same[0] | same[1]
         case _:
             pass
-    if isinstance(right, Number | Time):
+    if isinstance(right, Number | Time | TimeOfDay):
         x = _numbers(left, columns)
-        bound = right.ns if isinstance(right, Time) else right.decimal
+        bound = right.decimal if isinstance(right, Number) else right.ns
         rounded = _rounded(left, float(bound)) if x.scale is None else bound
         return _rows(numbers.compare_literal(op, x, rounded), columns)
     return _rows(numbers.compare(op, _numbers(left, columns), _numbers(right, columns)), columns)
@@ -170,14 +177,17 @@ def _truths(node: Expression, columns: FrameColumns, *, want: bool) -> Mask:
             raise TypeError(f"not a condition: {node!r}")
 
 
-def _numbers(node: Expression, columns: FrameColumns) -> Numbers:  # noqa: C901, PLR0911 - a case per node
+def _numbers(node: Expression, columns: FrameColumns) -> Numbers:  # noqa: C901, PLR0911, PLR0912 - a case per node
     match node:
         case Column(name):
             return columns.numbers(name)
         case Number():
             return numbers.constant(node.decimal)
-        case Time(ns):
+        case Time(ns) | TimeOfDay(ns):
             return numbers.constant(ns)
+        case Local(part, operand, zone):
+            x = _numbers(operand, columns)
+            return Numbers(local(part, x.values, zone), 0, x.null)
         case Null():
             return Numbers(np.zeros(1, np.int64), 0, np.ones(1, np.bool_))
         case Negative(operand):

@@ -1,5 +1,6 @@
 """A compiled filter: made from SQL or from its JSON tree, applied to whole frames."""
 
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -10,8 +11,10 @@ import pyarrow as pa
 from marketdata.filters.columns import FrameColumns, Mask
 from marketdata.filters.errors import FilterError, FilterNeverTrue, FilterTypeError
 from marketdata.filters.evaluate import holds
+from marketdata.filters.explain import Part, explain
 from marketdata.filters.kinds import conflict, specialize
 from marketdata.filters.normalize import normalize
+from marketdata.filters.sets import bind, sets_of
 from marketdata.filters.tree import Expression, Truth, columns_of, to_sql
 from marketdata.filters.typecheck import require_condition, type_of
 from marketdata.frames import frame_kind
@@ -78,6 +81,19 @@ class Filter:
         """The columns that the filter reads, `kind` among them where it does."""
         return columns_of(self._predicate)
 
+    @cached_property
+    def sets(self) -> frozenset[str]:
+        """The names of the instrument sets that the filter asks for."""
+        return sets_of(self._predicate)
+
+    def with_sets(self, sets: Mapping[str, Collection[str]]) -> "Filter":
+        """The filter for sets as they stand; itself when it asks for none.
+
+        Raises:
+            UnknownSet: it asks for one that is not among them.
+        """
+        return Filter(normalize(bind(self._predicate, sets))) if self.sets else self
+
     def on_kind(self, kind: str) -> Expression:
         """What is left to evaluate on a kind: `Truth(True)` for all, `Truth(False)` for none."""
         found = self._by_kind.get(kind)
@@ -97,6 +113,8 @@ class Filter:
     def mask(self, batch: pa.RecordBatch, kind: str | None = None) -> Mask:
         """The rows that match; where the condition is NULL a row does not.
 
+        A filter that asks for sets needs them first (`with_sets`).
+
         Args:
             batch: events of one kind; a column that the batch lacks is NULL.
             kind: by default the one that the batch's schema metadata names.
@@ -107,11 +125,34 @@ class Filter:
         columns = FrameColumns(batch, kind or frame_kind(batch))
         return np.array(holds(self.on_kind(columns.kind), columns))
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._predicate)
+
+    def explain(
+        self,
+        event: pa.RecordBatch,
+        kind: str | None = None,
+        *,
+        sets: Mapping[str, Collection[str]] | None = None,
+    ) -> Part:
+        """Why an event matches or does not: the condition's parts with their values.
+
+        Args:
+            event: a batch of one row.
+            kind: by default the one that the batch's schema metadata names.
+            sets: at least the instrument sets that the filter names.
+
+        Raises:
+            UnknownSet: it names one that is not among them.
+        """
+        return explain(self._predicate, event, kind or frame_kind(event), sets or {})
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Filter) and self._predicate == other._predicate
 
     def __hash__(self) -> int:
-        return hash(self._predicate)
+        return self._hash
 
     def __repr__(self) -> str:
         return f"Filter({self.canonical!r})"

@@ -7,14 +7,15 @@ at once, anything else view by view. Views with equal filters are evaluated once
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from marketdata.filters.bulk import BulkTerms, is_bulk_term
-from marketdata.filters.columns import FrameColumns, Mask
+from marketdata.filters.bulk import BulkTerm, BulkTerms, bulk_term
+from marketdata.filters.columns import FrameColumns, Mask, Texts
 from marketdata.filters.evaluate import holds
 from marketdata.filters.filter import Filter
 from marketdata.filters.normalize import conjunction
@@ -24,6 +25,8 @@ from marketdata.schemas import KINDS
 
 Rows = npt.NDArray[np.int64]
 
+_TRUE: Final = Truth(True)
+
 INDEXED: Final = ("instrument", "venue", "region")
 """Columns that lead to views, the most selective first; a view is found through one of them."""
 
@@ -31,17 +34,29 @@ INDEXED: Final = ("instrument", "venue", "region")
 class FilterIndex:
     """The filters of many views, made ready for frames. Immutable; safe to share by threads."""
 
-    def __init__(self, filters: Mapping[str, Filter]) -> None:
+    def __init__(self, filters: Mapping[str, Filter], before: "FilterIndex | None" = None) -> None:
         """Make an index.
 
         Args:
             filters: view id -> filter.
+            before: an index of mostly the same filters; what it knows of them is taken over.
         """
         views: dict[Filter, list[str]] = {}
         for view_id, one in filters.items():
             views.setdefault(one, []).append(view_id)
         self._views = [tuple(ids) for ids in views.values()]
-        self._by_kind = {kind: _KindIndex([one.on_kind(kind) for one in views]) for kind in KINDS}
+        known = before._entries if before else {}  # noqa: SLF001 - of the same class
+        self._entries: dict[Filter, dict[str, _Entry]] = {
+            one: known.get(one) or _entries(one) for one in views
+        }
+        self._by_kind: dict[str, _KindIndex] = {}
+        made: dict[tuple[int, ...], _KindIndex] = {}
+        for kind in KINDS:
+            entries = [of_kind[kind] for of_kind in self._entries.values()]
+            same = tuple(map(id, entries))
+            if same not in made:
+                made[same] = _KindIndex(entries)
+            self._by_kind[kind] = made[same]
 
     def match(
         self, batch: pa.RecordBatch, kind: str | None = None
@@ -76,55 +91,85 @@ class FilterIndex:
                 yield view_id, None if whole else rows
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A condition taken apart.
+
+    Attributes:
+        condition: the whole.
+        column, values: the term through which the view is found; column "" for none.
+        bulk: what is evaluated for all views at once.
+        rest: what is evaluated view by view; `Truth(True)` for nothing.
+    """
+
+    condition: Expression
+    column: str
+    values: tuple[str, ...]
+    bulk: tuple[BulkTerm, ...]
+    rest: Expression
+
+
+def _entries(one: Filter) -> dict[str, _Entry]:
+    """A filter's conditions by kind; the same entry where the condition is the same."""
+    by_condition: dict[int, _Entry] = {}
+    found = {}
+    for kind in KINDS:
+        condition = one.on_kind(kind)
+        if id(condition) not in by_condition:
+            by_condition[id(condition)] = _entry(condition)
+        found[kind] = by_condition[id(condition)]
+    return found
+
+
+def _entry(condition: Expression) -> _Entry:
+    parts = condition.operands if isinstance(condition, And) else (condition,)
+    leading = _leading(parts)
+    if leading is None:
+        return _Entry(condition, "", (), (), condition)
+    column, values, at = leading
+    terms = [(part, bulk_term(part)) for i, part in enumerate(parts) if i != at]
+    rest = conjunction(part for part, term in terms if term is None)
+    bulk = tuple(term for _, term in terms if term is not None)
+    return _Entry(condition, column, values, bulk, rest)
+
+
 class _KindIndex:
     """The filters' conditions as they stand on one kind, by the filters' numbers."""
 
-    def __init__(self, conditions: Sequence[Expression]) -> None:
+    def __init__(self, entries: Sequence[_Entry]) -> None:
         self._all: list[int] = []
         self._unindexed: list[tuple[int, Expression]] = []
-        found: dict[str, dict[str, list[int]]] = {name: {} for name in INDEXED}
-        bulk: list[tuple[int, Expression]] = []
         self._rest: dict[int, Expression] = {}
-        for number, condition in enumerate(conditions):
-            if isinstance(condition, Truth):
-                if condition.value:
-                    self._all.append(number)
-                continue
-            parts = condition.operands if isinstance(condition, And) else (condition,)
-            term = _leading(parts)
-            if term is None:
-                self._unindexed.append((number, condition))
-                continue
-            name, values, at = term
-            for value in values:
-                found[name].setdefault(value, []).append(number)
-            others = [part for i, part in enumerate(parts) if i != at]
-            bulk += [(number, part) for part in others if is_bulk_term(part)]
-            rest = conjunction(part for part in others if not is_bulk_term(part))
-            if rest != Truth(True):
-                self._rest[number] = rest
-        self._index = {
-            name: {value: np.array(numbers, np.int64) for value, numbers in values.items()}
-            for name, values in found.items()
-            if values
-        }
-        self._bulk = BulkTerms(bulk, len(conditions))
-        self._filters = len(conditions)
+        terms: dict[str, list[tuple[int, tuple[str, ...]]]] = {name: [] for name in INDEXED}
+        bulk: list[tuple[int, BulkTerm]] = []
+        for number, entry in enumerate(entries):
+            if entry.column:
+                terms[entry.column].append((number, entry.values))
+                bulk += [(number, term) for term in entry.bulk]
+                if entry.rest != _TRUE:
+                    self._rest[number] = entry.rest
+            elif entry.condition == _TRUE:
+                self._all.append(number)
+            elif entry.condition != Truth(False):
+                self._unindexed.append((number, entry.condition))
+        self._postings = {name: _Postings(found) for name, found in terms.items() if found}
+        self._bulk = BulkTerms(bulk, len(entries))
+        self._filters = len(entries)
 
     def match(self, columns: FrameColumns) -> Iterator[tuple[int, Rows | None]]:
         for number in self._all:
             yield number, None
-        for name, index in self._index.items():
-            yield from self._match_indexed(name, index, columns)
+        for name, postings in self._postings.items():
+            yield from self._match_indexed(name, postings, columns)
         for number, condition in self._unindexed:
             rows = np.flatnonzero(holds(condition, columns))
             if len(rows):
                 yield number, rows
 
     def _match_indexed(
-        self, name: str, index: dict[str, Rows], columns: FrameColumns
+        self, name: str, postings: "_Postings", columns: FrameColumns
     ) -> Iterator[tuple[int, Rows]]:
-        numbers, rows = _hits(name, index, columns)
+        numbers, rows = postings.hits(columns.texts(name))
         numbers, rows = self._bulk.keep(numbers, rows, columns)
         if not len(rows):
             return
@@ -160,21 +205,29 @@ def _leading(parts: Sequence[Expression]) -> tuple[str, tuple[str, ...], int] | 
     return next(((name, *terms[name]) for name in INDEXED if name in terms), None)
 
 
-def _hits(name: str, index: dict[str, Rows], columns: FrameColumns) -> tuple[Rows, Rows]:
-    """All pairs of a filter's number and a row whose value the filter asks for, by row."""
-    text = columns.texts(name)
-    hit = [(code, index[v]) for code, v in enumerate(text.values.to_pylist()) if v in index]
-    if not hit:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    numbers = np.concatenate([found for _, found in hit])
-    sizes = np.array([len(found) for _, found in hit])
-    # Of each code, how many filters ask for it and where they stand; NULL has code -1, the last.
-    asking = np.zeros(len(text.values) + 1, np.int64)
-    first = np.zeros(len(text.values) + 1, np.int64)
-    codes = [code for code, _ in hit]
-    asking[codes] = sizes
-    first[codes] = np.cumsum(sizes) - sizes
-    lengths = asking[text.codes]
-    rows = np.repeat(np.arange(columns.rows), lengths)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return numbers[np.repeat(first[text.codes], lengths) + within], rows
+class _Postings:
+    """Which filters ask for which value of a column."""
+
+    def __init__(self, terms: Sequence[tuple[int, tuple[str, ...]]]) -> None:
+        self._places: dict[str, int] = {}
+        places = [
+            self._places.setdefault(value, len(self._places))
+            for _, values in terms
+            for value in values
+        ]
+        sizes = [len(values) for _, values in terms]
+        numbers = np.repeat([number for number, _ in terms], sizes)
+        self._numbers = numbers[np.argsort(places, kind="stable")]
+        # Of each value, how many filters ask for it and where they stand; of no value, the last.
+        self._asking = np.append(np.bincount(places), 0)
+        self._first = np.cumsum(self._asking) - self._asking
+
+    def hits(self, text: Texts) -> tuple[Rows, Rows]:
+        """All pairs of a filter's number and a row whose value the filter asks for, by row."""
+        # NULL has code -1, the last.
+        places = np.array([self._places.get(v, -1) for v in text.values.to_pylist()] + [-1])
+        asking, first = self._asking[places], self._first[places]
+        lengths = asking[text.codes]
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return self._numbers[np.repeat(first[text.codes], lengths) + within], rows

@@ -32,6 +32,7 @@ from marketdata.filters.tree import (
     IsNull,
     Like,
     Literals,
+    Local,
     Negative,
     Not,
     Null,
@@ -150,6 +151,9 @@ def _reduce_value(node: Expression, kind: str) -> Expression:  # noqa: PLR0911 -
             left, right = _reduce(left, kind), _reduce(right, kind)
             missing = isinstance(left, Null) or isinstance(right, Null)
             return Null() if missing else Arithmetic(op, left, right)
+        case Local(part, operand, zone):
+            operand = _reduce(operand, kind)
+            return operand if isinstance(operand, Null) else Local(part, operand, zone)
         case Function("coalesce", arguments):
             kept = [a for a in (_reduce(a, kind) for a in arguments) if not isinstance(a, Null)]
             if not kept:

@@ -6,7 +6,7 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact, InvalidOperat
 from typing import Final
 
 from marketdata.filters.errors import FilterSyntaxError, FilterTooComplex
-from marketdata.filters.tree import Number, Time
+from marketdata.filters.tree import Number, Time, TimeOfDay
 
 MAX_DIGITS: Final = 60
 """Most digits of a number, before and behind the point together."""
@@ -21,6 +21,7 @@ _TIME: Final = re.compile(
     r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?"
     r"\s*(Z|z|[+-]\d\d:?\d\d)?\Z"
 )
+_CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,9}))?)?\Z")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _INT64: Final = range(-(2**63) + 1, 2**63)
 
@@ -76,6 +77,22 @@ def time(text: str) -> Time:
             f"{text!r} is out of range", hint="times lie in 1677-09-22…2262-04-11"
         )
     return Time(ns)
+
+
+def time_of_day(text: str) -> TimeOfDay:
+    """The time on the clock that an ISO 8601 text names.
+
+    Raises:
+        FilterSyntaxError: it is none.
+    """
+    found = _CLOCK.match(text.strip())
+    if not found:
+        raise FilterSyntaxError(
+            f"{text!r} is no time of day", hint="write TIME '09:30' or TIME '23:59:59.999999999'"
+        )
+    hour, minute, second, fraction = found.groups()
+    seconds = 3600 * int(hour) + 60 * int(minute) + int(second or 0)
+    return TimeOfDay(seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0")))
 
 
 def _zone(text: str | None) -> timezone:

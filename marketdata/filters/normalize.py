@@ -24,9 +24,11 @@ from marketdata.filters.tree import (
     Expression,
     Function,
     In,
+    InSet,
     IsNull,
     Like,
     Literals,
+    Local,
     Negative,
     Not,
     Null,
@@ -34,6 +36,7 @@ from marketdata.filters.tree import (
     Or,
     Text,
     Time,
+    TimeOfDay,
     Truth,
     When,
     to_sql,
@@ -59,7 +62,7 @@ def literal_value(node: Literals) -> str | Decimal | int:
     match node:
         case Text(value):
             return value
-        case Time(ns):
+        case Time(ns) | TimeOfDay(ns):
             return ns
         case Number():
             return node.decimal
@@ -70,7 +73,7 @@ def compare_literals(op: CompareOp, left: Literals, right: Literals) -> bool:
     return _ORDER[op](literal_value(left), literal_value(right))
 
 
-def normalize(node: Expression, *, negate: bool = False) -> Expression:  # noqa: C901, PLR0911 - a case per node
+def normalize(node: Expression, *, negate: bool = False) -> Expression:  # noqa: C901, PLR0911, PLR0912 - a case per node
     """The normal form of a type-checked condition, or of its negation."""
     match node:
         case Truth(value):
@@ -84,6 +87,8 @@ def normalize(node: Expression, *, negate: bool = False) -> Expression:  # noqa:
             return _comparison(NEGATED[op] if negate else op, _value(left), _value(right))
         case In(operand, values):
             return _membership(_value(operand), values, negate=negate)
+        case InSet():
+            return _signed(node, negate)
         case Like(operand, pattern, escape):
             text = like.fixed_text(pattern, escape)
             if text is not None:
@@ -174,10 +179,12 @@ def _comparison(op: CompareOp, left: Expression, right: Expression) -> Expressio
     return Compare(op, left, right)
 
 
-def _value(node: Expression) -> Expression:  # noqa: PLR0911 - a case per node
+def _value(node: Expression) -> Expression:  # noqa: C901, PLR0911 - a case per node
     match node:
-        case Column() | Text() | Number() | Time() | Truth() | Null():
+        case Column() | Text() | Number() | Time() | TimeOfDay() | Truth() | Null():
             return node
+        case Local(part, operand, zone):
+            return Local(part, _value(operand), zone)
         case Negative(operand):
             inner = _value(operand)
             if isinstance(inner, Number):

@@ -10,15 +10,16 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final, NoReturn
 
-import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ParseError, TokenError
+from sqlglot.parser import Parser
 from sqlglot.tokenizer_core import Token, TokenType
 from sqlglot.tokens import Tokenizer
 
 from marketdata.filters import literals
 from marketdata.filters.errors import FilterError, FilterSyntaxError, FilterTooComplex
 from marketdata.filters.like import check_pattern
+from marketdata.filters.sets import check_set
 from marketdata.filters.tree import (
     And,
     Arithmetic,
@@ -31,9 +32,12 @@ from marketdata.filters.tree import (
     Function,
     FunctionName,
     In,
+    InSet,
     IsNull,
     Like,
     Literals,
+    Local,
+    LocalPart,
     Negative,
     Not,
     Null,
@@ -77,8 +81,10 @@ _FUNCTION: Final[dict[type[exp.Expr], FunctionName]] = {
 }
 _OFFERED: Final = (
     "filters offer = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, AND, OR, NOT, CASE,"
-    " + - * / %, abs, lower, upper, coalesce and TIMESTAMP '…'"
+    " + - * / %, abs, lower, upper, coalesce, local_time, local_weekday, TIMESTAMP '…', TIME '…'"
+    " and instrument IN SET '…'"
 )
+_LOCAL: Final[dict[str, LocalPart]] = {"local_time": "time", "local_weekday": "weekday"}
 _READ: Final = frozenset(
     {"this", "expression", "expressions", "to", "low", "high", "symmetric", "query", "field"}
     | {"unnest", "table", "quoted", "is_string", "ifs", "default", "negate", "is_nvl", "is_null"}
@@ -127,13 +133,16 @@ def _parse(sql: str) -> Parsed:
     if not tokens:
         return Parsed(None, {})
     _check_limits(tokens)
+    tokens, sets = _with_lists_for_sets(tokens)
     try:
-        parsed = sqlglot.parse_one(sql, into=exp.Condition)
+        parsed = Parser().parse_into(exp.Condition, tokens, sql)[0]
     except ParseError as error:
         raise _syntax_error(sql, error) from error
     except RecursionError as error:
         raise FilterTooComplex("the filter is nested too deeply") from error
-    builder = _Builder(sql)
+    if parsed is None:
+        raise FilterSyntaxError("the text holds no condition", hint=_OFFERED)
+    builder = _Builder(sql, sets)
     tree, given = builder.build(parsed)
     try:
         require_condition(tree, given)
@@ -153,6 +162,30 @@ def check_limits(sql: str) -> None:
         _check_limits(Tokenizer().tokenize(sql))
     except FilterTooComplex as error:
         raise FilterTooComplex(error.message, hint=error.hint) from error
+
+
+def _with_lists_for_sets(tokens: Sequence[Token]) -> tuple[list[Token], frozenset[int]]:
+    """Write IN SET 'name', which sqlglot does not know, as IN ('name').
+
+    Returns:
+        The tokens, and the offsets of the names of sets among them.
+    """
+    written, sets = list(tokens), []
+    for i in range(len(tokens) - 3, -1, -1):
+        opening, keyword, name = tokens[i : i + 3]
+        kinds = (opening.token_type, keyword.token_type, name.token_type)
+        if kinds == (TokenType.IN, TokenType.SET, TokenType.STRING):
+            sets.append(name.start)
+            written[i + 1 : i + 3] = [
+                Token(TokenType.L_PAREN, "(", *_place(keyword)),
+                name,
+                Token(TokenType.R_PAREN, ")", *_place(name)),
+            ]
+    return written, frozenset(sets)
+
+
+def _place(token: Token) -> tuple[int, int, int, int]:
+    return token.line, token.col, token.start, token.end
 
 
 def _check_limits(tokens: Sequence[Token]) -> None:
@@ -185,8 +218,9 @@ def _check_limits(tokens: Sequence[Token]) -> None:
 class _Builder:
     """Maps sqlglot's tree bottom up, checking types on the way."""
 
-    def __init__(self, sql: str) -> None:
+    def __init__(self, sql: str, sets: frozenset[int]) -> None:
         self._sql = sql
+        self._sets = sets
         self.positions: dict[str, int] = {}
 
     def build(self, source: exp.Expr) -> tuple[Expression, Type]:
@@ -285,10 +319,28 @@ class _Builder:
         return self._checked(Negative(operand), given)
 
     def _cast(self, source: exp.Expr) -> tuple[Expression, Type]:
-        is_time = source.args["to"].this in (exp.DType.TIMESTAMP, exp.DType.TIMESTAMPTZ)
-        if not (is_time and isinstance(source.this, exp.Literal) and source.this.is_string):
-            raise FilterSyntaxError("values cannot be cast", hint="only TIMESTAMP '…' literals")
-        return literals.time(source.this.this), Type.TIME
+        to = source.args["to"].this
+        is_text = isinstance(source.this, exp.Literal) and source.this.is_string
+        if is_text and to in (exp.DType.TIMESTAMP, exp.DType.TIMESTAMPTZ):
+            return literals.time(source.this.this), Type.TIME
+        if is_text and to is exp.DType.TIME:
+            return literals.time_of_day(source.this.this), Type.TIME_OF_DAY
+        raise FilterSyntaxError(
+            "values cannot be cast", hint="only TIMESTAMP '…' and TIME '…' literals"
+        )
+
+    def _local(self, source: exp.Expr) -> tuple[Expression, Type]:
+        part = _LOCAL.get(source.this.lower())
+        if part is None:
+            _refuse(source)
+        zone = source.expressions[1] if len(source.expressions) == 2 else None
+        if not (isinstance(zone, exp.Literal) and zone.is_string):
+            raise FilterSyntaxError(
+                f"local_{part} needs a time and the name of a zone",
+                hint=f"write local_{part}(ts_event, 'America/New_York')",
+            )
+        operand, given = self.build(source.expressions[0])
+        return self._checked(Local(part, operand, zone.this), given)
 
     def _is(self, source: exp.Expr) -> tuple[Expression, Type]:
         operand, given = self.build(source.this)
@@ -318,6 +370,8 @@ class _Builder:
             raise FilterSyntaxError("IN needs a list", hint="write IN ('a', 'b')")
         if not source.expressions:
             raise FilterSyntaxError("IN needs at least one value", hint="write IN ('a', 'b')")
+        if _position(source.expressions[0]) in self._sets:
+            return self._in_set(operand, source.expressions[0])
         if len(source.expressions) > MAX_IN_VALUES:
             raise FilterTooComplex(f"IN has more than {MAX_IN_VALUES} values")
         values: list[Literals] = []
@@ -337,6 +391,14 @@ class _Builder:
         if others:
             node = Or((*((node,) if values else ()), *others))
         return node, Type.TRUTH
+
+    def _in_set(self, operand: Expression, name: exp.Expr) -> tuple[Expression, Type]:
+        try:
+            check_set(operand, name.this)
+        except FilterError as error:
+            error.locate(self._sql, _position(name))
+            raise
+        return InSet(operand, name.this), Type.TRUTH
 
     def _escape(self, source: exp.Expr) -> tuple[Expression, Type]:
         escape = source.expression
@@ -395,6 +457,7 @@ _METHODS: Final[dict[type[exp.Expr], Callable[[_Builder, exp.Expr], tuple[Expres
     exp.Not: _Builder._not,  # noqa: SLF001
     exp.Neg: _Builder._negative,  # noqa: SLF001
     exp.Cast: _Builder._cast,  # noqa: SLF001
+    exp.Anonymous: _Builder._local,  # noqa: SLF001
     exp.Is: _Builder._is,  # noqa: SLF001
     exp.Between: _Builder._between,  # noqa: SLF001
     exp.In: _Builder._in,  # noqa: SLF001

@@ -24,9 +24,11 @@ from marketdata.filters.tree import (
     IsNull,
     Like,
     Literals,
+    Local,
     Not,
 )
 from marketdata.filters.typecheck import Type, result_type
+from marketdata.filters.zones import DAY_NS
 from marketdata.schemas import COLUMNS, decimal_scale
 
 Conflict = tuple[Expression, Expression]
@@ -173,7 +175,9 @@ def _range_of(operand: Expression, ranges: dict[Expression, _Range]) -> _Range:
 
 
 def _domain(operand: Expression) -> tuple[int, int] | None:
-    """Least and greatest stored integer of a column that is stored as integers."""
+    """Least and greatest integer of what is stored as integers, or counted in them."""
+    if isinstance(operand, Local):
+        return (0, DAY_NS - 1) if operand.part == "time" else (1, 7)
     if not isinstance(operand, Column) or operand.name == "kind":
         return None
     kind = COLUMNS[operand.name].type

@@ -16,9 +16,14 @@ import numpy as np
 CompareOp = Literal["=", "<>", "<", "<=", ">", ">="]
 ArithmeticOp = Literal["+", "-", "*", "/", "%"]
 FunctionName = Literal["abs", "lower", "upper", "coalesce"]
+LocalPart = Literal["time", "weekday"]
+
+_SECOND_NS: Final = 1_000_000_000
 
 
-class _Node(msgspec.Struct, frozen=True, tag_field="node", forbid_unknown_fields=True):
+class _Node(msgspec.Struct, frozen=True, tag_field="node", forbid_unknown_fields=True, gc=False):
+    # Trees have no cycles. Ten thousand of them in the collector's lists would halt a function for
+    # a tenth of a second whenever it looks at them.
     pass
 
 
@@ -47,6 +52,12 @@ class Number(_Node, frozen=True, tag="number"):
 
 class Time(_Node, frozen=True, tag="time"):
     """A point in time: nanoseconds since the epoch, UTC."""
+
+    ns: int
+
+
+class TimeOfDay(_Node, frozen=True, tag="time_of_day"):
+    """A time on the clock: nanoseconds since midnight, below a day."""
 
     ns: int
 
@@ -82,7 +93,15 @@ class Function(_Node, frozen=True, tag="function"):
     arguments: "tuple[Expression, ...]"
 
 
-class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Local(_Node, frozen=True, tag="local"):
+    """What clock or calendar of a time zone say at a time: the time of day, or 1 (Monday) to 7."""
+
+    part: LocalPart
+    operand: "Expression"
+    zone: str
+
+
+class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """One branch of a CASE."""
 
     condition: "Expression"
@@ -108,7 +127,14 @@ class In(_Node, frozen=True, tag="in"):
     """Whether a value is one of several literals of its type."""
 
     operand: "Expression"
-    values: "tuple[Text | Number | Time, ...]"
+    values: "tuple[Text | Number | Time | TimeOfDay, ...]"
+
+
+class InSet(_Node, frozen=True, tag="in_set"):
+    """Whether an instrument is in a set that is kept outside of the filter, under a name."""
+
+    operand: "Expression"
+    name: str
 
 
 class Like(_Node, frozen=True, tag="like"):
@@ -143,20 +169,23 @@ class Or(_Node, frozen=True, tag="or"):
     operands: "tuple[Expression, ...]"
 
 
-Literals = Text | Number | Time
+Literals = Text | Number | Time | TimeOfDay
 Expression = (
     Column
     | Text
     | Number
     | Time
+    | TimeOfDay
     | Truth
     | Null
     | Negative
     | Arithmetic
     | Function
+    | Local
     | Case
     | Compare
     | In
+    | InSet
     | Like
     | IsNull
     | Not
@@ -186,6 +215,8 @@ def children(node: Expression) -> tuple[Expression, ...]:
     """The direct operands, in the order in which they are written."""
     match node:
         case Negative(operand) | In(operand) | Like(operand) | IsNull(operand) | Not(operand):
+            return (operand,)
+        case InSet(operand) | Local(_, operand):
             return (operand,)
         case Arithmetic(_, left, right) | Compare(_, left, right):
             return (left, right)
@@ -220,6 +251,8 @@ def to_sql(node: Expression) -> str:  # noqa: C901, PLR0911, PLR0912 - a case pe
             return value
         case Time(ns):
             return f"TIMESTAMP '{np.datetime64(ns, 'ns')}Z'"
+        case TimeOfDay(ns):
+            return f"TIME '{_clock(ns)}'"
         case Truth(value):
             return "TRUE" if value else "FALSE"
         case Null():
@@ -230,6 +263,8 @@ def to_sql(node: Expression) -> str:  # noqa: C901, PLR0911, PLR0912 - a case pe
             return f"{_operand(left)} {op} {_operand(right)}"
         case Function(name, arguments):
             return f"{name}({', '.join(map(to_sql, arguments))})"
+        case Local(part, operand, zone):
+            return f"local_{part}({to_sql(operand)}, {_quoted(zone)})"
         case Case(whens, otherwise):
             parts = [f"WHEN {to_sql(w.condition)} THEN {to_sql(w.result)}" for w in whens]
             return f"CASE {' '.join(parts)} ELSE {to_sql(otherwise)} END"
@@ -237,6 +272,8 @@ def to_sql(node: Expression) -> str:  # noqa: C901, PLR0911, PLR0912 - a case pe
             return f"{_side(left)} {op} {_side(right)}"
         case In(operand, values):
             return f"{_side(operand)} IN ({', '.join(map(to_sql, values))})"
+        case InSet(operand, name):
+            return f"{to_sql(operand)} IN SET {_quoted(name)}"
         case Like(operand, pattern, escape):
             tail = f" ESCAPE {_quoted(escape)}" if escape else ""
             return f"{_side(operand)} LIKE {_quoted(pattern)}{tail}"
@@ -254,17 +291,23 @@ def to_sql(node: Expression) -> str:  # noqa: C901, PLR0911, PLR0912 - a case pe
             )
 
 
+def _clock(ns: int) -> str:
+    seconds, fraction = divmod(ns, _SECOND_NS)
+    text = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return f"{text}.{fraction:09}".rstrip("0") if fraction else text
+
+
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
 def _operand(node: Expression) -> str:
-    bare = isinstance(node, Column | Function | Case) or (
+    bare = isinstance(node, Column | Function | Local | Case) or (
         isinstance(node, Number) and not node.value.startswith("-")
     )
     return to_sql(node) if bare else f"({to_sql(node)})"
 
 
 def _side(node: Expression) -> str:
-    predicate = isinstance(node, Compare | In | Like | IsNull | Not | And | Or)
+    predicate = isinstance(node, Compare | In | InSet | Like | IsNull | Not | And | Or)
     return f"({to_sql(node)})" if predicate else to_sql(node)

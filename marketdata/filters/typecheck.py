@@ -1,8 +1,8 @@
 """Types of filter expressions, and which operands fit which operator.
 
-Five types: text, number (exact: prices, sizes, integers, decimal literals), float (`quality` and
-everything divided), time and truth. Columns have the same type in every kind that has them. The
-pseudo-column `kind` is text.
+Six types: text, number (exact: prices, sizes, integers, decimal literals), float (`quality` and
+everything divided), time, time of day and truth. Columns have the same type in every kind that has
+them. The pseudo-column `kind` is text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from marketdata.filters.errors import FilterTypeError, UnknownColumn
 from marketdata.filters.like import check_pattern
+from marketdata.filters.sets import check_set
 from marketdata.filters.tree import (
     And,
     Arithmetic,
@@ -24,8 +25,10 @@ from marketdata.filters.tree import (
     Expression,
     Function,
     In,
+    InSet,
     IsNull,
     Like,
+    Local,
     Negative,
     Not,
     Null,
@@ -33,10 +36,12 @@ from marketdata.filters.tree import (
     Or,
     Text,
     Time,
+    TimeOfDay,
     Truth,
     children,
     to_sql,
 )
+from marketdata.filters.zones import check_zone
 from marketdata.schemas import COLUMNS, KINDS
 
 
@@ -47,6 +52,7 @@ class Type(StrEnum):
     NUMBER = "number"
     FLOAT = "float"
     TIME = "time"
+    TIME_OF_DAY = "time of day"
     TRUTH = "truth"
     NULL = "null"
 
@@ -96,10 +102,14 @@ def check(node: Expression, types: Sequence[Type]) -> Type:  # noqa: C901, PLR09
             return Type.NUMBER
         case Time():
             return Type.TIME
+        case TimeOfDay():
+            return Type.TIME_OF_DAY
         case Truth():
             return Type.TRUTH
         case Null():
             return Type.NULL
+        case Local():
+            return _check_local(node, types[0])
         case Negative() | Arithmetic():
             return _check_arithmetic(node, types)
         case Function():
@@ -116,6 +126,9 @@ def check(node: Expression, types: Sequence[Type]) -> Type:  # noqa: C901, PLR09
                 raise FilterTypeError("IN needs at least one value", hint="write IN ('a', 'b')")
             for value in values:
                 _check_compare(Compare("=", operand, value), (types[0], check(value, ())))
+            return Type.TRUTH
+        case InSet(operand, name):
+            check_set(operand, name)
             return Type.TRUTH
         case Like(_, pattern, escape):
             check_pattern(pattern, escape)
@@ -135,7 +148,7 @@ def check(node: Expression, types: Sequence[Type]) -> Type:  # noqa: C901, PLR09
             return Type.TRUTH
 
 
-def result_type(node: Expression) -> Type:  # noqa: PLR0911 - a case per node
+def result_type(node: Expression) -> Type:  # noqa: C901, PLR0911 - a case per node
     """The type of a checked tree, or of what specializing one to a kind left: it may hold NULL."""
     match node:
         case Column(name):
@@ -146,6 +159,10 @@ def result_type(node: Expression) -> Type:  # noqa: PLR0911 - a case per node
             return Type.NUMBER
         case Time():
             return Type.TIME
+        case TimeOfDay() | Local("time"):
+            return Type.TIME_OF_DAY
+        case Local():
+            return Type.NUMBER
         case Null():
             return Type.NULL
         case Arithmetic("/"):
@@ -201,6 +218,16 @@ def _check_arithmetic(node: Negative | Arithmetic, types: Sequence[Type]) -> Typ
     return Type.FLOAT if divided or Type.FLOAT in types else Type.NUMBER
 
 
+def _check_local(node: Local, given: Type) -> Type:
+    if given is not Type.TIME:
+        raise FilterTypeError(
+            f"local_{node.part} needs a time, {to_sql(node.operand)} is a {given}",
+            hint=f"write local_{node.part}(ts_event, '{node.zone}')",
+        )
+    check_zone(node.zone)
+    return Type.TIME_OF_DAY if node.part == "time" else Type.NUMBER
+
+
 def _check_function(node: Function, types: Sequence[Type]) -> Type:
     if node.name == "coalesce":
         return _common(node, types)
@@ -253,6 +280,8 @@ def _check_compare(node: Compare, types: Sequence[Type]) -> Type:
 
 
 def _comparison_hint(node: Compare, left: Type, right: Type) -> str:
+    if Type.TIME_OF_DAY in (left, right):
+        return "write times of day as TIME '09:30', and compare local_time(ts_event, …) with them"
     if Type.TIME in (left, right) and Type.TEXT in (left, right):
         return "write times as TIMESTAMP '2026-01-31T14:30:00Z'"
     if Type.TEXT in (left, right) and {left, right} & _NUMERIC:

@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
 from control_plane.database import Lock, lock
+from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans.models import PlanRow, ViewRow
 from control_plane.domains.subscriptions.models import State, Subscription
 from control_plane.errors import NotFoundError
-from marketdata.plans import ViewSpec, compile_plan, encode_plan, view_of
+from marketdata.plans import ViewSpec, compile_plan, encode_plan, sets_of, view_of
 
 
 async def newest(session: AsyncSession, *, with_document: bool = False) -> PlanRow | None:
@@ -79,28 +80,35 @@ async def is_live(session: AsyncSession, view_id: str) -> bool:
     )
 
 
+async def live_specs(session: AsyncSession) -> list[ViewSpec]:
+    """What the views are made of that a subscription which is not closed points at."""
+    specs = await session.scalars(
+        select(ViewRow.spec).where(
+            exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED)
+        )
+    )
+    return [msgspec.convert(spec, ViewSpec) for spec in specs]
+
+
 async def compile_next(
     session: AsyncSession, correlation_id: str, *, above: int | None = None
 ) -> int:
-    """Compile the live views and store the plan; gives its number.
+    """Compile the live views with the instrument sets they name, store the plan, give its number.
 
     When nothing has changed since the newest plan, that one's number is given and nothing is
     stored. `above` forces a plan with a higher number than that, whatever its content. The caller
     holds Lock.PLAN_SEQUENCE, which this takes too, until its transaction ends.
     """
     await lock(session, Lock.PLAN_SEQUENCE)
-    specs = await session.scalars(
-        select(ViewRow.spec).where(
-            exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED)
-        )
-    )
+    specs = await live_specs(session)
     latest = await newest(session)
     number = max(latest.number if latest else 0, above or 0) + 1
     plan = compile_plan(
         number,
-        [msgspec.convert(spec, ViewSpec) for spec in specs],
+        specs,
         created_at_ns=time.time_ns(),
         correlation_id=correlation_id,
+        sets=await set_rows.contents(session, sets_of(specs)),
     )
     if latest is not None and above is None and latest.digest == plan.digest:
         return latest.number

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.models import UNIQUE_NAME, State, Subscription
@@ -28,11 +29,15 @@ from control_plane.domains.subscriptions.schemas import (
     SubscriptionOut,
     SubscriptionUpdate,
 )
-from control_plane.domains.subscriptions.view_check import describe_schema, view_spec
+from control_plane.domains.subscriptions.view_check import (
+    describe_schema,
+    require_sets,
+    view_spec,
+)
 from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match, decode_cursor, page_of
 from control_plane.requests import current_request_id
-from marketdata.plans import ViewSpec
+from marketdata.plans import ViewSpec, sets_of
 
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
 # lets members of a group be added at any time.
@@ -107,6 +112,7 @@ class SubscriptionService:
         await session.refresh(consumer, with_for_update={"read": True})
         if consumer.deleted_at is not None:
             raise ConflictError(f"Consumer {consumer.name!r} is being deleted.")
+        require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
         view = await plan_rows.ensure_view(session, spec)
         latest = await plan_rows.newest(session)
         shared = latest is not None and await plan_rows.is_live(session, view.id)

@@ -6,12 +6,15 @@ name the member of the request, for filters with the position in the text.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 
 from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
 from control_plane.errors import FieldProblem, InvalidRequestError
-from marketdata.filters import FilterError, compile_filter
-from marketdata.plans import ViewSpec
+from marketdata.filters import FilterError, UnknownSet, compile_filter
+from marketdata.filters.parse import parse
+from marketdata.filters.tree import Column, InSet, to_sql
+from marketdata.plans import ViewSpec, sets_of
 from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS
 from marketdata.transformations import Transformation, TransformationError
 
@@ -37,16 +40,7 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
             compiled = compile_filter(data.filter)
             canonical, predicate = compiled.canonical, compiled.to_json()
         except FilterError as error:
-            problems.append(
-                FieldProblem(
-                    "/filter",
-                    error.message,
-                    position=error.position,
-                    line=error.line,
-                    column=error.column,
-                    hint=error.hint or None,
-                )
-            )
+            problems.append(_filter_problem(error))
     try:
         data.transformation.validate()
     except TransformationError as error:
@@ -64,6 +58,24 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
     )
 
 
+def require_sets(data: SubscriptionCreate, spec: ViewSpec, known: Collection[str]) -> None:
+    """Refuse a filter that names an instrument set which is not there.
+
+    Raises:
+        InvalidRequestError: with the place of each such name.
+    """
+    missing = sorted(sets_of([spec]) - set(known))
+    if not missing:
+        return
+    positions = parse(data.filter).positions
+    problems = []
+    for name in missing:
+        error = UnknownSet(f"there is no instrument set {name!r}", hint="POST /v1/instrument-sets")
+        error.locate(data.filter, positions[to_sql(InSet(Column("instrument"), name))])
+        problems.append(_filter_problem(error))
+    raise InvalidRequestError(f"filter: {problems[0].detail}.", problems)
+
+
 def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:
     """How messages of a view are to be read."""
     return SchemaOut(
@@ -73,6 +85,17 @@ def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:
         schema_version=SCHEMA_VERSION,
         description=DESCRIPTIONS[spec.format],
         columns=_columns(spec.transformation) if with_columns else None,
+    )
+
+
+def _filter_problem(error: FilterError) -> FieldProblem:
+    return FieldProblem(
+        "/filter",
+        error.message,
+        position=error.position,
+        line=error.line,
+        column=error.column,
+        hint=error.hint or None,
     )
 
 

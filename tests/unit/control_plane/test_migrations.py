@@ -36,6 +36,8 @@ TABLES = {
     "ordering_counts",
     "ordering_positions",
     "ordering_poison",
+    "instrument_sets",
+    "instrument_set_versions",
 }
 
 

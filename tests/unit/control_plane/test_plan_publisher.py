@@ -18,12 +18,22 @@ from control_plane.broker import Broker
 from control_plane.database import Database
 from control_plane.domains.consumers.schemas import ConsumerCreate
 from control_plane.domains.consumers.service import ConsumerService
+from control_plane.domains.instrument_sets.schemas import (
+    InstrumentSetCreate,
+    InstrumentSetUpdate,
+)
+from control_plane.domains.instrument_sets.service import InstrumentSetService
 from control_plane.domains.plans.models import PlanRow, ViewRow
 from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
 from control_plane.domains.subscriptions.service import SubscriptionService
-from control_plane.errors import BrokerUnavailableError, ConflictError, NotFoundError
+from control_plane.errors import (
+    BrokerUnavailableError,
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+)
 from marketdata.plans import PLAN_KEY, Plan, decode_plan, encode_plan
 
 
@@ -348,3 +358,39 @@ async def test_a_request_waits_through_a_short_outage(world: World) -> None:
     assert await waiting
     assert world.publisher.failure is None
     task.cancel()
+
+
+async def test_a_set_that_changes_makes_a_plan_and_leaves_the_subscription(world: World) -> None:
+    sets = InstrumentSetService(world.database, world.publisher, wait_seconds=0)
+    with pytest.raises(InvalidRequestError) as refused:
+        await world.subscribe("one", filter="price > 1\n AND instrument IN SET 'mine'")
+    (problem,) = refused.value.problems
+    assert (problem.pointer, problem.line, problem.column) == ("/filter", 2, 6)
+    await sets.create(InstrumentSetCreate(name="mine", instruments=["B", "A"]))
+    one = await world.subscribe("one", filter="instrument IN SET 'mine'")
+    await world.settle()
+    first = world.broker.last
+    assert first.sets == {"mine": ("A", "B")}
+    changed = await sets.update("mine", InstrumentSetUpdate(add=["C"]), None)
+    await world.settle()
+    assert world.broker.last.number == changed.plan == first.number + 1
+    assert world.broker.last.sets == {"mine": ("A", "B", "C")}
+    assert world.broker.last.views == first.views
+    assert (await world.subscriptions.get(one))[1] == 2  # made, then activated
+    with pytest.raises(ConflictError, match="close those subscriptions"):
+        await sets.delete("mine", None)
+    await world.subscriptions.close(one, None)
+    await sets.delete("mine", None)
+    await world.settle()
+    assert world.broker.last.sets == {}
+
+
+async def test_a_set_that_nobody_names_makes_no_plan(world: World) -> None:
+    sets = InstrumentSetService(world.database, world.publisher, wait_seconds=0)
+    await world.subscribe("text", filter="trade_id = 'x IN SET y'")
+    await world.settle()
+    number = world.broker.last.number
+    made = await sets.create(InstrumentSetCreate(name="other", instruments=["A"]))
+    assert made.plan == number
+    await world.settle()
+    assert world.broker.last.number == number

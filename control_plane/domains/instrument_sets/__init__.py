@@ -1,0 +1,1 @@
+"""Instrument sets: lists of instruments that filters name, and their history."""

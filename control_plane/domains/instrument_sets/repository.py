@@ -1,0 +1,96 @@
+"""Queries on instrument sets; each runs in the transaction of the session given."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.domains.instrument_sets.models import InstrumentSet, InstrumentSetVersion
+from control_plane.errors import NotFoundError
+
+
+def new_set_id() -> str:
+    """A fresh id; all have one length."""
+    return "i" + secrets.token_hex(8)
+
+
+async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> InstrumentSet:
+    """The set with this id or name, its row locked on request; NotFoundError for none."""
+    query = (
+        select(InstrumentSet)
+        .where(
+            InstrumentSet.deleted_at.is_(None),
+            or_(InstrumentSet.id == key, InstrumentSet.name == key),
+        )
+        .order_by((InstrumentSet.id == key).desc())
+        .limit(1)
+    )
+    if for_update:
+        query = query.with_for_update()
+    row = await session.scalar(query)
+    if row is None:
+        raise NotFoundError("instrument set", key)
+    return row
+
+
+async def version(session: AsyncSession, set_id: str, number: int) -> InstrumentSetVersion:
+    """One version of a set; NotFoundError for none."""
+    row = await session.get(InstrumentSetVersion, (set_id, number))
+    if row is None:
+        raise NotFoundError("version", number)
+    return row
+
+
+async def page(
+    session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int
+) -> Sequence[tuple[InstrumentSet, InstrumentSetVersion]]:
+    """Up to `limit` sets after a place in the order (created_at, id), with their newest version."""
+    query = (
+        select(InstrumentSet, InstrumentSetVersion)
+        .join(
+            InstrumentSetVersion,
+            (InstrumentSetVersion.set_id == InstrumentSet.id)
+            & (InstrumentSetVersion.version == InstrumentSet.version),
+        )
+        .where(InstrumentSet.deleted_at.is_(None))
+        .order_by(InstrumentSet.created_at, InstrumentSet.id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(tuple_(InstrumentSet.created_at, InstrumentSet.id) > after)
+    return [(row, newest) for row, newest in await session.execute(query)]
+
+
+async def history(
+    session: AsyncSession, set_id: str, *, before: int | None, limit: int
+) -> Sequence[InstrumentSetVersion]:
+    """Up to `limit` versions of a set below a number, newest first."""
+    query = (
+        select(InstrumentSetVersion)
+        .where(InstrumentSetVersion.set_id == set_id)
+        .order_by(InstrumentSetVersion.version.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(InstrumentSetVersion.version < before)
+    return (await session.scalars(query)).all()
+
+
+async def contents(session: AsyncSession, names: Collection[str]) -> dict[str, list[str]]:
+    """What those of the named sets that exist hold now."""
+    if not names:
+        return {}
+    rows = await session.execute(
+        select(InstrumentSet.name, InstrumentSetVersion.instruments)
+        .join(
+            InstrumentSetVersion,
+            (InstrumentSetVersion.set_id == InstrumentSet.id)
+            & (InstrumentSetVersion.version == InstrumentSet.version),
+        )
+        .where(InstrumentSet.deleted_at.is_(None), InstrumentSet.name.in_(names))
+    )
+    return {name: list(instruments) for name, instruments in rows}

@@ -1,0 +1,227 @@
+"""Rules of instrument sets: every change is a version, and with its plan it commits at once.
+
+A change of a set that a live view's filter names compiles the next plan, which carries what the
+sets hold: the functions switch to it between two frames, and no subscription is touched. A set
+that a live view names cannot be deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from msgspec import UNSET
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.database import Database, Lock, integrity_constraint, lock
+from control_plane.domains.instrument_sets import repository
+from control_plane.domains.instrument_sets.models import (
+    UNIQUE_NAME,
+    InstrumentSet,
+    InstrumentSetVersion,
+)
+from control_plane.domains.instrument_sets.schemas import (
+    InstrumentSetCreate,
+    InstrumentSetOut,
+    InstrumentSetSummary,
+    InstrumentSetUpdate,
+    VersionOut,
+    VersionSummary,
+)
+from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.subscriptions.service import Publication
+from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
+from control_plane.pages import Page, check_match, decode_cursor, page_of
+from control_plane.requests import current_request_id
+from marketdata.filters.parse import MAX_IN_VALUES
+from marketdata.plans import sets_of
+
+log = structlog.get_logger(__name__)
+
+
+class InstrumentSetService:
+    """Make, describe, change and delete instrument sets."""
+
+    def __init__(
+        self, database: Database, publication: Publication, *, wait_seconds: float
+    ) -> None:
+        self._database = database
+        self._publication = publication
+        self._wait_seconds = wait_seconds
+
+    async def create(self, data: InstrumentSetCreate) -> InstrumentSetOut:
+        """Make a set; ConflictError when the name is taken."""
+        row = InstrumentSet(id=repository.new_set_id(), name=data.name, version=1)
+        try:
+            async with self._database.transaction() as session:
+                await lock(session, Lock.PLAN_SEQUENCE)
+                session.add(row)
+                await session.flush()
+                await session.refresh(row)
+                newest = await self._store(
+                    session, row, before=(), after=data.instruments, description=data.description
+                )
+        except IntegrityError as error:
+            if integrity_constraint(error) == UNIQUE_NAME:
+                raise ConflictError(
+                    f"There is an instrument set {data.name!r} already; "
+                    "change it or choose another name."
+                ) from None
+            raise
+        log.info("instrument set made", set=row.name, instruments=len(newest.instruments))
+        return _out(row, newest)
+
+    async def get(self, key: str) -> InstrumentSetOut:
+        """The set with this id or name."""
+        async with self._database.transaction() as session:
+            row = await repository.find(session, key)
+            return _out(row, await repository.version(session, row.id, row.version))
+
+    async def page(self, *, cursor: str | None, limit: int) -> Page[InstrumentSetSummary]:
+        """One page of sets, without what they hold."""
+        after = decode_cursor(cursor) if cursor else None
+        async with self._database.transaction() as session:
+            rows = await repository.page(session, after=after, limit=limit + 1)
+            return page_of(
+                [_summary(row, newest) for row, newest in rows],
+                limit,
+                [(row.created_at, row.id) for row, _ in rows],
+            )
+
+    async def update(
+        self, key: str, data: InstrumentSetUpdate, if_match: str | None
+    ) -> InstrumentSetOut:
+        """Change what `data` names; a change that changes nothing makes no version.
+
+        Raises:
+            PreconditionFailedError: If-Match does not hold.
+            InvalidRequestError: the set would grow beyond what a set may hold.
+        """
+        async with self._database.transaction() as session:
+            await lock(session, Lock.PLAN_SEQUENCE)
+            row = await repository.find(session, key, for_update=True)
+            check_match(if_match, row.version)
+            newest = await repository.version(session, row.id, row.version)
+            held = set(newest.instruments if data.instruments is UNSET else data.instruments)
+            after = (held - set(data.remove)) | set(data.add)
+            if len(after) > MAX_IN_VALUES:
+                raise InvalidRequestError(
+                    f"The set would hold {len(after)} instruments; at most {MAX_IN_VALUES} fit.",
+                    [FieldProblem("/add", "make several sets of them")],
+                )
+            description = newest.description if data.description is UNSET else data.description
+            if after != set(newest.instruments) or description != newest.description:
+                row.version += 1
+                newest = await self._store(
+                    session,
+                    row,
+                    before=newest.instruments,
+                    after=after,
+                    description=description,
+                )
+        log.info("instrument set changed", set=row.name, version=row.version, plan=newest.plan)
+        await self._publication.published(self._wait_seconds)
+        return _out(row, newest)
+
+    async def delete(self, key: str, if_match: str | None) -> None:
+        """Delete a set; ConflictError while the filter of a live view names it."""
+        async with self._database.transaction() as session:
+            await lock(session, Lock.PLAN_SEQUENCE)
+            row = await repository.find(session, key, for_update=True)
+            check_match(if_match, row.version)
+            if row.name in sets_of(await plan_rows.live_specs(session)):
+                raise ConflictError(
+                    f"Filters of subscriptions name the instrument set {row.name!r}; "
+                    "close those subscriptions first."
+                )
+            row.deleted_at = datetime.now(UTC)
+        log.info("instrument set deleted", set=row.name)
+
+    async def history(self, key: str, *, cursor: str | None, limit: int) -> Page[VersionSummary]:
+        """The changes of a set, newest first; the cursor is the last version seen."""
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
+            raise InvalidRequestError(
+                "The cursor is not one that this API gave out.",
+                [FieldProblem("query:cursor", "use `next_cursor` of the page before, unchanged")],
+            )
+        async with self._database.transaction() as session:
+            row = await repository.find(session, key)
+            rows = await repository.history(
+                session, row.id, before=int(cursor) if cursor else None, limit=limit + 1
+            )
+        return Page(
+            [VersionSummary(**_change(each)) for each in rows[:limit]],
+            str(rows[limit - 1].version) if len(rows) > limit else None,
+        )
+
+    async def version(self, key: str, number: int) -> VersionOut:
+        """One change of a set, and what the set held after it."""
+        async with self._database.transaction() as session:
+            row = await repository.find(session, key)
+            found = await repository.version(session, row.id, number)
+        return VersionOut(instruments=list(found.instruments), **_change(found))
+
+    @staticmethod
+    async def _store(
+        session: AsyncSession,
+        row: InstrumentSet,
+        *,
+        before: Iterable[str],
+        after: Iterable[str],
+        description: str,
+    ) -> InstrumentSetVersion:
+        """Write the row's version, and the plan that it makes necessary."""
+        old, new = set(before), set(after)
+        newest = InstrumentSetVersion(
+            set_id=row.id,
+            version=row.version,
+            description=description,
+            instruments=sorted(new),
+            added=sorted(new - old),
+            removed=sorted(old - new),
+            plan=0,
+            correlation_id=current_request_id(),
+        )
+        session.add(newest)
+        await session.flush()
+        newest.plan = await plan_rows.compile_next(session, current_request_id())
+        await session.flush()
+        await session.refresh(newest)
+        return newest
+
+
+def _summary(row: InstrumentSet, newest: InstrumentSetVersion) -> InstrumentSetSummary:
+    return InstrumentSetSummary(**_fields(row, newest))
+
+
+def _out(row: InstrumentSet, newest: InstrumentSetVersion) -> InstrumentSetOut:
+    return InstrumentSetOut(instruments=list(newest.instruments), **_fields(row, newest))
+
+
+def _fields(row: InstrumentSet, newest: InstrumentSetVersion) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "description": newest.description,
+        "version": row.version,
+        "instrument_count": len(newest.instruments),
+        "plan": newest.plan,
+        "created_at": row.created_at,
+        "updated_at": newest.created_at,
+    }
+
+
+def _change(row: InstrumentSetVersion) -> dict[str, Any]:
+    return {
+        "version": row.version,
+        "description": row.description,
+        "instrument_count": len(row.instruments),
+        "added": list(row.added),
+        "removed": list(row.removed),
+        "plan": row.plan,
+        "correlation_id": row.correlation_id,
+        "created_at": row.created_at,
+    }

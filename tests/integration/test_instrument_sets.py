@@ -1,0 +1,126 @@
+"""An instrument set changes while events flow: its subscriptions follow between two frames."""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from itertools import islice, repeat
+from typing import Any, Self
+
+import httpx
+import pulsar
+import pytest
+from events import trades
+
+from marketdata.frames import read_frame
+from marketdata.partitioning import partition_of
+from marketdata.publisher import Publisher
+
+pytestmark = pytest.mark.integration
+
+
+class Flow:
+    """One event of every instrument a frame, without end, all of one partition."""
+
+    def __init__(self, service_url: str, names: list[str]) -> None:
+        self._url, self._names = service_url, names
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.frames = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with Publisher(self._url, name=f"sets-{uuid.uuid4().hex}", max_delay_ms=None) as publisher:
+            while not self._stop.is_set():
+                publisher.publish(trades(self._names))
+                publisher.flush()
+                self.frames += 1
+                time.sleep(0.002)
+
+    def pass_by(self, frames: int) -> None:
+        wanted = self.frames + frames
+        while self.frames < wanted:
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def http(stack: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{stack.control_plane_url}/v1", timeout=20) as client:
+        yield client
+
+
+def neighbours(count: int) -> list[str]:
+    """Fresh instruments of one partition."""
+    names = (uuid.uuid4().hex[:12].upper() for _ in repeat(None))
+    return list(islice((name for name in names if partition_of(name, 4) == 0), count))
+
+
+def test_a_change_is_live_at_a_frame_boundary_within_a_second(
+    stack: Any, http: httpx.Client
+) -> None:
+    always, *changing = neighbours(4)
+    name, consumer = f"set-{uuid.uuid4().hex[:8]}", f"sets-{uuid.uuid4().hex[:8]}"
+    http.post("/instrument-sets", json={"name": name, "instruments": [always]}).raise_for_status()
+    http.post("/consumers", json={"name": consumer}).raise_for_status()
+    answer = http.post(
+        "/subscriptions",
+        json={"consumer": consumer, "name": "s", "filter": f"instrument IN SET '{name}'"},
+    )
+    answer.raise_for_status()
+    made = answer.json()
+    client = pulsar.Client(made["service_url"])
+    reader = client.subscribe(made["topic"], made["subscription_name"])
+    with Flow(stack.service_url, [always, *changing]) as flow:
+        flow.pass_by(50)
+        before_ns = time.time_ns()
+        grown = http.patch(f"/instrument-sets/{name}", json={"add": changing}).json()
+        flow.pass_by(200)
+        shrunk = http.patch(f"/instrument-sets/{name}", json={"remove": changing}).json()
+        flow.pass_by(100)
+    sequences: dict[str, list[int]] = {}
+    plans: dict[str, set[int]] = {}
+    first_seen_ns = 0
+    deliveries = []
+    while True:
+        try:
+            message = reader.receive(timeout_millis=2_000)
+        except pulsar.Timeout:
+            break
+        properties = message.properties()
+        if properties["count"] == "0":
+            continue
+        deliveries.append((int(properties["delivery_sequence"]), int(properties["count"])))
+        for event in read_frame(message.data()).to_pylist():
+            instrument = event["instrument"]
+            sequences.setdefault(instrument, []).append(event["sequence"])
+            plans.setdefault(instrument, set()).add(int(properties["plan"]))
+            if instrument in changing and not first_seen_ns:
+                first_seen_ns = event["ts_publish"].value
+    client.close()
+    assert sequences[always] == list(range(1, flow.frames + 1))
+    # All that came and went together came with one frame and went with one.
+    runs = {tuple(sequences[each]) for each in changing}
+    (run,) = runs
+    assert 1 < run[0] < run[-1] < flow.frames
+    assert list(run) == list(range(run[0], run[-1] + 1))
+    assert all(min(plans[each]) >= grown["plan"] for each in changing)
+    assert all(max(plans[each]) < shrunk["plan"] for each in changing)
+    assert first_seen_ns - before_ns < 1_000_000_000
+    ends = [first + count for first, count in deliveries]
+    assert [first for first, _ in deliveries[1:]] == ends[:-1]
+    subscription = http.get(f"/subscriptions/{made['id']}").json()
+    assert (subscription["plan"], subscription["topic"]) == (made["plan"], made["topic"])
+    history = http.get(f"/instrument-sets/{name}/versions").json()["items"]
+    assert [(v["added"], v["removed"]) for v in history[:2]] == [
+        ([], sorted(changing)),
+        (sorted(changing), []),
+    ]
+    for path in (f"subscriptions/{made['id']}", f"consumers/{consumer}", f"instrument-sets/{name}"):
+        http.delete(f"/{path}").raise_for_status()
