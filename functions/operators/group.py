@@ -4,7 +4,8 @@ Under load frames pile up and are merged; when idle each goes alone, so nothing 
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Generic, Protocol, TypeVar
+from itertools import pairwise
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,15 @@ class Positioned(Protocol):
 
 
 Item = TypeVar("Item", bound=Positioned)
+
+
+class _Span(NamedTuple):
+    """Rows `start` to `end` of the merged batch, of one frame, and the place behind them."""
+
+    frame: int
+    start: int
+    end: int
+    place: int
 
 
 def merged(
@@ -89,9 +99,10 @@ class FrameGroup(Generic[Item]):
     ) -> Iterator[tuple[list[Item], Rows | None, int]]:
         """The frames behind a position with the selected rows in them, in runs of whole frames.
 
-        A frame with more rows than a message may have is cut. Its pieces take the places before the
-        frame's own, which the last piece has: where the pieces lie depends on the frame and its
-        rows alone, so a position tells how many of them are there already.
+        A frame with more rows than a message may have is cut, after every so many of *its* rows.
+        The pieces take the places before the frame's own, which the last piece has. Where they lie
+        depends on the frame alone and not on what is selected, so a position tells which of its
+        rows are done with, even when a set of instruments has changed since.
 
         Args:
             position: what is at or before it is left out.
@@ -103,11 +114,13 @@ class FrameGroup(Generic[Item]):
             The frames of a run, their selected rows, at least one (None when that is every row of
             the batch), and the position of the message.
         """
-        first = next((n for n, each in enumerate(self.items) if each.position > position), None)
+        spans = self._spans(max_message_rows)
+        first = next((n for n, span in enumerate(spans) if span.place > position), None)
         if first is None:
             return
         most = min(max_rows, max_message_rows)
-        ends = np.array([*self._starts[first:], self.rows])
+        lacking = spans[first:]
+        ends = np.array([lacking[0].start, *(span.end for span in lacking)])
         counts = ends if rows is None else np.searchsorted(rows, ends)
         if first == 0 and counts[-1] <= most:
             if counts[-1]:
@@ -116,13 +129,21 @@ class FrameGroup(Generic[Item]):
         every = np.arange(self.rows) if rows is None else rows
         begin = 0
         for end in range(1, len(counts)):
-            # A run ends with the last frame, or before the one that would burst it.
+            # A run ends with the last span, or before the one that would burst it.
             if end + 1 < len(counts) and counts[end + 1] - counts[begin] <= most:
                 continue
-            items = self.items[first + begin : first + end]
-            cuts = range(counts[begin], counts[end], max_message_rows)
-            for n, start in enumerate(cuts):
-                place = items[-1].position - 2 * (len(cuts) - 1 - n)
-                if place > position:
-                    yield items, every[start : min(start + max_message_rows, counts[end])], place
+            if counts[end] > counts[begin]:
+                last = lacking[end - 1]
+                items = self.items[lacking[begin].frame : last.frame + 1]
+                yield items, every[counts[begin] : counts[end]], last.place
             begin = end
+
+    def _spans(self, max_message_rows: int) -> list[_Span]:
+        """The frames, those that do not fit a message in pieces."""
+        spans = []
+        for frame, (start, end) in enumerate(pairwise([*self._starts, self.rows])):
+            place = self.items[frame].position
+            cuts = [*range(start, end, max_message_rows), end]
+            for left, (first, last) in enumerate(pairwise(cuts), start=2 - len(cuts)):
+                spans.append(_Span(frame, first, last, place + 2 * left))
+        return spans

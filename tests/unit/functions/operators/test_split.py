@@ -151,3 +151,25 @@ def test_what_is_stored_is_left_out_however_the_rest_is_grouped(
     assert [row for _, run, _ in rest for row in run] == [
         row for _, run, _ in runs[stored:] for row in run
     ]
+
+
+@given(groups(), st.integers(1, 12), st.integers(1, 12), st.data())
+def test_a_position_tells_which_rows_are_done_with_whatever_is_selected(
+    case: tuple[FrameGroup[Item], list[int], list[int] | None],
+    most: int,
+    message: int,
+    data: st.DataObject,
+) -> None:
+    group, sizes, selected = case
+    runs = runs_of(group, -1, selected, most, message)
+    stored = data.draw(st.integers(0, len(runs)))
+    position = runs[stored - 1][2] if stored else -1
+    other = data.draw(st.sets(st.integers(0, sum(sizes) - 1)).map(sorted))
+
+    lacking = [row for _, run, _ in runs_of(group, position, None, 12, message) for row in run]
+    rest = runs_of(group, position, other, most, message)
+
+    done = set(range(sum(sizes))) - set(lacking)
+    assert {row for _, run, _ in runs[:stored] for row in run} <= done
+    assert {row for _, run, _ in runs[stored:] for row in run} <= set(lacking)
+    assert [row for _, run, _ in rest for row in run] == [row for row in other if row not in done]
