@@ -332,8 +332,7 @@ class FrameFunction(ABC):
             except queue.Empty:
                 break
             if isinstance(event, _Confirmed):
-                self._settle(event)
-                idle = idle and bool(event.items) and all(item.waiting for item in event.items)
+                idle = self._settle(event) and idle
                 continue
             idle = False
             if isinstance(event, _Received):
@@ -415,20 +414,22 @@ class FrameFunction(ABC):
             item.takes_room = False
             self._room.give_back(item.size_bytes)
 
-    def _settle(self, event: _Confirmed) -> None:
+    def _settle(self, event: _Confirmed) -> bool:
+        """Note a confirmation; True when nothing follows from it yet."""
         output = event.output
         if output.broken or event.generation != output.generation:
-            return
+            return True
         partition = self._partitions[event.partition]
         if event.result != pulsar.Result.Ok:
             output.broken = True
             self._lost(partition, f"{output.topic}: {event.result}")
-            return
+            return False
         for item in event.items:
             if item.waiting.get(output) == event.position:
                 del item.waiting[output]
         partition.stage.confirmed(output, event.message_id, event.position)
         self._free(event.items)
+        return bool(event.items) and all(item.waiting for item in event.items)
 
     def _acknowledge(self, partition: _Partition) -> None:
         if not self.may_acknowledge():
