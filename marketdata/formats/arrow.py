@@ -19,6 +19,7 @@ class ArrowFormat:
     name: Final = "arrow"
     media_type: Final = "application/vnd.apache.arrow.stream"
     max_rows: Final = 32_768
+    renames: Final = True
 
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
         """See `Format.encode`."""

@@ -26,6 +26,10 @@ class Format(Protocol):
     def max_rows(self) -> int:
         """Most events in a message, so that it stays below Pulsar's limit of 5 MiB."""
 
+    @property
+    def renames(self) -> bool:
+        """Whether columns may have other names than their own; False where tags name them."""
+
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
         """The bytes of a batch of one kind, transformed or not.
 

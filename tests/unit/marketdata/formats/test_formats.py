@@ -87,7 +87,7 @@ def test_unknown_compression_is_refused(name: str) -> None:
         get_format(name).encode(sample(), "rar")
 
 
-@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("name", sorted(name for name in FORMATS if get_format(name).renames))
 def test_renamed_columns_come_back_with_their_schema(name: str) -> None:
     transformation = Transformation(("price", "instrument", "sequence"), {"price": "px"})
     batch = transformation.apply(sample())
@@ -186,7 +186,8 @@ def sample() -> pa.RecordBatch:
     }
     arrays = []
     for field in schema:
-        values = plain.get(field.name, [None] * 3)
+        absent = "X" if pa.types.is_dictionary(field.type) else 0
+        values = plain.get(field.name, [None if field.nullable else absent] * 3)
         if pa.types.is_dictionary(field.type):
             encoded = pa.array(values, pa.utf8()).dictionary_encode()
             codes = encoded.indices.cast(pa.int16())

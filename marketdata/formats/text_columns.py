@@ -1,12 +1,13 @@
-"""One column of a batch as pieces of JSON text, without a Python loop over its rows.
+"""One column of a batch as pieces of text, without a Python loop over its rows.
 
-Prices and sizes are JSON strings with their exact decimal value in the shortest plain notation
-("187.25", "-0.000000001", "100"); times are ISO 8601 strings with nine fractional digits and Z;
-integers and `quality` are JSON numbers (the shortest text that reads back as the same number;
-what is not finite is null); texts are escaped per distinct value; NULL is null.
+Prices and sizes are written with their exact decimal value in the shortest plain notation (187.25,
+-0.000000001, 100); times with nine fractional digits; integers and `quality` as numbers (the
+shortest text that reads back as the same number; what is not finite is null). Texts are escaped per
+distinct value where the column is a dictionary. A `TextStyle` says what stands around them.
 """
 
-import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -26,8 +27,6 @@ from marketdata.formats.fragments import (
 )
 from marketdata.schemas import decimal_scale
 
-_NULL: Final = b"null"
-_QUOTE: Final = Constant(b'"')
 _SECOND: Final = 1_000_000_000
 _FOUR_DIGITS: Final = np.array([f"{i:04d}" for i in range(10_000)], "S4").view(np.uint32)
 _FRACTIONS: Final = {
@@ -36,92 +35,119 @@ _FRACTIONS: Final = {
 }
 """Digits behind the point -> texts of all fractions of so many: nearly all that occur."""
 
-_TO_ESCAPE: Final = r'["\\\x00-\x1f]'
+
+@dataclass(slots=True, frozen=True)
+class TextStyle:
+    """What stands around and instead of values.
+
+    Attributes:
+        name: of the format, for errors.
+        null: written where a value is null.
+        quote: around texts.
+        quote_numbers: around prices, sizes and times.
+        special: regular expression of texts that `escape` has to see.
+        escape: a text -> how it stands between quotes; may refuse it with `FormatError`.
+        moment: `YYYY-MM-DDTHH:MM:SS` -> how whole seconds are written.
+        zone: what follows the fraction of a second.
+    """
+
+    name: str
+    null: bytes
+    quote: bytes
+    quote_numbers: bytes
+    special: str
+    escape: Callable[[str], str]
+    moment: Callable[[str], str]
+    zone: bytes
 
 
-def pieces_of(field: pa.Field, column: pa.Array) -> list[Piece]:
-    """The JSON values of a column.
+def pieces_of(
+    field: pa.Field, column: pa.Array, style: TextStyle, *, head: bytes = b"", tail: bytes = b""
+) -> list[Piece]:
+    """The values of a column.
+
+    Args:
+        field: of the column.
+        column: at least one value.
+        style: of the format.
+        head, tail: stand before and behind every value, but not where it is null.
 
     Raises:
-        FormatError: events have no columns of such a type.
+        FormatError: events have no columns of such a type, or a text cannot be written.
     """
     kind, scale = field.type, decimal_scale(field)
     if column.null_count == len(column):
-        return [Constant(_NULL)]
+        return [Constant(style.null)]
     if pa.types.is_dictionary(kind):
-        return [_symbols(column)]
-    if pa.types.is_string(kind):
-        return _texts(column)
+        return [_symbols(column, style, head, tail)]
     if pa.types.is_floating(kind):
-        return [_floats(column)]
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        quoted = [_QUOTE, *_times(column.view(pa.int64()).fill_null(0)), _QUOTE]
+        return [_floats(column, style, head, tail)]
+    quote = style.quote_numbers
+    if pa.types.is_string(kind):
+        quote = style.quote
+        value: list[Piece] = [Strings(_escape(column, style))]
+    elif pa.types.is_timestamp(kind) and kind.unit == "ns":
+        value = _times(column.view(pa.int64()).fill_null(0), style)
     elif pa.types.is_integer(kind) and scale is not None:
-        quoted = [_QUOTE, *_decimals(column.fill_null(0).to_numpy(), scale), _QUOTE]
+        value = _decimals(column.fill_null(0).to_numpy(), scale)
     elif pa.types.is_integer(kind):
-        quoted = [_integers(column.fill_null(0).to_numpy())]
+        quote = b""
+        value = [_integers(column.fill_null(0).to_numpy())]
     else:
-        raise FormatError(f"column {field.name!r}: JSON frames have no form for {kind}")
-    return [_with_nulls(quoted, column)] if column.null_count else quoted
+        raise FormatError(f"column {field.name!r}: {style.name} frames have no form for {kind}")
+    pieces = [Constant(head + quote), *value, Constant(quote + tail)]
+    return [_with_nulls(pieces, column, style.null)] if column.null_count else pieces
 
 
-def _symbols(column: pa.DictionaryArray) -> Choice:
-    texts = as_array(_joined_quotes(column.dictionary))
+def _symbols(column: pa.DictionaryArray, style: TextStyle, head: bytes, tail: bytes) -> Choice:
+    values = column.dictionary
+    before, after = Constant(head + style.quote), Constant(style.quote + tail)
+    texts = as_array(_with_nulls([before, Strings(_escape(values, style)), after], values, b""))
     indices = column.indices
     if indices.null_count:
         indices = indices.cast(pa.int32()).fill_null(len(texts))
-        texts = pa.concat_arrays([texts, binary([_NULL])])
+        texts = pa.concat_arrays([texts, binary([style.null])])
     return Choice(indices.to_numpy(zero_copy_only=False), texts)
 
 
-def _joined_quotes(values: pa.StringArray) -> Strings:
-    return _with_nulls([_QUOTE, Strings(_escape(values)), _QUOTE], values)
-
-
-def _texts(column: pa.StringArray) -> list[Piece]:
-    pieces: list[Piece] = [_QUOTE, Strings(_escape(column)), _QUOTE]
-    return [_with_nulls(pieces, column)] if column.null_count else pieces
-
-
-def _escape(column: pa.StringArray) -> pa.BinaryArray:
-    """The texts as they stand between quotes; "" for NULL."""
-    special = pc.match_substring_regex(column, _TO_ESCAPE).fill_null(False)
+def _escape(column: pa.StringArray, style: TextStyle) -> pa.BinaryArray:
+    """The texts as they stand between quotes; "" for null."""
+    special = pc.match_substring_regex(column, style.special).fill_null(False)
     texts = column.view(pa.binary()).fill_null(b"")
     if pc.any(special).as_py():
-        escaped = [
-            json.dumps(value, ensure_ascii=False)[1:-1].encode()
-            for value in column.filter(special).to_pylist()
-        ]
+        escaped = [style.escape(value).encode() for value in column.filter(special).to_pylist()]
         texts = pc.replace_with_mask(texts, special, binary(escaped))
     return texts
 
 
-def _floats(column: pa.Array) -> Piece:
+def _floats(column: pa.Array, style: TextStyle, head: bytes, tail: bytes) -> Piece:
     # Few distinct values occur, and the text of a float costs more than finding it again.
     distinct = column.dictionary_encode()
     finite = pc.is_finite(distinct.dictionary)
     texts = pc.if_else(finite, pc.cast(distinct.dictionary, pa.utf8()), None)
     codes = distinct.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
-    return Choice(codes, binary([*(t.encode() if t else _NULL for t in texts.to_pylist()), _NULL]))
+    written = [head + t.encode() + tail if t else style.null for t in texts.to_pylist()]
+    return Choice(codes, binary([*written, style.null]))
 
 
-def _times(column: pa.Int64Array) -> list[Piece]:
-    """`YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ`; the seconds are written once per distinct value."""
+def _times(column: pa.Int64Array, style: TextStyle) -> list[Piece]:
+    """Whole seconds are written once per distinct value."""
     ns = column.to_numpy(zero_copy_only=False)
     seconds = ns // _SECOND
     nanos = (ns - seconds * _SECOND).astype(np.uint32)
     distinct, codes = _distinct(seconds)
-    texts = np.datetime_as_string(distinct.astype("datetime64[s]"))
-    whole: Piece = Constant(f"{texts[0]}.".encode())
-    if len(texts) > 1:
-        whole = Choice(codes, binary(f"{text}.".encode() for text in texts.tolist()))
+    texts = [
+        f"{style.moment(text)}.".encode()
+        for text in np.datetime_as_string(distinct.astype("datetime64[s]")).tolist()
+    ]
+    whole: Piece = Choice(codes, binary(texts)) if len(texts) > 1 else Constant(texts[0])
     matrix = np.empty((len(ns), 9), np.uint8)
     tens = nanos // np.uint32(10_000)
     first = tens // np.uint32(10_000)
     matrix[:, 0] = first + np.uint32(ord("0"))
     for at, group in ((1, tens - first * np.uint32(10_000)), (5, nanos - tens * np.uint32(10_000))):
         matrix[:, at : at + 4] = _FOUR_DIGITS[group].view(np.uint8).reshape(len(ns), 4)
-    return [whole, Fixed(matrix), Constant(b"Z")]
+    return [whole, Fixed(matrix), Constant(style.zone)]
 
 
 def _decimals(values: npt.NDArray[np.int64], scale: int) -> list[Piece]:
@@ -169,8 +195,8 @@ def _distinct(
     return np.unique(values, return_inverse=True)
 
 
-def _with_nulls(pieces: list[Piece], column: pa.Array) -> Strings:
-    """The pieces as one, `null` where the column is."""
+def _with_nulls(pieces: list[Piece], column: pa.Array, null: bytes) -> Strings:
+    """The pieces as one, `null` where the column is null."""
     rows = len(column)
     texts: list[pa.BinaryArray] = []
     for piece in pieces:
@@ -182,4 +208,4 @@ def _with_nulls(pieces: list[Piece], column: pa.Array) -> Strings:
     if all(isinstance(piece, Constant) for piece in pieces):
         texts.append(pa.repeat(pa.scalar(b"", pa.binary()), rows))
     joined = pc.binary_join_element_wise(*texts, pa.scalar(b"", pa.binary()))
-    return Strings(pc.if_else(column.is_valid(), joined, pa.scalar(_NULL, pa.binary())))
+    return Strings(pc.if_else(column.is_valid(), joined, pa.scalar(null, pa.binary())))

@@ -1,0 +1,81 @@
+"""CSV (RFC 4180, but lines end with a newline alone): a header, then one event a line.
+
+`kind` comes first, as in JSON. Texts stand in double quotes, everything else does not, and null is
+an empty field without quotes: "" is an empty text. `marketdata.formats.text_columns` says how
+values are written.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.csv
+
+from marketdata.formats.base import FormatError
+from marketdata.formats.compression import compressed, decompressed
+from marketdata.formats.events import kind_of, schema_of
+from marketdata.formats.fragments import Constant, Piece, join_pieces
+from marketdata.formats.text_columns import TextStyle, pieces_of
+from marketdata.formats.text_reading import column_of, transport_schema
+
+_STYLE: Final = TextStyle(
+    name="CSV",
+    null=b"",
+    quote=b'"',
+    quote_numbers=b"",
+    special='"',
+    escape=lambda text: text.replace('"', '""'),
+    moment=lambda text: text,
+    zone=b"Z",
+)
+
+
+class CsvFormat:
+    """Comma-separated values; see the module."""
+
+    name: Final = "csv"
+    media_type: Final = "text/csv; charset=utf-8; header=present"
+    max_rows: Final = 8_192
+    renames: Final = True
+
+    def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
+        """See `Format.encode`. UTF-8; every line, the last too, ends with a newline."""
+        kind = kind_of(batch)
+        header = ",".join(["kind", *batch.schema.names]).encode() + b"\n"
+        if batch.num_rows == 0:
+            return compressed(header, compression)
+        pieces: list[Piece] = [Constant(f'"{kind}"'.encode())]
+        for field, column in zip(batch.schema, batch.columns, strict=True):
+            pieces += [Constant(b","), *pieces_of(field, column, _STYLE)]
+        pieces.append(Constant(b"\n"))
+        return compressed(header + join_pieces(pieces, batch.num_rows), compression)
+
+    def no_events(self) -> bytes:
+        """See `Format.no_events`: no line."""
+        return b""
+
+    def decode(self, data: bytes, schema: pa.Schema | None = None) -> pa.RecordBatch:
+        """See `Format.decode`. Without `schema` the columns must have their own names."""
+        text = decompressed(data)
+        try:
+            names = text[: text.index(b"\n")].decode().split(",")
+            if names[:1] != ["kind"]:
+                raise FormatError("the first column of a CSV frame is 'kind'")
+            kind = text[text.index(b"\n") + 1 :].split(b",", 1)[0].strip(b'"').decode()
+            wanted = schema if schema is not None else schema_of(kind, names[1:])
+            table = pyarrow.csv.read_csv(
+                pa.BufferReader(text),
+                read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=len(text) + 1),
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=transport_schema(wanted),
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+            if table.column("kind").unique().to_pylist() != [kind]:
+                raise FormatError("a frame holds events of one kind")
+            columns = [column_of(table.column(field.name), field) for field in wanted]
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            raise FormatError(f"not a CSV frame: {error}") from error
+        return pa.RecordBatch.from_arrays(columns, schema=wanted)
