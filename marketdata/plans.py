@@ -20,7 +20,7 @@ from marketdata.transformations import Transformation
 
 PLAN_KEY: Final = "plan"
 
-FormatName = Literal["arrow", "json"]
+FormatName = Literal["arrow", "json", "avro", "protobuf", "csv", "msgpack"]
 Compression = Literal["none", "lz4", "zstd"]
 
 

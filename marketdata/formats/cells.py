@@ -45,7 +45,8 @@ Piece = bytes | Cells | pa.BinaryArray
 def join_cells(pieces: Iterable[Piece], rows: int) -> pa.BinaryArray:
     """One value per row: its pieces in order."""
     parts: list[pa.BinaryArray] = []
-    for wide, run in groupby(pieces, lambda piece: isinstance(piece, pa.Array)):
+    for wide, group in groupby(pieces, lambda piece: isinstance(piece, pa.Array)):
+        run = list(group)
         parts += run if wide else [_joined(run, rows)]
     if len(parts) == 1:
         return parts[0]
@@ -192,8 +193,8 @@ def _texts(column: pa.StringArray, head: Callable[[Lengths], Piece]) -> list[Pie
     return [head(lengths), Cells(windows[starts], None if lengths.min() == width else lengths)]
 
 
-def _joined(pieces: Iterable[Piece], rows: int) -> pa.BinaryArray:
-    matrix, mask, lengths = _side_by_side(list(pieces), rows)
+def _joined(pieces: list[Piece], rows: int) -> pa.BinaryArray:
+    matrix, mask, lengths = _side_by_side(pieces, rows)
     offsets = np.zeros(rows + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
     data = np.ascontiguousarray(matrix) if mask is None else matrix[mask]

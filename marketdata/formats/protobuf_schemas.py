@@ -61,7 +61,7 @@ def proto_file() -> str:
     """The text of the `.proto` file."""
     parts = [
         f"// Market-data events, schema version {SCHEMA_VERSION}. Generated; do not edit.",
-        "// An absent field is null. A batch is a run of `Event`s, each behind its length (varint).",
+        "// An absent field is null. A batch is a run of `Event`s, each behind its length.",
         f'syntax = "proto3";\n\npackage {PACKAGE};\n',
     ]
     for kind, schema in SEQUENCED_SCHEMAS.items():

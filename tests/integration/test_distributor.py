@@ -1,11 +1,16 @@
 """The distributor on a real broker: every view its events, once, whatever happens meanwhile."""
 
+import csv
+import io
 import json
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
+import fastavro
+import msgpack
 import numpy as np
 import pulsar
 import pytest
@@ -17,8 +22,18 @@ import functions.runtime.outputs
 from functions.distributor import DistributorFunction
 from functions.operators.sequence import InstrumentSequences, with_sequences
 from marketdata.filters import compile_filter
+from marketdata.formats import FORMATS, get_format
 from marketdata.frames import encode_frame, read_frame
-from marketdata.plans import PLAN_KEY, Plan, View, ViewSpec, compile_plan, encode_plan
+from marketdata.plans import (
+    PLAN_KEY,
+    Compression,
+    Delivery,
+    Plan,
+    View,
+    ViewSpec,
+    compile_plan,
+    encode_plan,
+)
 from marketdata.topics import partition_topic
 from marketdata.transformations import Transformation
 
@@ -160,6 +175,48 @@ def test_every_view_gets_exactly_its_events_in_its_form(cluster: Cluster) -> Non
     only = read_frame(cluster.read(partition_topic(views["one"].topic, 0))[0].data())
     assert only.column("instrument").dictionary.to_pylist() == ["I1"]  # nobody else's name
     instance.close()
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_every_format_reaches_a_plain_client(cluster: Cluster, compression: Compression) -> None:
+    views = Plans(cluster).publish(
+        **{
+            name: ViewSpec(format=name, delivery=Delivery(compression=compression))
+            for name in FORMATS
+        }
+    )
+    log = Log(cluster)
+    log.write(4)
+    instance = _distributor(cluster)
+    try:
+        for name, view in views.items():
+
+            def decoded(name: str = name, view: View = view) -> list[dict[str, Any]]:
+                messages = cluster.read(partition_topic(view.topic, 0))
+                assert {message.properties()["format"] for message in messages} <= {name}
+                rows = [get_format(name).decode(message.data()) for message in messages]
+                events = [event for batch in rows for event in batch.to_pylist()]
+                return events if len(events) >= len(log.events) else []
+
+            assert eventually(decoded) == log.events
+        if compression == "none":
+            _read_by_others(cluster, views, [event["price"] for event in log.events])
+    finally:
+        instance.close()
+
+
+def _read_by_others(cluster: Cluster, views: dict[str, View], prices: list[int]) -> None:
+    def payloads(name: str) -> list[bytes]:
+        return [message.data() for message in cluster.read(partition_topic(views[name].topic, 0))]
+
+    avro = [event for data in payloads("avro") for event in fastavro.reader(io.BytesIO(data))]
+    assert [int(event["price"].scaleb(9)) for event in avro] == prices
+    maps = [event for data in payloads("msgpack") for event in msgpack.unpackb(data)]
+    assert [event["price"] for event in maps] == prices
+    lines = [
+        line for data in payloads("csv") for line in csv.DictReader(io.StringIO(data.decode()))
+    ]
+    assert [int(Decimal(line["price"]).scaleb(9)) for line in lines] == prices
 
 
 def _newest_status(cluster: Cluster) -> tuple[int, str, list[int]]:

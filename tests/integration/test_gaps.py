@@ -412,7 +412,7 @@ class DistributedView:
         )
 
 
-@pytest.mark.parametrize("format_name", ["arrow", "json"])
+@pytest.mark.parametrize("format_name", ["arrow", "json", "avro", "csv"])
 def test_what_a_view_lost_is_made_again_from_the_log(
     cluster: Cluster, format_name: FormatName
 ) -> None:
