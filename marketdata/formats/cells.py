@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ class Cells:
     lengths: Lengths | None = None
 
 
-Piece = bytes | Cells | pa.BinaryArray
+Piece: TypeAlias = bytes | Cells | pa.BinaryArray
 """The same bytes on every row, cells, or any bytes per row (nulls are empty)."""
 
 
@@ -67,10 +67,8 @@ def lengths_of_rows(pieces: Iterable[Piece], rows: int) -> Lengths:
         match piece:
             case bytes():
                 lengths += len(piece)
-            case Cells(matrix, None):
-                lengths += matrix.shape[1]
-            case Cells(_, some):
-                lengths += some
+            case Cells(matrix, some):
+                lengths += matrix.shape[1] if some is None else some
             case _:
                 lengths += pc.binary_length(piece).fill_null(0).to_numpy(zero_copy_only=False)
     return lengths
