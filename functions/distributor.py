@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
 
-import pulsar
 import pyarrow as pa
 
 from functions.operators.group import FrameGroup, merged
@@ -24,7 +23,7 @@ from functions.operators.split import split_rows
 from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
-from functions.runtime.outputs import NotYetReadable, Output
+from functions.runtime.outputs import MessageTooLarge, Output
 from functions.runtime.partition_views import OPENERS, PartitionViews
 from functions.runtime.plans import PlanFollower
 from marketdata.control_frames import EPOCH, HEARTBEAT
@@ -167,29 +166,46 @@ class DistributorStage(PartitionStage):
                 self._failures[item].append(str(error))
 
     def _distribute(self, group: FrameGroup[Input]) -> None:
+        """Send every view its rows; only what lies with the inputs makes dead letters of them.
+
+        What goes wrong with outputs is no input's fault: an instance that is being ended cannot
+        open any more, and must not take that for a frame that cannot be routed.
+        """
         try:
             batch = group.batch()
             routed = list(self._function.router.route(batch, group.kind))
-            self._views.open([view for view, _ in routed])
-            for piece in self._pieces(group, batch, routed):
-                if not self._deliver(group, piece):
-                    return
-            self._function.reporter.observe_latency(batch.column("ts_publish")[-1].value)
-        except (pulsar.PulsarException, NotYetReadable):
-            raise
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
             self._isolate(group, f"not routed: {type(error).__name__}: {error}")
+            return
+        self._views.open([view for view, _ in routed])
+        pieces = self._pieces(group, batch, routed)
+        while True:
+            try:
+                piece = next(pieces, None)
+            except Exception as error:  # noqa: BLE001
+                self._isolate(group, f"not split: {type(error).__name__}: {error}")
+                return
+            if piece is None:
+                break
+            if not self._deliver(group, piece):
+                return
+        self._function.reporter.observe_latency(batch.column("ts_publish")[-1].value)
 
     def _deliver(self, group: FrameGroup[Input], piece: _Piece) -> bool:
         """Send a view its rows; False when every view has been served input by input instead."""
         try:
-            self._send(piece, group.kind, render(piece.view, piece.rows))
-        except (pulsar.PulsarException, NotYetReadable):
-            raise
+            data = render(piece.view, piece.rows)
         except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
-            self._isolate(group, f"view {piece.view.id}: {type(error).__name__}: {error}")
-            return len(group.items) == 1
+            return self._isolate_view(group, piece.view, error)
+        try:
+            self._send(piece, group.kind, data)
+        except MessageTooLarge as error:
+            return self._isolate_view(group, piece.view, error)
         return True
+
+    def _isolate_view(self, group: FrameGroup[Input], view: View, error: Exception) -> bool:
+        self._isolate(group, f"view {view.id}: {type(error).__name__}: {error}")
+        return len(group.items) == 1
 
     def _pieces(
         self, group: FrameGroup[Input], batch: pa.RecordBatch, routed: Iterable[Routed]
