@@ -59,11 +59,22 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
         if created_at.tzinfo is None or not key.isprintable():
             raise ValueError(cursor)
     except (ValueError, binascii.Error):
-        raise InvalidRequestError(
-            "The cursor is not one that this API gave out.",
-            [FieldProblem("query:cursor", "use `next_cursor` of the page before, unchanged")],
-        ) from None
+        raise _foreign_cursor() from None
     return created_at, key
+
+
+def decode_number(cursor: str, *, most_digits: int) -> int:
+    """The number a cursor continues before, in lists by number; InvalidRequestError for others."""
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= most_digits):
+        raise _foreign_cursor()
+    return int(cursor)
+
+
+def _foreign_cursor() -> InvalidRequestError:
+    return InvalidRequestError(
+        "The cursor is not one that this API gave out.",
+        [FieldProblem("query:cursor", "use `next_cursor` of the page before, unchanged")],
+    )
 
 
 def page_of(items: Sequence[T], limit: int, rows: Sequence[tuple[datetime, str]]) -> Page[T]:

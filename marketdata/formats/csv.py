@@ -20,12 +20,9 @@ from marketdata.formats.text_reading import column_of, transport_schema
 _STYLE: Final = TextStyle(
     name="CSV",
     null=b"",
-    quote=b'"',
     quote_numbers=b"",
     special='"',
     escape=lambda text: text.replace('"', '""'),
-    moment=lambda text: text,
-    zone=b"Z",
 )
 
 

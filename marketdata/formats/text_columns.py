@@ -28,6 +28,8 @@ from marketdata.formats.fragments import (
 from marketdata.schemas import decimal_scale
 
 _SECOND: Final = 1_000_000_000
+_QUOTE: Final = b'"'
+"""Around texts."""
 _FOUR_DIGITS: Final = np.array([f"{i:04d}" for i in range(10_000)], "S4").view(np.uint32)
 _FRACTIONS: Final = {
     digits: binary(f".{i:0{digits}d}".rstrip("0").rstrip(".").encode() for i in range(10**digits))
@@ -43,51 +45,42 @@ class TextStyle:
     Attributes:
         name: of the format, for errors.
         null: written where a value is null.
-        quote: around texts.
         quote_numbers: around prices, sizes and times.
         special: regular expression of texts that `escape` has to see.
-        escape: a text -> how it stands between quotes; may refuse it with `FormatError`.
-        moment: `YYYY-MM-DDTHH:MM:SS` -> how whole seconds are written.
-        zone: what follows the fraction of a second.
+        escape: a text -> how it stands between quotes.
     """
 
     name: str
     null: bytes
-    quote: bytes
     quote_numbers: bytes
     special: str
     escape: Callable[[str], str]
-    moment: Callable[[str], str]
-    zone: bytes
 
 
-def pieces_of(
-    field: pa.Field, column: pa.Array, style: TextStyle, *, head: bytes = b"", tail: bytes = b""
-) -> list[Piece]:
+def pieces_of(field: pa.Field, column: pa.Array, style: TextStyle) -> list[Piece]:
     """The values of a column.
 
     Args:
         field: of the column.
         column: at least one value.
         style: of the format.
-        head, tail: stand before and behind every value, but not where it is null.
 
     Raises:
-        FormatError: events have no columns of such a type, or a text cannot be written.
+        FormatError: events have no columns of such a type.
     """
     kind, scale = field.type, decimal_scale(field)
     if column.null_count == len(column):
         return [Constant(style.null)]
     if pa.types.is_dictionary(kind):
-        return [_symbols(column, style, head, tail)]
+        return [_symbols(column, style)]
     if pa.types.is_floating(kind):
-        return [_floats(column, style, head, tail)]
+        return [_floats(column, style)]
     quote = style.quote_numbers
     if pa.types.is_string(kind):
-        quote = style.quote
+        quote = _QUOTE
         value: list[Piece] = [Strings(_escape(column, style))]
     elif pa.types.is_timestamp(kind) and kind.unit == "ns":
-        value = _times(column.view(pa.int64()).fill_null(0), style)
+        value = _times(column.view(pa.int64()).fill_null(0))
     elif pa.types.is_integer(kind) and scale is not None:
         value = _decimals(column.fill_null(0).to_numpy(), scale)
     elif pa.types.is_integer(kind):
@@ -95,14 +88,13 @@ def pieces_of(
         value = [_integers(column.fill_null(0).to_numpy())]
     else:
         raise FormatError(f"column {field.name!r}: {style.name} frames have no form for {kind}")
-    pieces = [Constant(head + quote), *value, Constant(quote + tail)]
+    pieces = [Constant(quote), *value, Constant(quote)]
     return [_with_nulls(pieces, column, style.null)] if column.null_count else pieces
 
 
-def _symbols(column: pa.DictionaryArray, style: TextStyle, head: bytes, tail: bytes) -> Choice:
-    values = column.dictionary
-    before, after = Constant(head + style.quote), Constant(style.quote + tail)
-    texts = as_array(_with_nulls([before, Strings(_escape(values, style)), after], values, b""))
+def _symbols(column: pa.DictionaryArray, style: TextStyle) -> Choice:
+    values, quote = column.dictionary, Constant(_QUOTE)
+    texts = as_array(_with_nulls([quote, Strings(_escape(values, style)), quote], values, b""))
     indices = column.indices
     if indices.null_count:
         indices = indices.cast(pa.int32()).fill_null(len(texts))
@@ -120,24 +112,24 @@ def _escape(column: pa.StringArray, style: TextStyle) -> pa.BinaryArray:
     return texts
 
 
-def _floats(column: pa.Array, style: TextStyle, head: bytes, tail: bytes) -> Piece:
+def _floats(column: pa.Array, style: TextStyle) -> Piece:
     # Few distinct values occur, and the text of a float costs more than finding it again.
     distinct = column.dictionary_encode()
     finite = pc.is_finite(distinct.dictionary)
     texts = pc.if_else(finite, pc.cast(distinct.dictionary, pa.utf8()), None)
     codes = distinct.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
-    written = [head + t.encode() + tail if t else style.null for t in texts.to_pylist()]
+    written = [t.encode() if t else style.null for t in texts.to_pylist()]
     return Choice(codes, binary([*written, style.null]))
 
 
-def _times(column: pa.Int64Array, style: TextStyle) -> list[Piece]:
+def _times(column: pa.Int64Array) -> list[Piece]:
     """Whole seconds are written once per distinct value."""
     ns = column.to_numpy(zero_copy_only=False)
     seconds = ns // _SECOND
     nanos = (ns - seconds * _SECOND).astype(np.uint32)
     distinct, codes = _distinct(seconds)
     texts = [
-        f"{style.moment(text)}.".encode()
+        f"{text}.".encode()
         for text in np.datetime_as_string(distinct.astype("datetime64[s]")).tolist()
     ]
     whole: Piece = Choice(codes, binary(texts)) if len(texts) > 1 else Constant(texts[0])
@@ -147,7 +139,7 @@ def _times(column: pa.Int64Array, style: TextStyle) -> list[Piece]:
     matrix[:, 0] = first + np.uint32(ord("0"))
     for at, group in ((1, tens - first * np.uint32(10_000)), (5, nanos - tens * np.uint32(10_000))):
         matrix[:, at : at + 4] = _FOUR_DIGITS[group].view(np.uint8).reshape(len(ns), 4)
-    return [whole, Fixed(matrix), Constant(style.zone)]
+    return [whole, Fixed(matrix), Constant(b"Z")]
 
 
 def _decimals(values: npt.NDArray[np.int64], scale: int) -> list[Piece]:

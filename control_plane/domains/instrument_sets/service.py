@@ -34,7 +34,7 @@ from control_plane.domains.instrument_sets.schemas import (
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
-from control_plane.pages import Page, check_match, decode_cursor, page_of
+from control_plane.pages import Page, check_match, decode_cursor, decode_number, page_of
 from control_plane.requests import current_request_id
 from marketdata.filters.parse import MAX_IN_VALUES
 from marketdata.plans import sets_of
@@ -142,16 +142,10 @@ class InstrumentSetService:
 
     async def history(self, key: str, *, cursor: str | None, limit: int) -> Page[VersionSummary]:
         """The changes of a set, newest first; the cursor is the last version seen."""
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
-            raise InvalidRequestError(
-                "The cursor is not one that this API gave out.",
-                [FieldProblem("query:cursor", "use `next_cursor` of the page before, unchanged")],
-            )
+        before = decode_number(cursor, most_digits=9) if cursor is not None else None
         async with self._database.transaction() as session:
             row = await repository.find(session, key)
-            rows = await repository.history(
-                session, row.id, before=int(cursor) if cursor else None, limit=limit + 1
-            )
+            rows = await repository.history(session, row.id, before=before, limit=limit + 1)
         return Page(
             [VersionSummary(**_change(each)) for each in rows[:limit]],
             str(rows[limit - 1].version) if len(rows) > limit else None,

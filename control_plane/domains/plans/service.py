@@ -11,8 +11,8 @@ from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.plans import repository
 from control_plane.domains.plans.models import PlanRow
 from control_plane.domains.plans.schemas import PlanDetail, PlanOut, Rollout
-from control_plane.errors import FieldProblem, InvalidRequestError, NotFoundError
-from control_plane.pages import Page
+from control_plane.errors import NotFoundError
+from control_plane.pages import Page, decode_number
 
 
 class PlanService:
@@ -24,15 +24,9 @@ class PlanService:
 
     async def page(self, *, cursor: str | None, limit: int) -> Page[PlanOut]:
         """Plans, newest first; the cursor is the number of the last plan seen."""
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-            raise InvalidRequestError(
-                "The cursor is not one that this API gave out.",
-                [FieldProblem("query:cursor", "use `next_cursor` of the page before, unchanged")],
-            )
+        before = decode_number(cursor, most_digits=18) if cursor is not None else None
         async with self._database.transaction() as session:
-            rows = await repository.page(
-                session, before=int(cursor) if cursor else None, limit=limit + 1
-            )
+            rows = await repository.page(session, before=before, limit=limit + 1)
             published = await repository.newest_published(session)
         items = [PlanOut(**self._fields(row, published)) for row in rows[:limit]]
         return Page(items, str(rows[limit - 1].number) if len(rows) > limit else None)

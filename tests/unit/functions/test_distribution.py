@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
+import pulsar
 import pytest
+from events import trades
 
 from functions.distributor import DistributorStage
 from functions.operators.route import Router
@@ -15,31 +16,10 @@ from functions.runtime.inputs import Input
 from functions.runtime.settings import FunctionSettings, Topics
 from marketdata.frames import encode_frame
 from marketdata.plans import ViewSpec, compile_plan
-from marketdata.schemas import INGEST_SCHEMAS
-
-
-class MessageId:
-    """A place in the log."""
-
-    def ledger_id(self) -> int:
-        return 1
-
-    def entry_id(self) -> int:
-        return 1
-
-    def batch_index(self) -> int:
-        return -1
 
 
 def frame() -> bytes:
-    row = dict.fromkeys(INGEST_SCHEMAS["trade"].names) | {
-        "instrument": "A",
-        "venue": "XNAS",
-        "source": "s",
-        "ts_event": 1,
-        "ts_publish": 1,
-    }
-    batch = pa.RecordBatch.from_pylist([row], schema=INGEST_SCHEMAS["trade"])
+    batch = trades(["A"])
     numbers = InstrumentSequences().assign(batch)
     return encode_frame(
         with_sequences(batch, "trade", numbers, epoch=1, ts_sequenced_ns=1)
@@ -60,7 +40,7 @@ def test_an_instance_that_is_being_ended_blames_no_frame() -> None:
         send=lambda *given, **_: sent.append(given),
     )
     stage = DistributorStage(function, 0)
-    item = Input(MessageId(), frame(), {"kind": "trade"})
+    item = Input(pulsar.MessageId(0, 1, 1), frame(), {"kind": "trade"})
 
     with pytest.raises(RuntimeError, match="shutdown"):
         stage.apply([item])
