@@ -76,6 +76,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {meaning}")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What failed once more, below all logs and tables: who reads a CI run sees its end first."""
+    for report in terminalreporter.getreports("failed") + terminalreporter.getreports("error"):
+        terminalreporter.section(report.nodeid, sep="-")
+        crash = getattr(report.longrepr, "reprcrash", None)
+        terminalreporter.write_line(crash.message if crash else str(report.longrepr)[-2_000:])
+
+
 def _hurts(item: pytest.Item) -> bool:
     return item.get_closest_marker("chaos") is not None
 

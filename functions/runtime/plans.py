@@ -67,9 +67,12 @@ class PlanFollower:
     def _follow(self) -> None:
         while True:
             try:
-                reader = self._client.create_reader(
-                    self._topic, pulsar.MessageId.earliest, is_read_compacted=True
-                )
+                try:
+                    reader = self._client.create_reader(
+                        self._topic, pulsar.MessageId.earliest, is_read_compacted=True
+                    )
+                except pulsar.AlreadyClosed:
+                    return  # the client is closed for good, with the instance
                 try:
                     self._read(reader)
                 finally:

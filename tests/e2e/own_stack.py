@@ -6,13 +6,20 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import pulsar
 import pytest
 import yaml
+
+from marketdata.topics import DEADLETTER_DISTRIBUTOR, DEADLETTER_SEQUENCER
 
 from scripts import deploy_functions
 from scripts.devstack.component import CHECKOUT
 from scripts.devstack.console import Console
+from scripts.devstack.logs import log_files
 from scripts.devstack.stack import Stack
+from scripts.verification.report import Report
+
+_MOST_LINES = 40
 
 
 class OwnStack:
@@ -39,6 +46,33 @@ class OwnStack:
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         code, output = self.deploy("apply", "--only", "functions", "--timeout", "180")
         assert code == 0, output
+
+    def account(self, report: Report) -> str:
+        """What was found, and what the functions said of it: nothing of the stack is left later."""
+        return "\n".join([report.text(), *self._dead_letters(), *self._warnings()])
+
+    def _dead_letters(self) -> list[str]:
+        told = []
+        client = pulsar.Client(
+            self.stack.service_url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
+        )
+        for base in (DEADLETTER_SEQUENCER, DEADLETTER_DISTRIBUTOR):
+            for topic in client.get_topic_partitions(base):
+                reader = client.create_reader(topic, pulsar.MessageId.earliest)
+                while reader.has_message_available():
+                    properties = reader.read_next(10_000).properties()
+                    told.append(f"dead letter in {topic}: {properties}")
+        client.close()
+        return told[:_MOST_LINES]
+
+    def _warnings(self) -> list[str]:
+        return [
+            f"{label}: {line}"
+            for label, path in log_files(self.stack.home / "logs", None).items()
+            if path.parent.parent.parent.name == "marketdata"
+            for line in path.read_text("utf-8", "replace").splitlines()
+            if "WARNING" in line or "ERROR" in line or "partition ready" in line
+        ][-_MOST_LINES:]
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def test_instances_come_go_and_die_while_events_flow(own: OwnStack) -> None:
         report = scenario.drain()
 
         assert report.accepted == accepted
-        assert report.ok, report.text()
+        assert report.ok, own.account(report)
 
 
 def test_partitions_grow_with_every_instrument_in_order(own: OwnStack) -> None:
@@ -80,7 +80,7 @@ def test_partitions_grow_with_every_instrument_in_order(own: OwnStack) -> None:
             again.wait(RECOVERY_S)
             report = scenario.drain()
         assert report.accepted == before + again.events
-        assert report.ok, report.text()
+        assert report.ok, own.account(report)
         partitions = scenario.history.log_rows.columns()["partition"]
         assert set(partitions.tolist()) == set(range(8))
         _moved_instruments_are_read_in_order(scenario)
