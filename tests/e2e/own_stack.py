@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from marketdata.topics import DEADLETTER_DISTRIBUTOR, DEADLETTER_SEQUENCER
-
 from scripts import deploy_functions
 from scripts.devstack.component import CHECKOUT
 from scripts.devstack.console import Console
