@@ -129,6 +129,11 @@ class PulsarAdmin:
         answer = await self._http.call("GET", "/admin/v2/brokers/version", "read Pulsar's version")
         return answer.text.strip().strip('"')
 
+    async def broker_settings(self) -> dict[str, str]:
+        """The configuration that a broker runs with; superusers only."""
+        path = "/admin/v2/brokers/configuration/runtime"
+        return dict(await self._get(path, "read the broker's configuration"))
+
     async def clusters(self) -> list[str]:
         """The names of all clusters."""
         return list(await self._get("/admin/v2/clusters", "list clusters"))

@@ -53,6 +53,7 @@ from control_plane.topology import (  # noqa: E402 - path set above
     Growth,
     Topology,
     apply,
+    broker_warnings,
     build_bundle,
     destruction,
     diff,
@@ -117,8 +118,14 @@ class Deployment:
             return False
         return input(f"\n{question} Only 'yes' is accepted: ").strip() == "yes"
 
+    async def warn(self, admin: PulsarAdmin) -> None:
+        """Say what of the broker's own configuration endangers the guarantees."""
+        for warning in await broker_warnings(admin):
+            print(f"warning: {warning}", file=sys.stderr)
+
     async def plan(self, admin: PulsarAdmin) -> int:
         """Show the difference."""
+        await self.warn(admin)
         topology = self.topology(bundle=make_bundle(self.options))
         changes = diff(topology, await read_actual(admin, topology), prune=self.options.prune)
         self.say(self.renderer.plan(changes))
@@ -128,6 +135,7 @@ class Deployment:
 
     async def apply(self, admin: PulsarAdmin) -> int:
         """Show the difference and make it vanish."""
+        await self.warn(admin)
         topology = self.topology(bundle=make_bundle(self.options))
         changes = diff(topology, await read_actual(admin, topology), prune=self.options.prune)
         return await self._carry_out(admin, changes, "Apply these changes?", "Apply complete")

@@ -102,6 +102,8 @@ def broker() -> dict[str, str]:
         "managedLedgerDefaultAckQuorum": replicas,
         "brokerDeleteInactiveTopicsEnabled": "false",
         "allowAutoTopicCreation": "false",
+        # Who takes a partition over first gets what is not acknowledged (docs/decisions/0005).
+        "activeConsumerFailoverDelayTimeMillis": "0",
         "forceDeleteNamespaceAllowed": "true",
         "forceDeleteTenantAllowed": "true",
         "defaultNumberOfNamespaceBundles": "4",

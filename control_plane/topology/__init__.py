@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from control_plane.topology.actual import read_actual
 from control_plane.topology.apply import ApplyError, Event, apply
+from control_plane.topology.broker_settings import warnings as broker_warnings
 from control_plane.topology.bundle import BundleError, build_bundle
 from control_plane.topology.diff import Attribute, Change, destruction, diff, summary
 from control_plane.topology.grow import Grower, GrowError, Growth, grown_texts, growth
@@ -34,6 +35,7 @@ __all__ = [
     "Topology",
     "TopologyError",
     "apply",
+    "broker_warnings",
     "build_bundle",
     "desired_functions",
     "destruction",

@@ -222,6 +222,8 @@ class Pulsar(Component):
             "STORAGE_PATH": str(self.folder / "packages"),
             "brokerDeleteInactiveTopicsEnabled": "false",
             "allowAutoTopicCreation": "false",
+            # Who takes a partition over first gets what is not acknowledged (docs/decisions/0005).
+            "activeConsumerFailoverDelayTimeMillis": "0",
             "forceDeleteNamespaceAllowed": "true",
             "forceDeleteTenantAllowed": "true",
             "defaultNumberOfNamespaceBundles": "4",
