@@ -60,6 +60,8 @@ __all__ = [
 _EARLIEST = MessagePosition(-1, -1)
 _FUNCTIONS_RETRY_FOR_S = 45.0
 _UPLOAD_TIMEOUT_S = 60.0
+_ACTION_TIMEOUT_S = 60.0
+"""The worker answers when it has stopped and started all instances, one after the other."""
 _PACKAGE_EXISTS = re.compile(r"metadata already exists", re.IGNORECASE)
 
 
@@ -460,7 +462,15 @@ class PulsarAdmin:
     async def _function_action(self, function: str, action: str) -> None:
         path = f"/admin/v3/functions/{function}/{action}"
         what = f"{action} function {function}"
-        await self._http.call("POST", path, what, retry_for_s=_FUNCTIONS_RETRY_FOR_S)
+        # Sent again, it would wait its turn at the worker and stop what has just been started.
+        await self._http.call(
+            "POST",
+            path,
+            what,
+            retry_for_s=_FUNCTIONS_RETRY_FOR_S,
+            timeout_s=_ACTION_TIMEOUT_S,
+            once=True,
+        )
 
     async def _function_get(self, path: str, what: str) -> Any:
         return await self._get(path, what, retry_for_s=_FUNCTIONS_RETRY_FOR_S)

@@ -143,8 +143,12 @@ class AdminHttp:
         params: dict[str, str] | None = None,
         retry_for_s: float | None = None,
         timeout_s: float | None = None,
+        once: bool = False,
     ) -> Answer:
-        """The answer, whatever its status, or AdminUnavailable when none came in time."""
+        """The answer, whatever its status, or AdminUnavailable when none came in time.
+
+        `once`: it is not sent again when it may have been carried out.
+        """
         headers = {"Content-Type": "application/json"} if body is not None else {}
         content = json.dumps(body).encode() if body is not None else None
         budget_s = self._retry_for_s if retry_for_s is None else retry_for_s
@@ -174,7 +178,7 @@ class AdminHttp:
                 uncertain |= response.status_code in (502, 504)
                 status, reason = answer.status, answer.reason
                 problem = f"HTTP {status}: {reason}"
-            if time.monotonic() + pause_s > deadline:
+            if (once and uncertain) or time.monotonic() + pause_s > deadline:
                 raise AdminUnavailable(
                     f"Pulsar's admin API at {self.url} does not serve {method} {path} ({problem}). "
                     "Check that the broker runs and that the admin URL is right, then retry.",
@@ -195,6 +199,7 @@ class AdminHttp:
         params: dict[str, str] | None = None,
         retry_for_s: float | None = None,
         timeout_s: float | None = None,
+        once: bool = False,
     ) -> Answer:
         """The answer of a request that succeeded; `what` names it in the error when it did not."""
         answer = await self.request(
@@ -205,6 +210,7 @@ class AdminHttp:
             params=params,
             retry_for_s=retry_for_s,
             timeout_s=timeout_s,
+            once=once,
         )
         if answer.status < 400:
             return answer

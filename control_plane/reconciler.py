@@ -2,9 +2,10 @@
 
 One control plane reconciles at a time (advisory lock). Each look:
 
-1. functions: config drift is redeployed, one function at a time; a function that has been down for
-   `unhealthy_after_seconds` is restarted (after a broker restart nothing else brings it back),
-   with a growing pause between attempts;
+1. functions: config drift is redeployed, one function at a time; a function that is down, and whose
+   instances have not changed for `unhealthy_after_seconds`, is restarted (after a broker restart
+   nothing else brings it back), with a growing pause between attempts: instances that start, or
+   that the worker starts again, are left to it;
 2. delivery: topics and Pulsar subscriptions of active subscriptions that are missing are made
    again, beginning at the earliest message, so that nothing is lost;
 3. removal: the topic of a view that no plan holds goes once every distributor runs such a plan.
@@ -36,6 +37,7 @@ from control_plane.topology import (
     Actual,
     ApplyError,
     Change,
+    FunctionState,
     Topology,
     TopologyError,
     apply,
@@ -57,7 +59,7 @@ class _Difference:
     """A difference of one function: since when it is seen, and when it may be acted on again."""
 
     since: float
-    action: str
+    state: tuple[str, int, int]
     looks: int = 1
     attempts: int = 0
     not_before: float = 0.0
@@ -78,10 +80,11 @@ class Patience:
         for change in changes:
             seen = self._seen.get(change.name)
             if seen is None:
-                self._seen[change.name] = _Difference(now, change.action)
+                self._seen[change.name] = _Difference(now, _state(change))
                 continue
-            if seen.action != change.action:
-                seen.since, seen.action, seen.looks = now, change.action, 0
+            if seen.state != _state(change):
+                looks = seen.looks if seen.state[0] == change.action else 0
+                seen.since, seen.state, seen.looks = now, _state(change), looks
             seen.looks += 1
             waited = change.action != "restart" or now - seen.since >= self._unhealthy_after_seconds
             if seen.looks >= 2 and waited and now >= seen.not_before:
@@ -291,6 +294,14 @@ class Reconciler:
                 view.retired_in_plan = None
                 self._metrics.reconcile_actions.labels("topic_removed").inc()
                 log.info("delivery topic removed", topic=view.topic)
+
+
+def _state(change: Change) -> tuple[str, int, int]:
+    """What a change would do, and how many instances run and have been started again."""
+    found = change.actual
+    if not isinstance(found, FunctionState):
+        return change.action, 0, 0
+    return change.action, found.running_instances, found.restarts
 
 
 def _short(function: str) -> str:

@@ -68,10 +68,11 @@ class Settings(BaseSettings):
         default=5.0, gt=0, le=3600, description="Pause between two looks at the cluster."
     )
     unhealthy_after_seconds: float = Field(
-        default=8.0,
+        default=20.0,
         ge=0,
         le=3600,
-        description="How long a function may be down before the reconciler restarts it.",
+        description="How long a function may be down, with nothing about its instances changing,"
+        " before the reconciler restarts it.",
     )
     plan_publish_interval_ms: int = Field(
         default=500,

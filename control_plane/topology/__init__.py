@@ -17,7 +17,7 @@ from control_plane.topology.bundle import BundleError, build_bundle
 from control_plane.topology.diff import Attribute, Change, destruction, diff, summary
 from control_plane.topology.grow import Grower, GrowError, Growth, grown_texts, growth
 from control_plane.topology.loader import load_topology
-from control_plane.topology.model import Actual, Bundle, FunctionSpec, Topology
+from control_plane.topology.model import Actual, Bundle, FunctionSpec, FunctionState, Topology
 from control_plane.topology.source import TopologyError
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Change",
     "Event",
     "FunctionSpec",
+    "FunctionState",
     "GrowError",
     "Grower",
     "Growth",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from control_plane.pulsar_admin import AdminNotFound, AdminUnavailable, PulsarAdmin
+from control_plane.pulsar_values import FunctionStatus
 from control_plane.topology.model import (
     Actual,
     FunctionState,
@@ -112,10 +113,19 @@ async def _functions(admin: PulsarAdmin, namespace: str) -> list[FunctionState]:
             continue
         try:
             status = await admin.function_status(name, retry_for_s=_STATUS_RETRY_FOR_S)
-            expected, running = status.expected, status.running
-        except (AdminUnavailable, AdminNotFound):
+        except (AdminUnavailable, AdminNotFound) as error:
+            if not error.status:
+                raise  # no answer says nothing about the instances
             # After a broker restart the worker may answer 503 until the function is restarted.
-            expected, running = int(config.get("parallelism", 1)), 0
-        fixed = bool(await admin.function_packages(name))
-        states.append(FunctionState(name, config, expected, running, fixed))
+            status = FunctionStatus(int(config.get("parallelism", 1)), 0, ())
+        states.append(
+            FunctionState(
+                name,
+                config,
+                status.expected,
+                status.running,
+                sum(each.restarts for each in status.instances),
+                bool(await admin.function_packages(name)),
+            )
+        )
     return states

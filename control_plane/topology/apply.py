@@ -41,6 +41,8 @@ from marketdata.errors import DistributionError
 Stage = Literal["started", "waiting", "done", "failed", "rolling_back", "rolled_back"]
 _POLL_S = 0.25
 _STATUS_RETRY_FOR_S = 1.0
+_CRASHES = 3
+"""An instance that ends so often is not just slow to start on a busy machine, or killed."""
 _OLD_ANSWERS_S = 5.0
 """For so long the worker may still answer for the processes from before a change."""
 
@@ -312,7 +314,7 @@ class _Applier:
             f"instance {each.instance}: {each.error}" for each in status.instances if each.error
         )
         good = status.expected == expected and status.all_running
-        crashed = any(each.restarts > 0 and not each.running for each in status.instances)
+        crashed = any(each.restarts >= _CRASHES and not each.running for each in status.instances)
         text = f"{status.running} of {expected} run" + (f", {problems}" if problems else "")
         return text, good, crashed
 

@@ -168,6 +168,8 @@ class FunctionState:
     config: Mapping[str, Any]
     expected_instances: int = 0
     running_instances: int = 0
+    restarts: int = 0
+    """How often the worker has started instances again that had ended, all together."""
     code_is_fixed: bool = False
     """An update ignores new code, so that new code means a new function."""
 

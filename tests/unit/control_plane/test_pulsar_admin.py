@@ -176,3 +176,23 @@ async def test_the_status_names_the_latest_reason_of_every_instance() -> None:
     assert not status.all_running
     assert [each.error for each in status.instances] == ["", "UNAVAILABLE"]
     assert status.instances[1].restarts == 2
+
+
+@pytest.mark.parametrize("lost", [httpx.ReadTimeout("slow"), httpx.Response(504)])
+async def test_a_restart_that_may_be_under_way_is_not_asked_for_again(
+    lost: httpx.Response | Exception,
+) -> None:
+    handler, requests = scripted(lost, httpx.Response(204))
+    async with admin_of(handler) as admin:
+        with pytest.raises(AdminUnavailable):
+            await admin.restart_function(FUNCTION)
+    assert len(requests) == 1
+
+
+async def test_a_restart_that_was_not_begun_is_asked_for_again() -> None:
+    handler, requests = scripted(
+        httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(204)
+    )
+    async with admin_of(handler) as admin:
+        await admin.restart_function(FUNCTION)
+    assert len(requests) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from control_plane.reconciler import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Patience
-from control_plane.topology import Change
+from control_plane.topology import Change, FunctionState
 
 DRIFT = Change("update", "function", "marketdata/functions/sequencer")
 DOWN = Change("restart", "function", "marketdata/functions/sequencer")
@@ -21,6 +21,21 @@ def test_a_function_is_restarted_only_when_it_stays_down() -> None:
     patience = Patience(8)
     assert [patience.due([DOWN], now) for now in (0, 5, 7.9)] == [[], [], []]
     assert patience.due([DOWN], 8) == [DOWN]
+
+
+def down(running: int, restarts: int) -> Change:
+    state = FunctionState(DOWN.name, {}, 4, running, restarts)
+    return Change("restart", "function", DOWN.name, actual=state)
+
+
+def test_instances_that_come_or_that_the_worker_starts_again_are_left_to_it() -> None:
+    patience = Patience(8)
+    seen = [(0, 0), (1, 0), (2, 0), (2, 1), (1, 2)]
+    for look, (running, restarts) in enumerate(seen):
+        assert patience.due([down(running, restarts)], look * 7.0) == []
+    stuck = down(*seen[-1])
+    assert patience.due([stuck], 35.9) == []
+    assert patience.due([stuck], 36) == [stuck]
 
 
 def test_what_healed_in_between_is_forgotten() -> None:
