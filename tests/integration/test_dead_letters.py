@@ -26,6 +26,8 @@ from marketdata.topics import (
 pytestmark = pytest.mark.integration
 
 PARTITION = 0
+# The sequencer has a partition of its letters for itself once it has refused a frame there.
+BY_HAND = 3
 INGEST = partition_topic(INGEST_EVENTS, PARTITION)
 
 
@@ -77,8 +79,8 @@ def await_letters(http: httpx.Client, count: int, note: str, **query: Any) -> li
         time.sleep(0.2)
 
 
-def frames_on_ingest(client: pulsar.Client, key: str) -> list[pulsar.Message]:
-    reader = client.create_reader(INGEST, pulsar.MessageId.earliest)
+def frames_on_ingest(client: pulsar.Client, key: str, topic: str = INGEST) -> list[pulsar.Message]:
+    reader = client.create_reader(topic, pulsar.MessageId.earliest)
     found = []
     while reader.has_message_available():
         message = reader.read_next(10_000)
@@ -140,29 +142,28 @@ def test_a_frame_that_is_acceptable_by_now_is_sequenced_once(
     name = next(
         name
         for name in (uuid.uuid4().hex[:12].upper() for _ in repeat(None))
-        if partition_of(name, 4) == PARTITION
+        if partition_of(name, 4) == BY_HAND
     )
+    ingest = partition_topic(INGEST_EVENTS, BY_HAND)
     data = encode_frame(trades([name]))
     note = uuid.uuid4().hex
     # As the sequencer of an earlier release would have put it aside.
     place = send(
         client,
-        partition_topic(DEADLETTER_SEQUENCER, PARTITION),
+        partition_topic(DEADLETTER_SEQUENCER, BY_HAND),
         data,
         function="sequencer",
-        source_topic=INGEST,
+        source_topic=ingest,
         source_position="1:1:0",
         reason_code="unsupported_version",
         reason="put here by a test",
         original_note=note,
     )
-    key = f"sequencer:{PARTITION}:{place}"
-    log = client.create_reader(
-        partition_topic(SEQUENCED_EVENTS, PARTITION), pulsar.MessageId.latest
-    )
+    key = f"sequencer:{BY_HAND}:{place}"
+    log = client.create_reader(partition_topic(SEQUENCED_EVENTS, BY_HAND), pulsar.MessageId.latest)
     for _ in range(3):
         http.post(f"/dead-letters/{key}/resend").raise_for_status()
-    send(client, INGEST, data, note="the last one")
+    send(client, ingest, data, note="the last one")
     sequences: list[int] = []
     while 2 not in sequences:
         message = log.read_next(30_000)
@@ -170,7 +171,7 @@ def test_a_frame_that_is_acceptable_by_now_is_sequenced_once(
             rows = read_frame(message.data()).to_pylist()
             sequences += [row["sequence"] for row in rows if row["instrument"] == name]
     assert sequences == [1, 2]
-    assert len(frames_on_ingest(client, key)) == 1
+    assert len(frames_on_ingest(client, key, ingest)) == 1
 
 
 def test_a_lost_answer_does_not_send_twice(http: httpx.Client, client: pulsar.Client) -> None:
@@ -191,16 +192,16 @@ def test_a_lost_answer_does_not_send_twice(http: httpx.Client, client: pulsar.Cl
 def test_letters_of_the_distributor_and_cut_ones_stay(
     http: httpx.Client, client: pulsar.Client
 ) -> None:
-    topic = partition_topic(DEADLETTER_DISTRIBUTOR, PARTITION)
+    topic = partition_topic(DEADLETTER_DISTRIBUTOR, BY_HAND)
     routed = send(client, topic, b"x", source_topic=INGEST)
     cut = send(
         client,
-        partition_topic(DEADLETTER_SEQUENCER, PARTITION),
+        partition_topic(DEADLETTER_SEQUENCER, BY_HAND),
         b"x",
         source_topic=INGEST,
         truncated_from_bytes="9000000",
     )
-    for key in (f"distributor:{PARTITION}:{routed}", f"sequencer:{PARTITION}:{cut}"):
+    for key in (f"distributor:{BY_HAND}:{routed}", f"sequencer:{BY_HAND}:{cut}"):
         assert http.get(f"/dead-letters/{key}").json()["size_bytes"] == 1
         answer = http.post(f"/dead-letters/{key}/resend")
         assert answer.status_code == 409
