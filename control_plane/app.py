@@ -23,6 +23,8 @@ from control_plane.broker import Broker, Follower
 from control_plane.database import Database
 from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
+from control_plane.domains.dead_letters.controller import DeadLetterController
+from control_plane.domains.dead_letters.service import DeadLetterService
 from control_plane.domains.functions.controller import FunctionController
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.instrument_sets.controller import InstrumentSetController
@@ -84,6 +86,9 @@ class ControlPlane:
         self.ordering = OrderingService(
             self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
         )
+        self.dead_letters = DeadLetterService(
+            self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
+        )
         self.health = HealthService(
             self.database, self.broker, self.admin, self.ordering_follower.state
         )
@@ -124,6 +129,7 @@ class ControlPlane:
                     await task
             await follower.stop()
             self.ordering.close()
+            self.dead_letters.close()
             await self.broker.close()
             await self.admin.aclose()
             await self.database.close()
@@ -137,6 +143,7 @@ class ControlPlane:
             "plans": self.plans,
             "instrument_sets": self.instrument_sets,
             "ordering": self.ordering,
+            "dead_letters": self.dead_letters,
             "board": self.board,
             "health_service": self.health,
             "metrics": self.metrics,
@@ -160,6 +167,7 @@ def create_app(settings: Settings) -> Litestar:
                     InstrumentSetController,
                     FunctionController,
                     OrderingController,
+                    DeadLetterController,
                 ],
             ),
             SystemController,
@@ -198,6 +206,7 @@ def _openapi() -> OpenAPIConfig:
             Tag(name="plans", description="What the functions execute."),
             Tag(name="functions", description="What runs inside the broker."),
             Tag(name="ordering", description="What the order of the sources shows."),
+            Tag(name="dead letters", description="What the functions could not process."),
             Tag(name="system", description="The control plane itself."),
         ],
     )

@@ -79,6 +79,35 @@ class Broker:
 
         await self._call(send)
 
+    async def publish_once(
+        self, topic: str, payload: bytes, *, properties: dict[str, str], name: str
+    ) -> str | None:
+        """Store a message of which `name` is the identity; returns when it is on disk.
+
+        The topic's deduplication drops it when it is there already, for as long as the broker
+        remembers a producer that is gone.
+
+        Returns:
+            Its ledger:entry; None when it was there already.
+        """
+
+        def send() -> str | None:
+            producer = self.client.create_producer(
+                topic,
+                producer_name=name,
+                batching_enabled=False,
+                compression_type=pulsar.CompressionType.LZ4,
+                send_timeout_millis=int(self._timeout_seconds * 1000),
+            )
+            try:
+                # Not 0: the client takes that for none given, and counts on from the last one.
+                place = producer.send(payload, properties=properties, sequence_id=1)
+            finally:
+                producer.close()
+            return None if place.ledger_id() < 0 else f"{place.ledger_id()}:{place.entry_id()}"
+
+        return await self._call(send)
+
     async def newest_plan(self, topic: str) -> bytes | None:
         """The last message of a topic; None when there is none."""
 

@@ -15,8 +15,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 
+import control_plane.domains.dead_letters.models
 import control_plane.domains.ordering.models
-import control_plane.domains.subscriptions.models  # noqa: F401  (both register their tables)
+import control_plane.domains.subscriptions.models  # noqa: F401  (all register their tables)
 from control_plane.database import SCHEMA_REVISION, Base, Database, sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ TABLES = {
     "ordering_poison",
     "instrument_sets",
     "instrument_set_versions",
+    "dead_letter_resends",
 }
 
 

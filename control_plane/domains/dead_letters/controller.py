@@ -1,0 +1,105 @@
+"""Routes of dead letters."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from litestar import Controller, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import PathParameter, QueryParameter
+
+from control_plane.domains.dead_letters.letters import Function
+from control_plane.domains.dead_letters.reading import Wanted
+from control_plane.domains.dead_letters.schemas import LetterDetailOut, LetterOut, LetterResendOut
+from control_plane.domains.dead_letters.service import DeadLetterService
+from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
+from control_plane.problems import responses
+
+BYTES = "application/octet-stream"
+
+Key = Annotated[str, PathParameter(max_length=200, description="Id of the letter.")]
+
+
+class DeadLetterController(Controller):
+    """What the functions could not process."""
+
+    path = "/dead-letters"
+    tags = ("dead letters",)
+
+    @get(
+        operation_id="listDeadLetters",
+        summary="List dead letters",
+        responses=responses(400, 422, 503),
+    )
+    async def letters(
+        self,
+        dead_letters: NamedDependency[DeadLetterService],
+        cursor: Cursor = None,
+        limit: Limit = DEFAULT_LIMIT,
+        function: Annotated[
+            Function | None, QueryParameter(description="Only of this function; absent: both.")
+        ] = None,
+        code: Annotated[
+            str | None, QueryParameter(max_length=200, description="Only with this reason code.")
+        ] = None,
+        partition: Annotated[
+            int | None, QueryParameter(ge=0, le=2**31 - 1, description="Only of this partition.")
+        ] = None,
+        since: Annotated[
+            datetime | None,
+            QueryParameter(
+                description="Only stored from this time on; with offset, as in "
+                "2026-01-31T09:30:00Z."
+            ),
+        ] = None,
+    ) -> Page[LetterOut]:
+        """Function by function and partition by partition, each in log order, oldest first.
+
+        A request looks at 2,000 letters at most: a page may be short or empty and still have a
+        `next_cursor`. Go on until it is null.
+        """
+        wanted = Wanted(function, code, partition, since)
+        return await dead_letters.letters(wanted, cursor=cursor, limit=limit)
+
+    @get(
+        "/{key:str}",
+        operation_id="getDeadLetter",
+        summary="Describe a dead letter",
+        responses=responses(400, 404, 503),
+    )
+    async def letter(
+        self, key: Key, dead_letters: NamedDependency[DeadLetterService]
+    ) -> LetterDetailOut:
+        """One letter, with the checksum of its payload."""
+        return await dead_letters.letter(key)
+
+    @get(
+        "/{key:str}/payload",
+        operation_id="getDeadLetterPayload",
+        summary="Bytes of a dead letter",
+        media_type=BYTES,
+        responses=responses(400, 404, 503),
+    )
+    async def payload(
+        self, key: Key, dead_letters: NamedDependency[DeadLetterService]
+    ) -> Response[bytes]:
+        """The input as the function got it, as far as the letter holds it."""
+        return Response(await dead_letters.payload(key), media_type=BYTES)
+
+    @post(
+        "/{key:str}/resend",
+        operation_id="resendDeadLetter",
+        summary="Send a dead letter's frame again",
+        status_code=200,
+        responses=responses(400, 404, 409, 503),
+    )
+    async def resend(
+        self, key: Key, dead_letters: NamedDependency[DeadLetterService]
+    ) -> LetterResendOut:
+        """Send the frame to its partition of `ingest`, once, however often this is called.
+
+        200: it is stored there; refused again, it comes back as a new letter. 409: truncated, or
+        of the distributor. 503: repeat the call.
+        """
+        return await dead_letters.resend(key)
