@@ -62,8 +62,8 @@ def judge(
             passes is None,
             "unknown",
             (
-                "An instrument set of the filter is not there any more, and the view's topic does not"
-                " show the event."
+                "An instrument set of the filter is not there any more, and the view's topic does"
+                " not show the event."
             ),
         ),
         (
@@ -75,8 +75,8 @@ def judge(
             not trace.preceded and sequenced_at < span.created_at,
             "before_start",
             (
-                "The event was sequenced before the subscription was made, and the view's topic does"
-                " not reach back to it."
+                "The event was sequenced before the subscription was made, and the view's topic"
+                " does not reach back to it."
             ),
         ),
         (
@@ -88,8 +88,8 @@ def judge(
             message is None,
             "not_yet",
             (
-                "The filter lets the event pass, and the view has not come to it yet: its distributor"
-                " is behind or does not run."
+                "The filter lets the event pass, and the view has not come to it yet: its"
+                " distributor is behind or does not run."
             ),
         ),
         (hidden and begins, "before_start", "The view began behind the event."),

@@ -95,7 +95,7 @@ def test_few_of_many_messages_are_read() -> None:
     assert len(partition.read) < 100
 
 
-@pytest.mark.parametrize("bounds", [{"messages": 20}, {"size": 2_000}])
+@pytest.mark.parametrize("bounds", [{"messages": 20}, {"size": 300}])
 def test_a_search_that_would_read_too_much_says_so(bounds: dict[str, int]) -> None:
     rare = [Message(10 * n, b"" if n % 500 else b"%0100d" % n) for n in range(10_000)]
     with pytest.raises(OutOfBounds, match="messages were read"):
