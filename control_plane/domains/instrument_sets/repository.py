@@ -95,7 +95,7 @@ async def newest_versions(
         )
         .where(InstrumentSet.deleted_at.is_(None), InstrumentSet.name.in_(names))
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 async def contents(session: AsyncSession, names: Collection[str]) -> dict[str, list[str]]:
