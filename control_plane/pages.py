@@ -59,18 +59,19 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
         if created_at.tzinfo is None or not key.isprintable():
             raise ValueError(cursor)
     except (ValueError, binascii.Error):
-        raise _foreign_cursor() from None
+        raise foreign_cursor() from None
     return created_at, key
 
 
 def decode_number(cursor: str, *, most_digits: int) -> int:
     """The number a cursor continues before, in lists by number; InvalidRequestError for others."""
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= most_digits):
-        raise _foreign_cursor()
+        raise foreign_cursor()
     return int(cursor)
 
 
-def _foreign_cursor() -> InvalidRequestError:
+def foreign_cursor() -> InvalidRequestError:
+    """The refusal of a cursor that was not made here."""
     return InvalidRequestError(
         "The cursor is not one that this API gave out.",
         [FieldProblem("query:cursor", "use `next_cursor` of the page before, unchanged")],
@@ -95,3 +96,12 @@ def check_match(if_match: str | None, version: int) -> None:
     tags = {tag.strip() for tag in if_match.split(",")}
     if "*" not in tags and etag(version) not in tags:
         raise PreconditionFailedError(etag(version))
+
+
+def require_offset(since: datetime | None) -> None:
+    """InvalidRequestError for a time in `since` that does not say its offset."""
+    if since is not None and since.tzinfo is None:
+        raise InvalidRequestError(
+            "The time is ambiguous.",
+            [FieldProblem("query:since", "give the offset, as in 2026-01-31T09:30:00Z")],
+        )

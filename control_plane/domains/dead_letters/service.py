@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
-import pulsar
 import structlog
 
 from control_plane.broker import Broker
@@ -24,21 +20,15 @@ from control_plane.domains.dead_letters.schemas import (
     LetterResendOut,
 )
 from control_plane.errors import (
-    BrokerUnavailableError,
     ConflictError,
-    FieldProblem,
-    InvalidRequestError,
     NotFoundError,
 )
-from control_plane.pages import Page
-from marketdata.connection import TopicNotReady
+from control_plane.pages import Page, foreign_cursor, require_offset
+from control_plane.topic_reads import TopicReads
 from marketdata.topics import INGEST_EVENTS, partition_index, partition_topic
 
-MAX_READERS = 2
 LETTER_PROPERTY = "dead_letter"
 """Of a frame that was sent again: the letter it comes from."""
-
-T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -49,13 +39,11 @@ class DeadLetterService:
     def __init__(self, database: Database, broker: Broker, *, timeout_seconds: float) -> None:
         self._database = database
         self._broker = broker
-        self._timeout_seconds = timeout_seconds
-        # Few threads of their own: reading may not starve the other calls to the broker.
-        self._threads = ThreadPoolExecutor(MAX_READERS, "dead letters")
+        self._reads = TopicReads(broker, "The dead letters", timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
-        """End the threads; those that read do so within the time of a request."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """End the threads that read letters."""
+        self._reads.close()
 
     async def letters(self, wanted: Wanted, *, cursor: str | None, limit: int) -> Page[LetterOut]:
         """One page of letters, oldest first within a partition.
@@ -64,15 +52,12 @@ class DeadLetterService:
             InvalidRequestError: the cursor is not ours, or the time has no offset.
             BrokerUnavailableError: the topics cannot be read.
         """
-        if wanted.since is not None and wanted.since.tzinfo is None:
-            raise InvalidRequestError(
-                "The time is ambiguous.",
-                [FieldProblem("query:since", "give the offset, as in 2026-01-31T09:30:00Z")],
-            )
+        require_offset(wanted.since)
         after = None if cursor is None else _continued(cursor)
-        client, seconds = self._broker.client, self._timeout_seconds
-        found, go_on = await self._read(
-            lambda: read_letters(client, wanted, after=after, limit=limit, timeout_s=seconds)
+        found, go_on = await self._reads.read(
+            lambda client, seconds: read_letters(
+                client, wanted, after=after, limit=limit, timeout_s=seconds
+            )
         )
         async with self._database.transaction() as session:
             resends = await repository.resends_of(session, [str(each.id) for each in found])
@@ -123,34 +108,19 @@ class DeadLetterService:
             place = LetterId.parse(key)
         except ValueError:
             raise NotFoundError("dead letter", key) from None
-        client, seconds = self._broker.client, self._timeout_seconds
-        found = await self._read(lambda: read_letter(client, place, timeout_s=seconds))
+        found = await self._reads.read(
+            lambda client, seconds: read_letter(client, place, timeout_s=seconds)
+        )
         if found is None or found.payload is None:
             raise NotFoundError("dead letter", key, hint="its topic keeps letters for a while only")
         return found, found.payload
-
-    async def _read(self, blocking: Callable[[], T]) -> T:
-        loop = asyncio.get_running_loop()
-        try:
-            # Longer than the reading's own bound: waiting for a free thread counts as well.
-            async with asyncio.timeout(2 * self._timeout_seconds + 1):
-                return await loop.run_in_executor(self._threads, blocking)
-        except TopicNotReady as error:
-            raise BrokerUnavailableError(str(error)) from error
-        except (TimeoutError, pulsar.PulsarException) as error:
-            raise BrokerUnavailableError(
-                f"The dead letters cannot be read ({type(error).__name__})."
-            ) from error
 
 
 def _continued(cursor: str) -> LetterId:
     try:
         return LetterId.parse(cursor)
     except ValueError:
-        raise InvalidRequestError(
-            "The cursor is not one that this API gave out.",
-            [FieldProblem("query:cursor", "use `next_cursor` of the page before, unchanged")],
-        ) from None
+        raise foreign_cursor() from None
 
 
 def _destination(letter: Letter) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import msgspec
@@ -37,15 +35,13 @@ from control_plane.domains.instrument_sets.models import InstrumentSetVersion
 from control_plane.domains.ordering.intake import moment
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
-from control_plane.errors import BrokerUnavailableError, NotFoundError
-from marketdata.connection import TopicNotReady
+from control_plane.errors import NotFoundError
+from control_plane.topic_reads import TopicReads
 from marketdata.filters import Filter, UnknownSet
 from marketdata.history import HistoryTimeout
 from marketdata.plans import View, ViewSpec, decode_plan, view_of
 from marketdata.positions import Position
 from marketdata.topics import partition_topic
-
-MAX_READERS = 2
 
 Sets = Mapping[str, Collection[str]]
 
@@ -71,14 +67,11 @@ class ExplainService:
 
     def __init__(self, database: Database, broker: Broker, *, timeout_seconds: float) -> None:
         self._database = database
-        self._broker = broker
-        self._timeout_seconds = timeout_seconds
-        # Few threads of their own: reading may not starve the other calls to the broker.
-        self._threads = ThreadPoolExecutor(MAX_READERS, "explain")
+        self._reads = TopicReads(broker, "The topics", timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
-        """End the threads; those that read do so within the time of a request."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """End the threads that read topics."""
+        self._reads.close()
 
     async def explain(self, subscription: str, sought: Sought) -> ExplanationOut:
         """Why a subscription got an event or did not.
@@ -122,9 +115,7 @@ class ExplainService:
         )
 
     async def _read(self, view: View, sought: Sought) -> tuple[LoggedEvent, ViewTrace]:
-        client, seconds = self._broker.client, self._timeout_seconds
-
-        def read() -> tuple[LoggedEvent, ViewTrace] | Absent:
+        def read(client: pulsar.Client, seconds: float) -> tuple[LoggedEvent, ViewTrace] | Absent:
             budget = Budget(timeout_s=seconds)
             event = find_event(client, sought, budget)
             return (
@@ -132,19 +123,10 @@ class ExplainService:
             )
 
         try:
-            # Longer than the reading's own bound: waiting for a free thread counts as well.
-            async with asyncio.timeout(2 * seconds + 1):
-                loop = asyncio.get_running_loop()
-                found = await loop.run_in_executor(self._threads, read)
-        except TopicNotReady as error:
-            raise BrokerUnavailableError(str(error)) from error
+            found = await self._reads.read(read)
         except (OutOfBounds, HistoryTimeout) as error:
             hint = f"it was not found within the bounds of a request; {error}"
             raise NotFoundError("event", str(sought), hint=hint) from error
-        except (TimeoutError, pulsar.PulsarException) as error:
-            raise BrokerUnavailableError(
-                f"The topics cannot be read ({type(error).__name__})."
-            ) from error
         if isinstance(found, Absent):
             raise NotFoundError("event", str(sought), hint=found.reason)
         return found

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import pulsar
 import structlog
 from sqlalchemy import ColumnElement, func
 
 from control_plane.broker import Broker
 from control_plane.database import Database
 from control_plane.domains.ordering import repository
-from control_plane.domains.ordering.instrument import Reading, SourceStand, read_instrument
+from control_plane.domains.ordering.instrument import SourceStand, read_instrument
 from control_plane.domains.ordering.intake import missing_ranges, moment
 from control_plane.domains.ordering.models import Finding, Gap, GapState
 from control_plane.domains.ordering.schemas import (
@@ -28,18 +25,14 @@ from control_plane.domains.ordering.schemas import (
     SourceOut,
 )
 from control_plane.errors import (
-    BrokerUnavailableError,
     ConflictError,
-    FieldProblem,
-    InvalidRequestError,
     NotFoundError,
 )
-from control_plane.pages import Page, decode_cursor, page_of
-from marketdata.connection import TopicNotReady
+from control_plane.pages import Page, decode_cursor, page_of, require_offset
+from control_plane.topic_reads import TopicReads
 from marketdata.ordering import ResendRequest, encode_resend_request
 from marketdata.topics import RESEND
 
-MAX_READERS = 2
 MAX_OPEN_GAPS = 100
 MAX_RANGES = 100
 
@@ -58,11 +51,7 @@ class Selection:
 
     def conditions(self, table: type[Gap | Finding]) -> list[ColumnElement[bool]]:
         """The selection as conditions; InvalidRequestError for a time without offset."""
-        if self.since is not None and self.since.tzinfo is None:
-            raise InvalidRequestError(
-                "The time is ambiguous.",
-                [FieldProblem("query:since", "give the offset, as in 2026-01-31T09:30:00Z")],
-            )
+        require_offset(self.since)
         kind = table.state if issubclass(table, Gap) else table.type
         since = table.opened_at if issubclass(table, Gap) else table.detected_at
         given = (
@@ -81,13 +70,11 @@ class OrderingService:
     def __init__(self, database: Database, broker: Broker, *, timeout_seconds: float) -> None:
         self._database = database
         self._broker = broker
-        self._timeout_seconds = timeout_seconds
-        # Few threads of their own: reading the log may not starve the other calls to the broker.
-        self._threads = ThreadPoolExecutor(MAX_READERS, "instrument")
+        self._reads = TopicReads(broker, "The log", timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
-        """End the threads; those that read do so within the time of a request."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """End the threads that read the log."""
+        self._reads.close()
 
     async def gaps(
         self, selection: Selection, *, cursor: str | None, limit: int, descending: bool
@@ -126,7 +113,9 @@ class OrderingService:
             NotFoundError: no event of it was ever sequenced.
             BrokerUnavailableError: the log cannot be read.
         """
-        reading = await self._read(instrument)
+        reading = await self._reads.read(
+            lambda client, seconds: read_instrument(client, instrument, timeout_s=seconds)
+        )
         now = datetime.now(UTC)
         stand = reading.stand
         if not stand.sequence and not stand.sources:
@@ -186,23 +175,6 @@ class OrderingService:
             requested_at=moment(now_ns),
             ranges=[ResendRange(first, last) for first, last in ranges],
         )
-
-    async def _read(self, instrument: str) -> Reading:
-        loop = asyncio.get_running_loop()
-        client, seconds = self._broker.client, self._timeout_seconds
-        try:
-            # Longer than the reading's own bound: waiting for a free thread counts as well.
-            async with asyncio.timeout(2 * seconds + 1):
-                return await loop.run_in_executor(
-                    self._threads,
-                    lambda: read_instrument(client, instrument, timeout_s=seconds),
-                )
-        except TopicNotReady as error:
-            raise BrokerUnavailableError(str(error)) from error
-        except (TimeoutError, pulsar.PulsarException) as error:
-            raise BrokerUnavailableError(
-                f"The log cannot be read ({type(error).__name__})."
-            ) from error
 
 
 def gap_out(row: Gap) -> GapOut:
