@@ -80,14 +80,12 @@ async def history(
     return (await session.scalars(query)).all()
 
 
-async def newest_versions(
-    session: AsyncSession, names: Collection[str]
-) -> dict[str, InstrumentSetVersion]:
-    """The newest versions of those of the named sets that exist."""
+async def contents(session: AsyncSession, names: Collection[str]) -> dict[str, list[str]]:
+    """What those of the named sets that exist hold now."""
     if not names:
         return {}
     rows = await session.execute(
-        select(InstrumentSet.name, InstrumentSetVersion)
+        select(InstrumentSet.name, InstrumentSetVersion.instruments)
         .join(
             InstrumentSetVersion,
             (InstrumentSetVersion.set_id == InstrumentSet.id)
@@ -95,10 +93,4 @@ async def newest_versions(
         )
         .where(InstrumentSet.deleted_at.is_(None), InstrumentSet.name.in_(names))
     )
-    return dict(rows.all())
-
-
-async def contents(session: AsyncSession, names: Collection[str]) -> dict[str, list[str]]:
-    """What those of the named sets that exist hold now."""
-    newest = await newest_versions(session, names)
-    return {name: list(version.instruments) for name, version in newest.items()}
+    return {name: list(instruments) for name, instruments in rows}

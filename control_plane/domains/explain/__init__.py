@@ -1,1 +1,0 @@
-"""Why a subscription got an event or did not."""
