@@ -15,7 +15,7 @@ import pyarrow as pa
 from benchmarks.figures import Measured, Sample
 from benchmarks.pool import Pool, instrument_names
 from functions.operators.sequence import InstrumentSequences, with_sequences
-from marketdata.formats import FORMATS, Format, get_format
+from marketdata.formats import Format, formats, get_format
 from marketdata.frames import frame_kind
 
 SUMMARY = "encoding frames in every format on one core"
@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each format (default 2)")
     parser.add_argument("--instruments", type=int, default=1_000)
     parser.add_argument("--rows", type=int, default=8192, help="events in a frame (default 8192)")
-    parser.add_argument("--formats", nargs="+", choices=sorted(FORMATS), default=sorted(FORMATS))
+    parser.add_argument(
+        "--formats", nargs="+", choices=sorted(formats()), default=sorted(formats())
+    )
 
 
 def measure(options: argparse.Namespace) -> Measured:

@@ -28,7 +28,7 @@ from functions.runtime.partition_views import OPENERS, PartitionViews
 from functions.runtime.plans import PlanFollower
 from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.errors import DistributionError, InvalidFrame
-from marketdata.formats import get_format
+from marketdata.formats import format_of_view, formats
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.positions import NO_POSITION, place_before
@@ -76,6 +76,13 @@ class DistributorFunction(FrameFunction):
             len(plan.views),
             plan.correlation_id,
         )
+        missing = {view.format for view in plan.views} - formats().keys()
+        if missing:
+            names = ", ".join(sorted(missing))
+            self.reporter.error(
+                f"plan {plan.number}: formats not installed here: {names}; the frames of views in"
+                " them become dead letters. Install them where the functions run"
+            )
         self.reporter.report()
         # A new view is due to have what is not acknowledged yet, too: whoever may have taken over
         # meanwhile has begun it there.
@@ -218,7 +225,7 @@ class DistributorStage(PartitionStage):
                 self._views.output(view).position,
                 selected,
                 max_rows=fitting,
-                max_message_rows=get_format(view.format).max_rows,
+                max_message_rows=format_of_view(view.format).max_rows,
             ):
                 if rows is None:
                     yield _Piece(view, items, batch, place)

@@ -20,7 +20,6 @@ from marketdata.transformations import Transformation
 
 PLAN_KEY: Final = "plan"
 
-FormatName = Literal["arrow", "json", "avro", "protobuf", "csv", "msgpack"]
 Compression = Literal["none", "lz4", "zstd"]
 
 
@@ -36,12 +35,14 @@ class ViewSpec(msgspec.Struct, frozen=True):
     Attributes:
         filter: canonical SQL of the filter, "" for everything.
         predicate: the filter's tree as JSON (`Filter.to_json`), None for everything.
+        format: the name of a format (`marketdata.formats`); a plan may name one that is not
+            installed where it is read.
     """
 
     filter: str = ""
     predicate: Any = None
     transformation: Transformation = Transformation()
-    format: FormatName = "arrow"
+    format: str = "arrow"
     delivery: Delivery = Delivery()
 
 

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from marketdata.formats import get_format
+from marketdata.formats import FormatError, format_of_view
 from marketdata.plans import View
 
 
@@ -12,6 +12,12 @@ def render(view: View, rows: pa.RecordBatch) -> bytes:
     Args:
         view: whose transformation, format and delivery settings apply.
         rows: sequenced events of one kind, at least one; their dictionaries hold only what occurs.
+
+    Raises:
+        FormatError: the format is not installed, cannot write the rows, or gives no bytes.
     """
     transformed = view.transformation.apply(rows)
-    return get_format(view.format).encode(transformed, view.delivery.compression)
+    data = format_of_view(view.format).encode(transformed, view.delivery.compression)
+    if not isinstance(data, bytes):
+        raise FormatError(f"format {view.format!r} gave {type(data).__name__}, not bytes")
+    return data

@@ -16,7 +16,7 @@ from functions.runtime.inputs import Input
 from functions.runtime.view_openings import ViewOpenings
 from functions.runtime.view_output import ViewOutput
 from marketdata.control_frames import EPOCH, HEARTBEAT
-from marketdata.formats import get_format
+from marketdata.formats import format_of_view
 from marketdata.plans import View
 from marketdata.topics import partition_topic
 
@@ -157,7 +157,7 @@ class PartitionViews:
         """Send a view a message without events."""
         properties = {"count": "0", **properties}
         properties.update(self.delivery_properties(view, output, position))
-        data = get_format(view.format).no_events()
+        data = format_of_view(view.format).no_events()
         self._function.send(output, self._partition, items, data, properties, position=position)
 
     def _topic(self, view: View) -> str:

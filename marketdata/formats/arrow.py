@@ -18,6 +18,10 @@ class ArrowFormat:
 
     name: Final = "arrow"
     media_type: Final = "application/vnd.apache.arrow.stream"
+    description: Final = (
+        "Each message is one Arrow IPC stream with one record batch of events of one kind. "
+        "Prices are int64 in units of 1e-9, sizes int64 in units of 1e-8."
+    )
     max_rows: Final = 32_768
     renames: Final = True
 

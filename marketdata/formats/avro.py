@@ -45,6 +45,10 @@ class AvroFormat:
 
     name: Final = "avro"
     media_type: Final = "application/avro"
+    description: Final = (
+        "Each message is one Avro object container of events of one kind. Prices and sizes are "
+        "of the logical type decimal, times long in nanoseconds."
+    )
     max_rows: Final = 8_192
     renames: Final = True
 

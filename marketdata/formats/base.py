@@ -23,6 +23,10 @@ class Format(Protocol):
         """Its media type when not compressed."""
 
     @property
+    def description(self) -> str:
+        """How a message is to be read, in a few sentences: what subscribers are told."""
+
+    @property
     def max_rows(self) -> int:
         """Most events in a message, so that it stays below Pulsar's limit of 5 MiB."""
 

@@ -31,6 +31,10 @@ class CsvFormat:
 
     name: Final = "csv"
     media_type: Final = "text/csv; charset=utf-8; header=present"
+    description: Final = (
+        "Each message is a header and one event a line. Texts are quoted, null is an empty "
+        "field; prices and sizes are exact decimals, times ISO 8601 with nanoseconds."
+    )
     max_rows: Final = 8_192
     renames: Final = True
 

@@ -33,6 +33,10 @@ class JsonFormat:
 
     name: Final = "json"
     media_type: Final = "application/x-ndjson"
+    description: Final = (
+        "Each message is NDJSON, one event a line. Prices and sizes are exact decimal strings, "
+        "times ISO 8601 with nanoseconds."
+    )
     max_rows: Final = 8_192
     renames: Final = True
 

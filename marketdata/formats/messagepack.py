@@ -41,6 +41,10 @@ class MessagePackFormat:
 
     name: Final = "msgpack"
     media_type: Final = "application/vnd.msgpack"
+    description: Final = (
+        "Each message is one MessagePack array with a map for each event. Prices are "
+        "integers in units of 1e-9, sizes in units of 1e-8, times nanoseconds."
+    )
     max_rows: Final = 8_192
     renames: Final = True
 

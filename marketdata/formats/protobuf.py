@@ -46,6 +46,10 @@ class ProtobufFormat:
 
     name: Final = "protobuf"
     media_type: Final = "application/x-protobuf"
+    description: Final = (
+        "Each message is a run of Event messages, each behind its length (varint). Prices "
+        "are sfixed64 in units of 1e-9, sizes in units of 1e-8; an absent field is null."
+    )
     max_rows: Final = 8_192
     renames: Final = False
 

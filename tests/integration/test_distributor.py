@@ -22,7 +22,7 @@ import functions.runtime.outputs
 from functions.distributor import DistributorFunction
 from functions.operators.sequence import InstrumentSequences, with_sequences
 from marketdata.filters import compile_filter
-from marketdata.formats import FORMATS, get_format
+from marketdata.formats import formats, get_format
 from marketdata.frames import encode_frame, read_frame
 from marketdata.plans import (
     PLAN_KEY,
@@ -182,7 +182,7 @@ def test_every_format_reaches_a_plain_client(cluster: Cluster, compression: Comp
     views = Plans(cluster).publish(
         **{
             name: ViewSpec(format=name, delivery=Delivery(compression=compression))
-            for name in FORMATS
+            for name in formats()
         }
     )
     log = Log(cluster)
@@ -489,4 +489,22 @@ def test_a_view_that_cannot_be_rendered_gets_a_dead_letter_and_others_their_even
         for n, e in enumerate(log.events)
         if e["instrument"] == "I1" and n not in frame_of_poison
     ]
+    instance.close()
+
+
+def test_a_format_that_is_not_installed_makes_dead_letters_and_others_get_their_events(
+    cluster: Cluster,
+) -> None:
+    views = Plans(cluster).publish(all=ViewSpec(), gone=_spec("instrument = 'I1'", format="gone"))
+    instance = _distributor(cluster)
+    eventually(lambda: instance.function.reporter.status.last_error)
+    assert "not installed here: gone" in instance.function.reporter.status.last_error
+    log = Log(cluster)
+    log.write(3)
+    _assert_delivered(cluster, views["all"], [e["price"] for e in log.events])
+    letters = eventually(lambda: len(some := cluster.read_partition("deadletter", 0)) >= 3 and some)
+    assert len(letters) == 3
+    for letter in letters:
+        assert views["gone"].id in letter.properties()["reason"]
+        assert "unknown format 'gone'; formats are: arrow" in letter.properties()["reason"]
     instance.close()

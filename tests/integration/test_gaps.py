@@ -24,7 +24,6 @@ from marketdata.frames import encode_frame, frame_properties
 from marketdata.liveness import Silence
 from marketdata.plans import (
     PLAN_KEY,
-    FormatName,
     Plan,
     View,
     ViewSpec,
@@ -324,7 +323,7 @@ class DistributedView:
         cluster: Cluster,
         *,
         parts: int = 6,
-        format_name: FormatName = "arrow",
+        format_name: str = "arrow",
         admin_url: str = "",
         new_ledger_after: int | None = None,
     ) -> None:
@@ -413,9 +412,7 @@ class DistributedView:
 
 
 @pytest.mark.parametrize("format_name", ["arrow", "json", "avro", "csv"])
-def test_what_a_view_lost_is_made_again_from_the_log(
-    cluster: Cluster, format_name: FormatName
-) -> None:
+def test_what_a_view_lost_is_made_again_from_the_log(cluster: Cluster, format_name: str) -> None:
     view = DistributedView(cluster, format_name=format_name)
     last = len(view.messages) - 1
     assert last >= 4

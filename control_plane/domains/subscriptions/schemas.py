@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from control_plane.domains.consumers.schemas import Labels, Name
-from marketdata.plans import Delivery, FormatName
+from marketdata.plans import Delivery
 from marketdata.transformations import Transformation
 
 MAX_FILTER_CHARACTERS = 20_000
@@ -25,6 +25,17 @@ FilterText = Annotated[
 ]
 ConsumerKey = Annotated[
     str, Meta(min_length=1, max_length=64, description="Id or name of the consumer.")
+]
+
+FormatName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=32,
+        description="One of the formats that are installed: arrow, json, avro, protobuf, csv, "
+        "msgpack, fix, and those that packages add. Others are refused with those that there are.",
+        examples=["arrow", "json"],
+    ),
 ]
 
 
@@ -65,7 +76,7 @@ class ColumnOut(msgspec.Struct):
 class SchemaOut(msgspec.Struct):
     """How to read a delivered message."""
 
-    format: FormatName
+    format: str
     media_type: str
     compression: str
     schema_version: int
@@ -87,7 +98,7 @@ class SubscriptionOut(msgspec.Struct):
     filter: str
     canonical_filter: str
     transformation: Transformation
-    format: FormatName
+    format: str
     delivery: Delivery
     start: Literal["latest", "earliest"]
     labels: dict[str, str]

@@ -6,7 +6,7 @@ name the member of the request, for filters with the position in the text.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 
 from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
@@ -14,25 +14,10 @@ from control_plane.errors import FieldProblem, InvalidRequestError
 from marketdata.filters import FilterError, UnknownSet, compile_filter
 from marketdata.filters.parse import parse
 from marketdata.filters.tree import Column, InSet, to_sql
-from marketdata.formats import get_format
+from marketdata.formats import FormatError, format_of_view, get_format
 from marketdata.plans import ViewSpec, sets_of
 from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS
 from marketdata.transformations import Transformation, TransformationError
-
-DESCRIPTIONS = {
-    "arrow": "Each message is one Arrow IPC stream with one record batch of events of one kind. "
-    "Prices are int64 in units of 1e-9, sizes int64 in units of 1e-8.",
-    "json": "Each message is NDJSON, one event a line. Prices and sizes are exact decimal strings, "
-    "times ISO 8601 with nanoseconds.",
-    "avro": "Each message is one Avro object container of events of one kind. Prices and sizes are "
-    "of the logical type decimal, times long in nanoseconds.",
-    "protobuf": "Each message is a run of Event messages, each behind its length (varint). Prices "
-    "are sfixed64 in units of 1e-9, sizes in units of 1e-8; an absent field is null.",
-    "csv": "Each message is a header and one event a line. Texts are quoted, null is an empty "
-    "field; prices and sizes are exact decimals, times ISO 8601 with nanoseconds.",
-    "msgpack": "Each message is one MessagePack array with a map for each event. Prices are "
-    "integers in units of 1e-9, sizes in units of 1e-8, times nanoseconds.",
-}
 
 
 def view_spec(data: SubscriptionCreate) -> ViewSpec:
@@ -53,15 +38,7 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
         data.transformation.validate()
     except TransformationError as error:
         problems.append(FieldProblem("/transformation", error.message, hint=error.hint))
-    renamed = any(old != new for old, new in data.transformation.rename.items())
-    if renamed and not get_format(data.format).renames:
-        problems.append(
-            FieldProblem(
-                "/transformation/rename",
-                f"{data.format} frames know columns by numbers, not by names",
-                hint="drop the rename or choose another format",
-            )
-        )
+    problems += _format_problems(data)
     if problems:
         raise InvalidRequestError(
             " ".join(f"{problem.pointer[1:]}: {problem.detail}." for problem in problems), problems
@@ -95,14 +72,31 @@ def require_sets(data: SubscriptionCreate, spec: ViewSpec, known: Collection[str
 
 def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:
     """How messages of a view are to be read."""
+    format_ = format_of_view(spec.format)
     return SchemaOut(
         format=spec.format,
-        media_type=get_format(spec.format).media_type,
+        media_type=format_.media_type,
         compression=spec.delivery.compression,
         schema_version=SCHEMA_VERSION,
-        description=DESCRIPTIONS[spec.format],
+        description=format_.description,
         columns=_columns(spec.transformation) if with_columns else None,
     )
+
+
+def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
+    try:
+        format_ = get_format(data.format)
+    except FormatError as error:
+        hint = "a format of your own has to be installed here and in the functions' environment"
+        yield FieldProblem("/format", str(error), hint=hint)
+        return
+    renamed = any(old != new for old, new in data.transformation.rename.items())
+    if renamed and not format_.renames:
+        yield FieldProblem(
+            "/transformation/rename",
+            f"{data.format} frames know columns by numbers, not by names",
+            hint="drop the rename or choose another format",
+        )
 
 
 def _filter_problem(error: FilterError) -> FieldProblem:

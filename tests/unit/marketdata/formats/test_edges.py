@@ -4,13 +4,13 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from marketdata.formats import FORMATS, FormatError, get_format
+from marketdata.formats import FormatError, formats, get_format
 from marketdata.formats.events import batch_of, schema_of
 from marketdata.formats.protobuf_schemas import proto_file
 from marketdata.schemas import SEQUENCED_SCHEMAS
 from marketdata.transformations import Transformation
 
-EVERY = sorted(FORMATS)
+EVERY = sorted(formats())
 WITHOUT_ROWS = ("avro", "csv", "msgpack", "protobuf")
 
 

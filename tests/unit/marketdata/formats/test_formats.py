@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from marketdata.formats import FORMATS, FormatError, get_format
+from marketdata.formats import FormatError, formats, get_format
 from marketdata.frames import frame_kind
 from marketdata.schemas import SEQUENCED_SCHEMAS, decimal_scale
 from marketdata.transformations import Transformation
@@ -31,7 +31,7 @@ def rows(batch: pa.RecordBatch) -> list[list[object]]:
 
 @THOROUGH
 @given(batches(finite=True))
-@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("name", sorted(formats()))
 def test_round_trip_of_any_batch(name: str, batch: pa.RecordBatch) -> None:
     format_ = get_format(name)
     back = format_.decode(format_.encode(batch))
@@ -74,20 +74,20 @@ def said(field: pa.Field, scalar: pa.Scalar) -> object:
 
 
 @pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])
-@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("name", sorted(formats()))
 def test_compressed_frames_are_recognized(name: str, compression: str) -> None:
     some = sample()
     format_ = get_format(name)
     assert rows(format_.decode(format_.encode(some, compression))) == rows(some)
 
 
-@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("name", sorted(formats()))
 def test_unknown_compression_is_refused(name: str) -> None:
     with pytest.raises(FormatError, match="there are: none, lz4, zstd"):
         get_format(name).encode(sample(), "rar")
 
 
-@pytest.mark.parametrize("name", sorted(name for name in FORMATS if get_format(name).renames))
+@pytest.mark.parametrize("name", sorted(name for name in formats() if get_format(name).renames))
 def test_renamed_columns_come_back_with_their_schema(name: str) -> None:
     transformation = Transformation(("price", "instrument", "sequence"), {"price": "px"})
     batch = transformation.apply(sample())
@@ -123,7 +123,7 @@ def test_arrow_frames_of_another_schema_are_refused() -> None:
         b"\x28\xb5\x2f\xfdxx",
     ],
 )
-@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("name", sorted(formats()))
 def test_bytes_of_no_frame_are_refused(name: str, data: bytes) -> None:
     with pytest.raises(FormatError):
         get_format(name).decode(data)
