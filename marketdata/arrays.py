@@ -56,3 +56,10 @@ def lengths_of(strings: pa.StringArray) -> npt.NDArray[np.int32]:
         strings.buffers()[1], np.int32, count=len(strings) + 1, offset=strings.offset * 4
     )
     return np.diff(offsets)
+
+
+def run_of(joined: pa.BinaryArray) -> pa.Buffer:
+    """The values of an array behind one another."""
+    _, offsets, data = joined.buffers()
+    bounds = np.frombuffer(offsets, np.int32)
+    return data[int(bounds[joined.offset]) : int(bounds[joined.offset + len(joined)])]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from marketdata.arrays import values_of
+from marketdata.arrays import run_of, values_of
 from marketdata.formats.avro_schemas import DECIMAL_BYTES, avro_schema
 from marketdata.formats.base import FormatError
 from marketdata.formats.cells import (
@@ -25,7 +25,6 @@ from marketdata.formats.cells import (
     fixed,
     join_cells,
     optional,
-    run_of,
     texts,
     varint,
     varints,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from marketdata.arrays import lengths_of, values_of
+from marketdata.arrays import lengths_of, run_of, values_of
 
 MAX_CELL_BYTES: Final = 64
 """Widest text that is padded into a matrix."""
@@ -51,13 +51,6 @@ def join_cells(pieces: Iterable[Piece], rows: int) -> pa.BinaryArray:
     if len(parts) == 1:
         return parts[0]
     return pc.binary_join_element_wise(*parts, b"", null_handling="replace")
-
-
-def run_of(joined: pa.BinaryArray) -> pa.Buffer:
-    """The values of an array behind one another."""
-    _, offsets, data = joined.buffers()
-    bounds = np.frombuffer(offsets, np.int32)
-    return data[int(bounds[joined.offset]) : int(bounds[joined.offset + len(joined)])]
 
 
 def lengths_of_rows(pieces: Iterable[Piece], rows: int) -> Lengths:

@@ -20,6 +20,7 @@ from marketdata.formats.text_reading import column_of, transport_schema
 _STYLE: Final = TextStyle(
     name="CSV",
     null=b"",
+    quote_texts=b'"',
     quote_numbers=b"",
     special='"',
     escape=lambda text: text.replace('"', '""'),

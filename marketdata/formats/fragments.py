@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from marketdata.arrays import run_of
+
 _MOST_CHOICES: Final = 512
 """Largest product of two choices that is still written out once per combination."""
 
@@ -56,18 +58,20 @@ Piece = Constant | Fixed | Choice | Strings
 
 def join_pieces(pieces: Iterable[Piece], rows: int) -> bytes:
     """All rows' pieces in order, row after row, as one run of bytes."""
+    joined: bytes = run_of(join_rows(pieces, rows)).to_pybytes()
+    return joined
+
+
+def join_rows(pieces: Iterable[Piece], rows: int) -> pa.BinaryArray:
+    """One value per row: its pieces in order."""
     merged = [_merge(run, rows) for run in _runs(pieces)]
     if all(isinstance(piece, Constant) for piece in merged):
-        return b"".join(piece.text for piece in merged if isinstance(piece, Constant)) * rows
-    lines = pc.binary_join_element_wise(
+        text = b"".join(piece.text for piece in merged if isinstance(piece, Constant))
+        return pa.repeat(pa.scalar(text, pa.binary()), rows)
+    return pc.binary_join_element_wise(
         *(_scalar(piece) if isinstance(piece, Constant) else as_array(piece) for piece in merged),
         b"",
     )
-    _, offsets, data = lines.buffers()
-    bounds = np.frombuffer(offsets, np.int32)
-    first, last = int(bounds[lines.offset]), int(bounds[lines.offset + rows])
-    joined: bytes = data[first:last].to_pybytes()
-    return joined
 
 
 def binary(texts: Iterable[bytes]) -> pa.BinaryArray:

@@ -22,6 +22,7 @@ from marketdata.formats.text_reading import column_of, transport_schema
 _STYLE: Final = TextStyle(
     name="JSON",
     null=b"null",
+    quote_texts=b'"',
     quote_numbers=b'"',
     special=r'["\\\x00-\x1f]',
     escape=lambda text: json.dumps(text, ensure_ascii=False)[1:-1],

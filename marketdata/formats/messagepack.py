@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from marketdata.arrays import values_of
+from marketdata.arrays import run_of, values_of
 from marketdata.formats.base import FormatError
 from marketdata.formats.cells import (
     Cells,
@@ -19,7 +19,6 @@ from marketdata.formats.cells import (
     fixed,
     join_cells,
     optional,
-    run_of,
     texts,
 )
 from marketdata.formats.compression import compressed, decompressed

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from marketdata.arrays import values_of
+from marketdata.arrays import run_of, values_of
 from marketdata.formats.base import FormatError
 from marketdata.formats.cells import (
     Lengths,
@@ -20,7 +20,6 @@ from marketdata.formats.cells import (
     join_cells,
     lengths_of_rows,
     optional,
-    run_of,
     texts,
     varint,
     varints,

@@ -39,7 +39,7 @@ BUILT_IN: Final[tuple[Format, ...]] = (
     MessagePackFormat(),
 )
 
-SHIPPED: Final[tuple[EntryPoint, ...]] = ()
+SHIPPED: Final = (EntryPoint("fix", "marketdata.formats.fix:FixFormat", GROUP),)
 """Entry points of this project. They stand here and not in `pyproject.toml` because the functions'
 bundle and the images hold its sources without the metadata of an installed distribution."""
 

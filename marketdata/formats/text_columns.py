@@ -28,8 +28,6 @@ from marketdata.formats.fragments import (
 from marketdata.schemas import decimal_scale
 
 _SECOND: Final = 1_000_000_000
-_QUOTE: Final = b'"'
-"""Around texts."""
 _FOUR_DIGITS: Final = np.array([f"{i:04d}" for i in range(10_000)], "S4").view(np.uint32)
 _FRACTIONS: Final = {
     digits: binary(f".{i:0{digits}d}".rstrip("0").rstrip(".").encode() for i in range(10**digits))
@@ -45,16 +43,25 @@ class TextStyle:
     Attributes:
         name: of the format, for errors.
         null: written where a value is null.
+        quote_texts: around texts.
         quote_numbers: around prices, sizes and times.
         special: regular expression of texts that `escape` has to see.
         escape: a text -> how it stands between quotes.
+        before, after: outside of the quotes; left out with what is null.
+        time: a time's whole seconds as ISO 8601 has them -> how they are written.
+        zone: behind a time's fractional digits.
     """
 
     name: str
     null: bytes
+    quote_texts: bytes
     quote_numbers: bytes
     special: str
     escape: Callable[[str], str]
+    before: bytes = b""
+    after: bytes = b""
+    time: Callable[[str], str] = str
+    zone: bytes = b"Z"
 
 
 def pieces_of(field: pa.Field, column: pa.Array, style: TextStyle) -> list[Piece]:
@@ -77,10 +84,10 @@ def pieces_of(field: pa.Field, column: pa.Array, style: TextStyle) -> list[Piece
         return [_floats(column, style)]
     quote = style.quote_numbers
     if pa.types.is_string(kind):
-        quote = _QUOTE
+        quote = style.quote_texts
         value: list[Piece] = [Strings(_escape(column, style))]
     elif pa.types.is_timestamp(kind) and kind.unit == "ns":
-        value = _times(column.view(pa.int64()).fill_null(0))
+        value = _times(column.view(pa.int64()).fill_null(0), style)
     elif pa.types.is_integer(kind) and scale is not None:
         value = _decimals(column.fill_null(0).to_numpy(), scale)
     elif pa.types.is_integer(kind):
@@ -88,13 +95,15 @@ def pieces_of(field: pa.Field, column: pa.Array, style: TextStyle) -> list[Piece
         value = [_integers(column.fill_null(0).to_numpy())]
     else:
         raise FormatError(f"column {field.name!r}: {style.name} frames have no form for {kind}")
-    pieces = [Constant(quote), *value, Constant(quote)]
+    pieces = [Constant(style.before + quote), *value, Constant(quote + style.after)]
     return [_with_nulls(pieces, column, style.null)] if column.null_count else pieces
 
 
 def _symbols(column: pa.DictionaryArray, style: TextStyle) -> Choice:
-    values, quote = column.dictionary, Constant(_QUOTE)
-    texts = as_array(_with_nulls([quote, Strings(_escape(values, style)), quote], values, b""))
+    values = column.dictionary
+    before = Constant(style.before + style.quote_texts)
+    after = Constant(style.quote_texts + style.after)
+    texts = as_array(_with_nulls([before, Strings(_escape(values, style)), after], values, b""))
     indices = column.indices
     if indices.null_count:
         indices = indices.cast(pa.int32()).fill_null(len(texts))
@@ -118,18 +127,21 @@ def _floats(column: pa.Array, style: TextStyle) -> Piece:
     finite = pc.is_finite(distinct.dictionary)
     texts = pc.if_else(finite, pc.cast(distinct.dictionary, pa.utf8()), None)
     codes = distinct.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
-    written = [t.encode() if t else style.null for t in texts.to_pylist()]
+    written = [
+        b"".join((style.before, text.encode(), style.after)) if text else style.null
+        for text in texts.to_pylist()
+    ]
     return Choice(codes, binary([*written, style.null]))
 
 
-def _times(column: pa.Int64Array) -> list[Piece]:
+def _times(column: pa.Int64Array, style: TextStyle) -> list[Piece]:
     """Whole seconds are written once per distinct value."""
     ns = column.to_numpy(zero_copy_only=False)
     seconds = ns // _SECOND
     nanos = (ns - seconds * _SECOND).astype(np.uint32)
     distinct, codes = _distinct(seconds)
     texts = [
-        f"{text}.".encode()
+        f"{style.time(text)}.".encode()
         for text in np.datetime_as_string(distinct.astype("datetime64[s]")).tolist()
     ]
     whole: Piece = Choice(codes, binary(texts)) if len(texts) > 1 else Constant(texts[0])
@@ -139,7 +151,7 @@ def _times(column: pa.Int64Array) -> list[Piece]:
     matrix[:, 0] = first + np.uint32(ord("0"))
     for at, group in ((1, tens - first * np.uint32(10_000)), (5, nanos - tens * np.uint32(10_000))):
         matrix[:, at : at + 4] = _FOUR_DIGITS[group].view(np.uint8).reshape(len(ns), 4)
-    return [whole, Fixed(matrix), Constant(b"Z")]
+    return [whole, Fixed(matrix), Constant(style.zone)]
 
 
 def _decimals(values: npt.NDArray[np.int64], scale: int) -> list[Piece]:
