@@ -23,6 +23,8 @@ _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _PLAIN: Final = {"\\": "\\", "1": "\x01", "0": ""}
 _START: Final = re.compile(rb"8=%s\x019=([0-9]{1,9})\x01" % re.escape(tags.BEGIN_STRING.encode()))
 _END: Final = re.compile(rb"10=([0-9]{3})\x01")
+_START_BYTES: Final = len(f"8={tags.BEGIN_STRING}|9=|") + 9
+_END_BYTES: Final = len("10=000|")
 _TIME: Final = re.compile(r"([0-9]{8}-[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{9})")
 _WHOLE: Final = re.compile(r"-?[0-9]{1,20}")
 _DECIMAL: Final = re.compile(r"(-?)([0-9]{1,20})(?:\.([0-9]{1,9}))?")
@@ -81,6 +83,20 @@ def _messages(data: bytes) -> Iterator[_Message]:
             raise FormatError(f"the message at byte {at} has another checksum than it says")
         yield _fields(data[start.end() : end])
         at = trailer.end()
+
+
+def message_end(data: bytes, at: int) -> int | None:
+    """Where the message at a place ends, even if behind the data; None: too little to tell.
+
+    Raises:
+        FormatError: no message begins there.
+    """
+    start = _START.match(data, at)
+    if start is not None:
+        return start.end() + int(start[1]) + _END_BYTES
+    if len(data) - at >= _START_BYTES:
+        raise FormatError("no FIX message begins where one should")
+    return None
 
 
 def _fields(body: bytes) -> _Message:
