@@ -1,7 +1,7 @@
 """Reading a stretch of a topic's partition again, beside whatever subscriptions it has."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final
 
 import pulsar
@@ -25,7 +25,7 @@ def read_stretch(
     last: Position,
     *,
     deadline: float,
-) -> Iterator[tuple[Position, pulsar.Message]]:
+) -> Generator[tuple[Position, pulsar.Message]]:
     """The messages from `first` to `last`, both included as far as they are still there.
 
     Args:
