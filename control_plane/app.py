@@ -92,7 +92,7 @@ class ControlPlane:
             self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
         )
         self.explanations = ExplainService(
-            self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
+            self.database, self.broker, self.admin, timeout_seconds=settings.broker_timeout_seconds
         )
         self.health = HealthService(
             self.database, self.broker, self.admin, self.ordering_follower.state

@@ -13,20 +13,16 @@ import pulsar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from control_plane.broker import newest_message
-from control_plane.domains.explain.search import Budget, find_place
+from control_plane.domains.explain.search import Budget, Stored, find_place
 from marketdata.arrays import codes_of, values_of
-from marketdata.connection import partition_topics
 from marketdata.control_frames import EPOCH, HEARTBEAT, is_control
 from marketdata.delivered_frames import decode_payload, position_of
 from marketdata.errors import InvalidFrame
 from marketdata.formats import FormatError
 from marketdata.frames import frame_kind, read_frame
-from marketdata.history import read_stretch
-from marketdata.partitioning import partition_of
 from marketdata.plans import View
 from marketdata.positions import BATCH_BITS, Position
-from marketdata.topics import SEQUENCED_EVENTS, partition_topic
+from marketdata.topics import partition_index
 
 ENTRY_PLACES = 1 << BATCH_BITS + 1
 """A frame's pieces take fewer places before the frame's own than lie between two entries."""
@@ -114,19 +110,18 @@ class ViewTrace:
     preceded: bool
 
 
-NO_TRACE = ViewTrace(None, preceded=False)
-
-
-def find_event(client: pulsar.Client, sought: Sought, budget: Budget) -> LoggedEvent | Absent:
+def find_event(
+    client: pulsar.Client, log: Stored, sought: Sought, budget: Budget
+) -> LoggedEvent | Absent:
     """An event in its instrument's partition of the log.
 
     Raises:
-        OutOfBounds: it was not found within the budget.
-        TopicNotReady, pulsar.PulsarException: the log cannot be read.
+        OutOfBounds, HistoryTimeout: it was not found within the budget.
+        pulsar.PulsarException: the log cannot be read.
     """
-    partition = partition_of(sought.instrument, len(partition_topics(client, SEQUENCED_EVENTS)))
-    topic = partition_topic(SEQUENCED_EVENTS, partition)
-    newest = newest_message(client, topic, timeout_ms=budget.left_ms())
+    partition = partition_index(log.topic)
+    end = len(log)
+    newest = next((message for _, message in log.read(client, max(0, end - 1), end, budget)), None)
     if newest is None:
         return Absent(f"partition {partition} of the log is empty")
     epoch = _epoch_of(newest) if sought.epoch is None else sought.epoch
@@ -141,7 +136,7 @@ def find_event(client: pulsar.Client, sought: Sought, budget: Budget) -> LoggedE
         newest_key = newest_key_of(read_frame(message.data()), properties, sought.instrument)
         return None if newest_key is None else newest_key >= wanted
 
-    place = find_place(client, topic, judge, budget)
+    place = find_place(client, log, judge, budget)
     if place.message is None:
         return Absent(f"the log has not come to it yet; its newest epoch is {_epoch_of(newest)}")
     if not is_control(place.message.properties()):
@@ -188,34 +183,27 @@ def rows_of(batch: pa.RecordBatch, instrument: str) -> npt.NDArray[np.intp]:
     return np.flatnonzero(codes_of(column) == names.index(instrument))
 
 
-def trace(client: pulsar.Client, view: View, event: LoggedEvent, budget: Budget) -> ViewTrace:
-    """What a view's topic tells of an event.
+def trace(
+    client: pulsar.Client, view: View, stored: Stored, event: LoggedEvent, budget: Budget
+) -> ViewTrace:
+    """What a view's partition tells of an event.
 
     Raises:
-        OutOfBounds: the place was not found within the budget.
-        HistoryTimeout, pulsar.PulsarException: the topic cannot be read.
+        OutOfBounds, HistoryTimeout: the place was not found within the budget.
+        pulsar.PulsarException: the topic cannot be read.
     """
-    topic = partition_topic(view.topic, event.partition)
     place = event.position.pack()
 
     def judge(message: pulsar.Message) -> bool:
         return int(message.properties()["position"]) > place - ENTRY_PLACES
 
-    try:
-        newest = newest_message(client, topic, timeout_ms=budget.left_ms())
-        found = find_place(client, topic, judge, budget)
-    except pulsar.TopicNotFound:
-        return NO_TRACE
-    if newest is None or found.message is None:
-        return ViewTrace(None, found.preceded)
-    first, last = (position_of(each.message_id()) for each in (found.message, newest))
-    with closing(read_stretch(client, topic, first, last, deadline=budget.deadline)) as messages:
-        for position, message in messages:
-            budget.spend(message)
-            read = read_message(message, position, view, event)
+    found = find_place(client, stored, judge, budget)
+    with closing(stored.read(client, found.number, len(stored), budget)) as messages:
+        for _, message in messages:
+            read = read_message(message, position_of(message.message_id()), view, event)
             if read.row is not None or read.place >= place:
                 return ViewTrace(read, found.preceded)
-    return ViewTrace(None, preceded=True)
+    return ViewTrace(None, found.preceded)
 
 
 def read_message(

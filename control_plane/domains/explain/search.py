@@ -1,26 +1,31 @@
 """Finding a place in one partition without reading all of it; every call blocks and is bounded.
 
-Messages are asked for by their publish time, half of what is left at a time; what a message says of
-the place decides. Messages that say nothing are read over.
+The ledgers of a partition tell where its entries are. They are halved again and again; what the
+message in the middle says of the place decides. Messages that say nothing are read over.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import accumulate
 
 import pulsar
 
-from control_plane.broker import newest_message
 from marketdata.errors import DistributionError
+from marketdata.history import read_stretch
+from marketdata.positions import Position
 
 MAX_MESSAGES = 10_000
 MAX_BYTES = 256 * 1024 * 1024
-RECEIVER_QUEUE = 16
-FINE_MS = 100
-"""Stretches of this length are read from their beginning."""
+PREFETCH = 4
+"""A frame may have megabytes, and most searches need one message of a stretch."""
+
+FINE = 8
+"""Stretches of so many entries are read from their beginning."""
 
 Judge = Callable[[pulsar.Message], bool | None]
 """Whether a message stands at or behind the place; None when it does not say."""
@@ -45,10 +50,6 @@ class Budget:
         self._bytes = size
         self._read = 0
 
-    def left_ms(self) -> int:
-        """How long one call may wait, at least a millisecond."""
-        return max(1, int((self.deadline - time.monotonic()) * 1000))
-
     def spend(self, message: pulsar.Message) -> None:
         """Count a message that was read.
 
@@ -61,87 +62,99 @@ class Budget:
             raise OutOfBounds(f"{self._read} messages were read")
 
 
+class Stored:
+    """The entries of one partition, numbered from 0, as its ledgers were when they were asked for.
+
+    Args:
+        topic: the partition's own topic; each entry holds one message.
+        ledgers: id and number of entries of each, in log order.
+    """
+
+    def __init__(self, topic: str, ledgers: Sequence[tuple[int, int]]) -> None:
+        filled = [ledger for ledger in ledgers if ledger[1]]
+        self.topic = topic
+        self._ids = [ledger_id for ledger_id, _ in filled]
+        self._ends = list(accumulate(entries for _, entries in filled))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def position(self, number: int) -> Position:
+        """Where an entry is."""
+        ledger = bisect_right(self._ends, number)
+        return Position(self._ids[ledger], number - (self._ends[ledger - 1] if ledger else 0))
+
+    def read(
+        self, client: pulsar.Client, begin: int, end: int, budget: Budget
+    ) -> Generator[tuple[int, pulsar.Message]]:
+        """The messages of a stretch of entries with their numbers, as far as they are still there.
+
+        Raises:
+            OutOfBounds, HistoryTimeout: the budget is spent.
+            pulsar.PulsarException: the broker is away, or there is no such topic.
+        """
+        if begin >= end:
+            return
+        first, last = self.position(begin), self.position(end - 1)
+        stretch = read_stretch(
+            client, self.topic, first, last, deadline=budget.deadline, prefetch=PREFETCH
+        )
+        with closing(stretch) as messages:
+            for position, message in messages:
+                budget.spend(message)
+                yield self._number(position), message
+
+    def _number(self, position: Position) -> int:
+        ledger = self._ids.index(position.ledger_id)
+        return position.entry_id + (self._ends[ledger - 1] if ledger else 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a search ended.
 
     Attributes:
-        message: the first at or behind the place; None when the partition ends before it.
+        number: of the first entry at or behind the place; that behind the last when there is none.
+        message: in it; None when the partition ends before the place.
         preceded: a message before the place is there: it is not the beginning that hides more.
     """
 
+    number: int
     message: pulsar.Message | None
     preceded: bool
 
 
-def find_place(client: pulsar.Client, topic: str, judge: Judge, budget: Budget) -> Place:
+def find_place(client: pulsar.Client, stored: Stored, judge: Judge, budget: Budget) -> Place:
     """The first message of a partition at or behind a place.
 
-    Args:
-        topic: one partition's own topic, of which publish times rise.
-
     Raises:
-        OutOfBounds: the budget is spent.
+        OutOfBounds, HistoryTimeout: the budget is spent.
         pulsar.PulsarException: the broker is away, or there is no such topic.
     """
-    newest = newest_message(client, topic, timeout_ms=budget.left_ms())
-    if newest is None:
-        return Place(None, preceded=False)
-    high_ms = newest.publish_timestamp()
-    low_ms, preceded = high_ms, False
-    with closing(_messages(client, topic, None, budget)) as messages:
-        for message in messages:
-            low_ms = message.publish_timestamp()
-            break
-    begin: int | None = None
-    while high_ms - low_ms > FINE_MS:
-        middle_ms = (low_ms + high_ms) // 2
-        before_ms = _before(client, topic, judge, (middle_ms, high_ms), budget)
-        if before_ms is None:
-            high_ms = middle_ms
+    low, high, preceded = 0, len(stored), False
+    while high - low > FINE:
+        middle = (low + high) // 2
+        number, behind = _saying(client, stored, (middle, high), judge, budget)
+        if behind is False:
+            low, preceded = number + 1, True
         else:
-            begin = low_ms = max(middle_ms, before_ms)
-            preceded = True
-    with closing(_messages(client, topic, begin, budget)) as messages:
-        for message in messages:
+            high = middle
+    with closing(stored.read(client, low, len(stored), budget)) as messages:
+        for number, message in messages:
             behind = judge(message)
             if behind:
-                return Place(message, preceded)
+                return Place(number, message, preceded)
             preceded = preceded or behind is False
-    return Place(None, preceded)
+    return Place(len(stored), None, preceded)
 
 
-def _before(
-    client: pulsar.Client, topic: str, judge: Judge, span_ms: tuple[int, int], budget: Budget
-) -> int | None:
-    """The publish time of a span's first message that says anything, when it is before the place.
-
-    None when that one is behind it, or none of them says anything.
-    """
-    with closing(_messages(client, topic, span_ms[0], budget)) as messages:
-        for message in messages:
-            at_ms: int = message.publish_timestamp()
-            if at_ms > span_ms[1]:
-                return None
+def _saying(
+    client: pulsar.Client, stored: Stored, stretch: tuple[int, int], judge: Judge, budget: Budget
+) -> tuple[int, bool | None]:
+    """The first entry of a stretch that says anything of the place, and what; None for none."""
+    with closing(stored.read(client, *stretch, budget)) as messages:
+        for number, message in messages:
             behind = judge(message)
             if behind is not None:
-                return None if behind else at_ms
-    return None
-
-
-def _messages(
-    client: pulsar.Client, topic: str, from_ms: int | None, budget: Budget
-) -> Generator[pulsar.Message]:
-    """The messages from a publish time on, or all of them."""
-    reader = client.create_reader(
-        topic, pulsar.MessageId.earliest, receiver_queue_size=RECEIVER_QUEUE
-    )
-    try:
-        if from_ms is not None:
-            reader.seek(from_ms)
-        while reader.has_message_available():
-            message = reader.read_next(timeout_millis=budget.left_ms())
-            budget.spend(message)
-            yield message
-    finally:
-        reader.close()
+                return number, behind
+    return stretch[1], None

@@ -28,20 +28,22 @@ from control_plane.domains.explain.schemas import (
     FilterOut,
     SetOut,
 )
-from control_plane.domains.explain.search import Budget, OutOfBounds
+from control_plane.domains.explain.search import Budget, OutOfBounds, Stored
 from control_plane.domains.explain.verdict import Span, judge
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.instrument_sets.models import InstrumentSetVersion
 from control_plane.domains.ordering.intake import moment
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
-from control_plane.errors import NotFoundError
+from control_plane.errors import BrokerUnavailableError, NotFoundError
+from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.topic_reads import TopicReads
 from marketdata.filters import Filter, UnknownSet
 from marketdata.history import HistoryTimeout
+from marketdata.partitioning import partition_of
 from marketdata.plans import View, ViewSpec, decode_plan, view_of
 from marketdata.positions import Position
-from marketdata.topics import partition_topic
+from marketdata.topics import SEQUENCED_EVENTS, partition_topic
 
 Sets = Mapping[str, Collection[str]]
 
@@ -65,8 +67,11 @@ class _Subject:
 class ExplainService:
     """Says why a subscription got an event or did not."""
 
-    def __init__(self, database: Database, broker: Broker, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, database: Database, broker: Broker, admin: PulsarAdmin, *, timeout_seconds: float
+    ) -> None:
         self._database = database
+        self._admin = admin
         self._reads = TopicReads(broker, "The topics", timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
@@ -115,12 +120,14 @@ class ExplainService:
         )
 
     async def _read(self, view: View, sought: Sought) -> tuple[LoggedEvent, ViewTrace]:
+        log, delivered = await self._stored(view, sought.instrument)
+
         def read(client: pulsar.Client, seconds: float) -> tuple[LoggedEvent, ViewTrace] | Absent:
             budget = Budget(timeout_s=seconds)
-            event = find_event(client, sought, budget)
-            return (
-                event if isinstance(event, Absent) else (event, trace(client, view, event, budget))
-            )
+            event = find_event(client, log, sought, budget)
+            if isinstance(event, Absent):
+                return event
+            return event, trace(client, view, delivered, event, budget)
 
         try:
             found = await self._reads.read(read)
@@ -130,6 +137,22 @@ class ExplainService:
         if isinstance(found, Absent):
             raise NotFoundError("event", str(sought), hint=found.reason)
         return found
+
+    async def _stored(self, view: View, instrument: str) -> tuple[Stored, Stored]:
+        """What the instrument's partition of the log and that of the view hold now."""
+        try:
+            partitions = await self._admin.partitions(SEQUENCED_EVENTS)
+            partition = partition_of(instrument, partitions)
+            log, delivered = (
+                partition_topic(topic, partition) for topic in (SEQUENCED_EVENTS, view.topic)
+            )
+            stored = Stored(log, await self._admin.stored_entries(log))
+            try:
+                return stored, Stored(delivered, await self._admin.stored_entries(delivered))
+            except AdminNotFound:  # nobody has subscribed to the view or written to it yet
+                return stored, Stored(delivered, [])
+        except AdminError as error:
+            raise BrokerUnavailableError(f"The log cannot be found: {error}") from error
 
 
 async def _subject(session: AsyncSession, key: str) -> _Subject:

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 from control_plane.domains.explain.events import (
-    NO_TRACE,
     ViewMessage,
     ViewTrace,
     keys_of,
@@ -95,7 +94,7 @@ def test_what_stands_in_the_topic_outweighs_the_filter_as_it_is_now() -> None:
     assert "as they are now" in reason
 
 
-@pytest.mark.parametrize("found", [trace(), NO_TRACE, trace(preceded=False)])
+@pytest.mark.parametrize("found", [trace(), ViewTrace(None, preceded=False), trace(preceded=False)])
 @pytest.mark.parametrize("at", [BEFORE, LATER])
 def test_what_the_filter_holds_back_is_filtered(found: ViewTrace, at: datetime) -> None:
     assert verdict(found, span(), passes=False, at=at) == "filtered"
@@ -104,13 +103,13 @@ def test_what_the_filter_holds_back_is_filtered(found: ViewTrace, at: datetime) 
 @pytest.mark.parametrize(
     ("found", "taken", "at", "expected"),
     [
-        (NO_TRACE, span(), LATER, "not_yet"),
-        (NO_TRACE, span(), BEFORE, "before_start"),
+        (ViewTrace(None, preceded=False), span(), LATER, "not_yet"),
+        (ViewTrace(None, preceded=False), span(), BEFORE, "before_start"),
         (ViewTrace(None, preceded=True), span(), LATER, "not_yet"),
         # A view that is behind still has the events from before the subscription to come.
         (ViewTrace(None, preceded=True), span(), BEFORE, "not_yet"),
-        (NO_TRACE, span(closed_at=CLOSED), ACTIVE, "unknown"),
-        (NO_TRACE, span(closed_at=CLOSED), LATER, "after_end"),
+        (ViewTrace(None, preceded=False), span(closed_at=CLOSED), ACTIVE, "unknown"),
+        (ViewTrace(None, preceded=False), span(closed_at=CLOSED), LATER, "after_end"),
         (trace(preceded=False), span(), BEFORE, "before_start"),
         (trace(preceded=False), span(), LATER, "unknown"),
         (trace(preceded=False, first_delivery=1), span(), WITHIN, "before_start"),
