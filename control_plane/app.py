@@ -25,6 +25,8 @@ from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.dead_letters.controller import DeadLetterController
 from control_plane.domains.dead_letters.service import DeadLetterService
+from control_plane.domains.explain.controller import ExplainController
+from control_plane.domains.explain.service import ExplainService
 from control_plane.domains.functions.controller import FunctionController
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.instrument_sets.controller import InstrumentSetController
@@ -89,6 +91,9 @@ class ControlPlane:
         self.dead_letters = DeadLetterService(
             self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
         )
+        self.explanations = ExplainService(
+            self.database, self.broker, self.admin, timeout_seconds=settings.broker_timeout_seconds
+        )
         self.health = HealthService(
             self.database, self.broker, self.admin, self.ordering_follower.state
         )
@@ -130,6 +135,7 @@ class ControlPlane:
             await follower.stop()
             self.ordering.close()
             self.dead_letters.close()
+            self.explanations.close()
             await self.broker.close()
             await self.admin.aclose()
             await self.database.close()
@@ -144,6 +150,7 @@ class ControlPlane:
             "instrument_sets": self.instrument_sets,
             "ordering": self.ordering,
             "dead_letters": self.dead_letters,
+            "explanations": self.explanations,
             "board": self.board,
             "health_service": self.health,
             "metrics": self.metrics,
@@ -168,6 +175,7 @@ def create_app(settings: Settings) -> Litestar:
                     FunctionController,
                     OrderingController,
                     DeadLetterController,
+                    ExplainController,
                 ],
             ),
             SystemController,

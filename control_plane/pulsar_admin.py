@@ -40,6 +40,7 @@ from control_plane.pulsar_values import (
     SubscriptionStats,
     TopicStats,
     instance_status,
+    stored_entries,
     topic_stats,
 )
 
@@ -269,6 +270,11 @@ class PulsarAdmin:
         params = {"perPartition": "true"}
         what = f"read the statistics of {topic}"
         return topic_stats(await self._get(path, what, params=params))
+
+    async def stored_entries(self, topic: str) -> list[tuple[int, int]]:
+        """The ledgers of one partition in log order: id and number of entries that can be read."""
+        path = f"{_topic(topic)}/internalStats"
+        return stored_entries(await self._get(path, f"read the ledgers of {topic}"))
 
     async def newest_properties(self, topic: str) -> dict[str, str] | None:
         """The properties of the newest message of one partition; None when it holds none."""

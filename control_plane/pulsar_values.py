@@ -115,6 +115,18 @@ def instance_status(found: Json) -> InstanceStatus:
     )
 
 
+def stored_entries(found: Json) -> list[tuple[int, int]]:
+    """Ledgers with their numbers of entries, of a topic's internal statistics.
+
+    That of the ledger being written is not told; its last confirmed entry is.
+    """
+    counts = {int(each["ledgerId"]): int(each["entries"]) for each in found["ledgers"]}
+    ledger, _, entry = str(found["lastConfirmedEntry"]).partition(":")
+    if int(ledger) in counts:
+        counts[int(ledger)] = int(entry) + 1
+    return sorted(counts.items())
+
+
 def topic_stats(found: Json) -> TopicStats:
     """The statistics of a topic or of a partition."""
     partitions = found.get("partitions") or {}

@@ -11,6 +11,7 @@
     ├── ContinuityBroken        a strict consumer stops: acknowledge or seek, then go on
     ├── NotInHistory            a gap cannot be filled: told as `GapNotFilled`
     ├── HistoryTimeout          a gap could not be filled in time: told as `GapNotFilled`
+    ├── OutOfBounds             a request would read too much (control_plane.domains.explain)
     └── AdminError              the admin API refused or is away (control_plane.pulsar_admin)
 
 Subclasses of the last ones live beside the code that raises them.

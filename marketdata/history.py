@@ -1,7 +1,7 @@
 """Reading a stretch of a topic's partition again, beside whatever subscriptions it has."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final
 
 import pulsar
@@ -25,12 +25,14 @@ def read_stretch(
     last: Position,
     *,
     deadline: float,
-) -> Iterator[tuple[Position, pulsar.Message]]:
+    prefetch: int = _PREFETCHED,
+) -> Generator[tuple[Position, pulsar.Message]]:
     """The messages from `first` to `last`, both included as far as they are still there.
 
     Args:
         topic: one partition's own topic.
         deadline: on `time.monotonic()`.
+        prefetch: so many messages may be under way before they are asked for.
 
     Raises:
         HistoryTimeout: the deadline has passed.
@@ -39,7 +41,7 @@ def read_stretch(
     # The whole entry: positions tell neither whether it is a batch nor what the client calls it.
     start = pulsar.MessageId(partition_index(topic), first.ledger_id, first.entry_id, -1)
     reader = client.create_reader(
-        topic, start, receiver_queue_size=_PREFETCHED, start_message_id_inclusive=True
+        topic, start, receiver_queue_size=prefetch, start_message_id_inclusive=True
     )
     try:
         while reader.has_message_available():

@@ -80,12 +80,14 @@ async def history(
     return (await session.scalars(query)).all()
 
 
-async def contents(session: AsyncSession, names: Collection[str]) -> dict[str, list[str]]:
-    """What those of the named sets that exist hold now."""
+async def newest_versions(
+    session: AsyncSession, names: Collection[str]
+) -> dict[str, InstrumentSetVersion]:
+    """The newest versions of those of the named sets that exist."""
     if not names:
         return {}
     rows = await session.execute(
-        select(InstrumentSet.name, InstrumentSetVersion.instruments)
+        select(InstrumentSet.name, InstrumentSetVersion)
         .join(
             InstrumentSetVersion,
             (InstrumentSetVersion.set_id == InstrumentSet.id)
@@ -93,4 +95,10 @@ async def contents(session: AsyncSession, names: Collection[str]) -> dict[str, l
         )
         .where(InstrumentSet.deleted_at.is_(None), InstrumentSet.name.in_(names))
     )
-    return {name: list(instruments) for name, instruments in rows}
+    return dict(rows.all())
+
+
+async def contents(session: AsyncSession, names: Collection[str]) -> dict[str, list[str]]:
+    """What those of the named sets that exist hold now."""
+    newest = await newest_versions(session, names)
+    return {name: list(version.instruments) for name, version in newest.items()}

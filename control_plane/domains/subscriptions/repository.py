@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, or_, select, tuple_, update
+from sqlalchemy import exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
@@ -33,6 +33,14 @@ async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> 
     if row is None:
         raise NotFoundError("subscription", key)
     return row
+
+
+async def has_older(session: AsyncSession, row: Subscription) -> bool:
+    """Whether another subscription, closed or not, had the view of this one before it."""
+    older = tuple_(Subscription.created_at, Subscription.id) < (row.created_at, row.id)
+    return bool(
+        await session.scalar(select(exists().where(Subscription.view_id == row.view_id, older)))
+    )
 
 
 async def page(

@@ -1,0 +1,1 @@
+"""Why a subscription got an event or did not."""

@@ -1,0 +1,141 @@
+"""A place in a partition is found by halving its entries, as reading all of it would find it."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pulsar
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.domains.explain.search import Budget, OutOfBounds, Place, Stored, find_place
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of which the payload is a number, or empty where it says nothing."""
+
+    ledger: int
+    entry: int
+    payload: bytes
+
+    def message_id(self) -> pulsar.MessageId:
+        return pulsar.MessageId(0, self.ledger, self.entry, -1)
+
+    def data(self) -> bytes:
+        return self.payload
+
+
+class Reader:
+    def __init__(self, messages: list[Message], read: list[Message]) -> None:
+        self._left, self._read = iter(messages), read
+        self._next = next(self._left, None)
+
+    def has_message_available(self) -> bool:
+        return self._next is not None
+
+    def read_next(self, timeout_millis: int) -> Message:
+        assert timeout_millis > 0
+        assert self._next is not None
+        message, self._next = self._next, next(self._left, None)
+        self._read.append(message)
+        return message
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Partition:
+    """Ledgers in memory, with the calls of a client that the search makes."""
+
+    ledgers: list[list[Message]]
+    read: list[Message] = field(default_factory=list)
+    gone: int = 0
+    """So many of the first ledgers were removed after they had been asked for."""
+
+    @property
+    def messages(self) -> list[Message]:
+        return [*itertools.chain.from_iterable(self.ledgers[self.gone :])]
+
+    def create_reader(self, topic: str, start: pulsar.MessageId, **_: Any) -> Reader:
+        assert topic == "topic-partition-0"
+        begin = (start.ledger_id(), start.entry_id())
+        return Reader(
+            [each for each in self.messages if (each.ledger, each.entry) >= begin], self.read
+        )
+
+    @property
+    def stored(self) -> Stored:
+        ledgers = [(7 + 3 * n, len(messages)) for n, messages in enumerate(self.ledgers)]
+        return Stored("topic-partition-0", ledgers)
+
+
+def partition_of_numbers(payloads: list[list[bytes]], gone: int = 0) -> Partition:
+    return Partition(
+        [
+            [Message(7 + 3 * n, entry, payload) for entry, payload in enumerate(ledger)]
+            for n, ledger in enumerate(payloads)
+        ],
+        gone=gone,
+    )
+
+
+def find(partition: Partition, wanted: int, **bounds: int) -> Place:
+    def judge(message: Any) -> bool | None:
+        return int(message.data()) >= wanted if message.data() else None
+
+    client = cast("pulsar.Client", partition)
+    return find_place(client, partition.stored, judge, Budget(timeout_s=60, **bounds))
+
+
+@st.composite
+def partitions(draw: st.DrawFn) -> Partition:
+    sizes = draw(st.lists(st.integers(0, 30), max_size=6))
+    total = sum(sizes)
+    rises = draw(st.lists(st.integers(0, 2), min_size=total, max_size=total))
+    says = draw(st.lists(st.booleans(), min_size=total, max_size=total))
+    payloads = iter(
+        [
+            str(number).encode() if told else b""
+            for number, told in zip(itertools.accumulate(rises), says, strict=True)
+        ]
+    )
+    ledgers = [list(itertools.islice(payloads, size)) for size in sizes]
+    return partition_of_numbers(ledgers, gone=draw(st.integers(0, len(sizes))))
+
+
+@given(partitions(), st.integers(0, 80))
+def test_the_first_message_at_or_behind_the_place_is_found(
+    partition: Partition, wanted: int
+) -> None:
+    saying = [message for message in partition.messages if message.payload]
+    expected = next((each for each in saying if int(each.payload) >= wanted), None)
+    found = find(partition, wanted)
+    assert cast("Any", found.message) == expected
+    assert found.preceded == any(int(each.payload) < wanted for each in saying)
+    if expected is not None:
+        assert partition.stored.position(found.number) == (expected.ledger, expected.entry, 0)
+
+
+def test_few_of_many_messages_are_read() -> None:
+    numbers = [b"%d" % n for n in range(100_000)]
+    partition = partition_of_numbers([numbers[:30_000], [], numbers[30_000:]])
+    found = find(partition, 41_234)
+    assert found.message is not None
+    assert found.message.data() == b"41234"
+    assert len(partition.read) < 30
+
+
+@pytest.mark.parametrize("bounds", [{"messages": 20}, {"size": 300}])
+def test_a_search_that_would_read_too_much_says_so(bounds: dict[str, int]) -> None:
+    rare = partition_of_numbers([[b"" if n % 500 else b"%0100d" % n for n in range(10_000)]])
+    with pytest.raises(OutOfBounds, match="messages were read"):
+        find(rare, 4_000, **bounds)
+
+
+def test_an_empty_partition_has_no_place() -> None:
+    assert find(partition_of_numbers([[], []]), 1) == Place(0, None, preceded=False)
