@@ -1,9 +1,9 @@
 """Entitlements: the bounds of what a consumer can ever receive, whatever its filters ask for.
 
-They are one more condition, joined by AND with every filter of the consumer where its view is made.
-An AND is TRUE only where both sides are, so nothing in a filter can widen them: not OR, NOT or
-CASE, and not NULL, since a row for which the bound is NULL is not TRUE. What a view's transformation
-and format do comes behind it.
+They are one more condition, joined by AND with every filter of the consumer where its view is
+made. An AND is TRUE only where both sides are, so nothing in a filter can widen them: not OR, NOT
+or CASE, and not NULL, since a row for which the bound is NULL is not TRUE. What a view's
+transformation and format do comes behind it.
 
     bounded(spec, Entitlements(venues=("XNAS",)))  # the view that is left of what was asked for
 """

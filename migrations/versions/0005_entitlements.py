@@ -34,9 +34,7 @@ def upgrade() -> None:
         "jsonb_typeof(entitlements) = 'object'",
     )
     op.add_column("subscriptions", sa.Column("spec", postgresql.JSONB(), nullable=True))
-    op.execute(
-        "UPDATE subscriptions SET spec = views.spec FROM views WHERE views.id = view_id"
-    )
+    op.execute("UPDATE subscriptions SET spec = views.spec FROM views WHERE views.id = view_id")
     op.alter_column("subscriptions", "spec", nullable=False)
     op.create_check_constraint(
         op.f("ck_subscriptions_spec_object"), "subscriptions", "jsonb_typeof(spec) = 'object'"

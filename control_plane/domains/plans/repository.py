@@ -15,7 +15,7 @@ from sqlalchemy.orm import undefer
 from control_plane.database import Lock, lock
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans.models import PlanRow, ViewRow
-from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import NotFoundError
 from marketdata.plans import ViewSpec, compile_plan, encode_plan, sets_of, view_of
 
@@ -133,10 +133,14 @@ async def retire_view(session: AsyncSession, view_id: str, number: int) -> None:
 
 
 async def retired_views(session: AsyncSession, upto: int) -> Sequence[ViewRow]:
-    """Views that no plan from `upto` on holds and whose topic is still there; rows are locked."""
+    """Views that no plan from `upto` on holds and whose topic is still there; rows are locked.
+
+    Not those that a subscription which left them may still read.
+    """
+    drained = ~exists().where(Move.view_id == ViewRow.id, Move.ended_at.is_(None))
     query = (
         select(ViewRow)
-        .where(ViewRow.retired_in_plan <= upto)
+        .where(ViewRow.retired_in_plan <= upto, drained)
         .order_by(ViewRow.retired_in_plan)
         .limit(100)
         .with_for_update(skip_locked=True)

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
 from control_plane.errors import FieldProblem, InvalidRequestError
+from marketdata.entitlements import Entitlements, bounded, receives_nothing
 from marketdata.filters import FilterError, UnknownSet, compile_filter
 from marketdata.filters.parse import parse
 from marketdata.filters.tree import Column, InSet, to_sql
@@ -63,9 +64,7 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
             )
         )
     if problems:
-        raise InvalidRequestError(
-            " ".join(f"{problem.pointer[1:]}: {problem.detail}." for problem in problems), problems
-        )
+        raise _refused(problems)
     return ViewSpec(
         filter=canonical,
         predicate=predicate,
@@ -93,6 +92,27 @@ def require_sets(data: SubscriptionCreate, spec: ViewSpec, known: Collection[str
     raise InvalidRequestError(f"filter: {problems[0].detail}.", problems)
 
 
+def entitled_spec(data: SubscriptionCreate, spec: ViewSpec, entitlements: Entitlements) -> ViewSpec:
+    """What the entitlements of a consumer leave of the view that its request asks for.
+
+    Raises:
+        InvalidRequestError: nothing is left; or old events are asked for, and what the consumer may
+            receive is told by sets, which may have held something else when those were routed.
+    """
+    problems = []
+    effective = bounded(spec, entitlements)
+    if receives_nothing(effective):
+        hint = f"GET /v1/consumers/{data.consumer} shows them; the platform team grants them"
+        detail = "nothing that is asked for is within the entitlements of the consumer"
+        problems.append(FieldProblem("/filter", detail, hint=hint))
+    if data.start == "earliest" and entitlements.instrument_sets:
+        detail = "entitlements by instrument sets hold for what comes from now on"
+        problems.append(FieldProblem("/start", detail, hint="begin with 'latest'"))
+    if problems:
+        raise _refused(problems)
+    return effective
+
+
 def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:
     """How messages of a view are to be read."""
     return SchemaOut(
@@ -103,6 +123,11 @@ def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:
         description=DESCRIPTIONS[spec.format],
         columns=_columns(spec.transformation) if with_columns else None,
     )
+
+
+def _refused(problems: list[FieldProblem]) -> InvalidRequestError:
+    text = " ".join(f"{problem.pointer[1:]}: {problem.detail}." for problem in problems)
+    return InvalidRequestError(text, problems)
 
 
 def _filter_problem(error: FilterError) -> FieldProblem:

@@ -40,6 +40,7 @@ TABLES = {
     "instrument_sets",
     "instrument_set_versions",
     "dead_letter_resends",
+    "subscription_moves",
 }
 
 

@@ -24,7 +24,7 @@ from control_plane.domains.instrument_sets.schemas import (
 )
 from control_plane.domains.instrument_sets.service import InstrumentSetService
 from control_plane.domains.plans.models import PlanRow, ViewRow
-from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
+from control_plane.domains.plans.publisher import Cursor, DeliveryTopics, PlanPublisher
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
 from control_plane.domains.subscriptions.service import SubscriptionService
@@ -34,6 +34,7 @@ from control_plane.errors import (
     InvalidRequestError,
     NotFoundError,
 )
+from marketdata.entitlements import EVERYTHING
 from marketdata.plans import PLAN_KEY, Plan, decode_plan, encode_plan
 
 
@@ -81,12 +82,12 @@ class RecordingTopics:
             self.cursors.add((row.view.topic, row.subscription_name))
             self.plans_before_cursor.setdefault(row.id, len(self.broker.plans))
 
-    async def drop_cursors(self, subscriptions: Sequence[Subscription]) -> list[str]:
+    async def drop_cursors(self, rows: Sequence[Cursor]) -> Sequence[Cursor]:
         if self.down:
             return []
-        for row in subscriptions:
+        for row in rows:
             self.cursors.discard((row.view.topic, row.subscription_name))
-        return [row.id for row in subscriptions]
+        return rows
 
 
 class World:
@@ -103,7 +104,13 @@ class World:
             poll_seconds=0.05,
             compare_seconds=0.2,
         )
-        self.consumers = ConsumerService(database)
+        self.consumers = ConsumerService(
+            database,
+            self.publisher,
+            default_entitlements=EVERYTHING,
+            drain_seconds=300,
+            wait_seconds=0,
+        )
         self.subscriptions = SubscriptionService(
             database,
             self.publisher,
