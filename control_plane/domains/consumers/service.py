@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -135,6 +135,7 @@ class ConsumerService:
                 await lock(session, Lock.PLAN_SEQUENCE)
             row = await repository.find(session, key, for_update=True)
             check_match(if_match, row.version)
+            entitlements = await _changed(session, row, data.entitlements)
             if data.owner is not UNSET:
                 row.owner = data.owner
             if data.contact is not UNSET:
@@ -143,30 +144,18 @@ class ConsumerService:
                 row.region = data.region
             if data.labels is not UNSET:
                 row.labels = data.labels
-            if data.entitlements is not UNSET:
-                plan = await self._entitle(session, row, data.entitlements)
+            if entitlements is not None:
+                row.entitlements = msgspec.to_builtins(entitlements)
             if session.is_modified(row):
                 repository.touch(row)
             await session.flush()
+            if entitlements is not None:
+                plan = await follow_entitlements(session, row, drain_seconds=self._drain_seconds)
+                log.info("entitlements changed", consumer=row.id, version=row.version, plan=plan)
             await session.refresh(row)
         if plan is not None:
             await self._publication.published(self._wait_seconds)
         return consumer_out(row), row.version
-
-    async def _entitle(
-        self, session: AsyncSession, row: Consumer, change: EntitlementsUpdate
-    ) -> int | None:
-        bounds: dict[str, Any] = msgspec.structs.asdict(change)
-        named = {name: values for name, values in bounds.items() if values is not UNSET}
-        before = msgspec.convert(row.entitlements, Entitlements)
-        after = msgspec.structs.replace(before, **named)
-        if after == before:
-            return None
-        await _require_sets(session, after)
-        row.entitlements = msgspec.to_builtins(after)
-        plan = await follow_entitlements(session, row, drain_seconds=self._drain_seconds)
-        log.info("entitlements changed", consumer=row.id, changed=sorted(named), plan=plan)
-        return plan
 
     async def delete(self, key: str, if_match: str | None) -> None:
         """Delete a consumer; ConflictError while it has subscriptions that are not closed."""
@@ -181,6 +170,22 @@ class ConsumerService:
             row.deleted_at = datetime.now(UTC)
             repository.touch(row)
         log.info("consumer deleted", consumer=row.id)
+
+
+async def _changed(
+    session: AsyncSession, row: Consumer, change: EntitlementsUpdate | UnsetType
+) -> Entitlements | None:
+    """What a consumer is entitled to after a change; None where that is what it was before."""
+    if change is UNSET:
+        return None
+    bounds: dict[str, Any] = msgspec.structs.asdict(change)
+    named = {name: values for name, values in bounds.items() if values is not UNSET}
+    before = msgspec.convert(row.entitlements, Entitlements)
+    after = msgspec.structs.replace(before, **named)
+    if after == before:
+        return None
+    await _require_sets(session, after)
+    return after
 
 
 async def _require_sets(session: AsyncSession, entitlements: Entitlements) -> None:

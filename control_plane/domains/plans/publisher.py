@@ -66,10 +66,7 @@ class DeliveryTopics:
         self._limit = asyncio.Semaphore(MAX_CONCURRENT_ADMIN_CALLS)
 
     async def ensure(self, subscriptions: Sequence[Subscription], *, start: str | None) -> None:
-        """Make every topic and Pulsar subscription exist; `start` overrides where they begin.
-
-        One that was active on another view before goes on with what comes now.
-        """
+        """Make every topic and Pulsar subscription exist; `start` overrides where they begin."""
         if not subscriptions:
             return
         try:
@@ -81,7 +78,7 @@ class DeliveryTopics:
                     self._cursor(
                         row.view.topic,
                         row.subscription_name,
-                        start or ("latest" if row.activated_at else row.start),
+                        start or row.next_start,
                     )
                     for row in subscriptions
                 )

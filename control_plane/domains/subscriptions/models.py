@@ -114,6 +114,11 @@ class Subscription(Base):
         """
         return f"{self.consumer_id}-{self.id}"
 
+    @property
+    def next_start(self) -> str:
+        """Where a new Pulsar subscription begins: on another view with what comes, not as before."""
+        return "latest" if self.activated_at else self.start
+
 
 class Move(Base):
     """A subscription's way from one view to another; immutable but for its end."""

@@ -147,8 +147,6 @@ async def _come_back(session: AsyncSession, row: Subscription) -> None:
     """End the move away from the view that a subscription has again: it reads on where it was."""
     await session.execute(
         update(Move)
-        .where(
-            Move.subscription_id == row.id, Move.view_id == row.view_id, Move.ended_at.is_(None)
-        )
+        .where(Move.subscription_id == row.id, Move.view_id == row.view_id, Move.ended_at.is_(None))
         .values(ended_at=func.clock_timestamp())
     )
