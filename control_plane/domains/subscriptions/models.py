@@ -116,7 +116,7 @@ class Subscription(Base):
 
     @property
     def next_start(self) -> str:
-        """Where a new Pulsar subscription begins: on another view with what comes, not as before."""
+        """Where a new Pulsar subscription begins; on a later view with what comes from then on."""
         return "latest" if self.activated_at else self.start
 
 

@@ -87,7 +87,7 @@ async def test_a_topic_that_goes_on_for_others_is_cut_off_before_the_plan(world:
     key = await world.subscribe("one", filter="price > 1")
     foreign = await other_desk(world, filter="price > 1")
     await world.settle()
-    before = await get(world, key)
+    before, foreign = await get(world, key), await get(world, foreign.id)
     assert before.topic == foreign.topic
     plans = len(world.broker.plans)
     await entitle(world, venues=("XNAS",))
