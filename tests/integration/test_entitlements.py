@@ -1,4 +1,4 @@
-"""Entitlements change while events flow: nothing that is not allowed comes, nothing else is lost."""
+"""Entitlements change while events flow: what is lost stays away, what is left comes whole."""
 
 import threading
 import time
