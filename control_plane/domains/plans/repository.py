@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -125,10 +125,14 @@ async def compile_next(
     return number
 
 
-async def retire_view(session: AsyncSession, view_id: str, number: int) -> None:
-    """Note that a plan is the first without a view."""
+async def retire_views(session: AsyncSession, view_ids: Collection[str], number: int) -> None:
+    """Note of those views that nobody has that a plan is the first without them."""
+    live = exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED)
     await session.execute(
-        update(ViewRow).where(ViewRow.id == view_id).values(retired_in_plan=number)
+        update(ViewRow)
+        .where(ViewRow.id.in_(view_ids), ~live)
+        .values(retired_in_plan=number)
+        .execution_options(synchronize_session=False)
     )
 
 

@@ -24,6 +24,7 @@ from sqlalchemy.orm import joinedload
 
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.requests import current_request_id
@@ -42,41 +43,39 @@ async def follow_entitlements(
         The plan from which the new views hold; None when none is another one.
     """
     entitlements = msgspec.convert(consumer.entitlements, Entitlements)
-    rows = await _live_of(session, consumer.id)
-    drain_until = datetime.now(UTC) + timedelta(seconds=drain_seconds)
-    moved: list[tuple[Subscription, Move]] = []
-    for row in rows:
+    others: list[tuple[Subscription, ViewRow]] = []
+    for row in await _live_of(session, consumer.id):
         spec = bounded(msgspec.convert(row.spec, ViewSpec), entitlements)
-        if view_of(spec).id == row.view_id:
-            continue
-        view = await plan_rows.ensure_view(session, spec)
-        move = Move(
-            subscription_id=row.id,
-            view_id=row.view_id,
-            subscription_name=row.subscription_name,
-            correlation_id=current_request_id(),
-            drain_until=drain_until,
+        if view_of(spec).id != row.view_id:
+            others.append((row, await plan_rows.ensure_view(session, spec)))
+    if not others:
+        return None
+    drain_until = datetime.now(UTC) + timedelta(seconds=drain_seconds)
+    moves = []
+    for row, view in others:
+        moves.append(
+            Move(
+                subscription_id=row.id,
+                view_id=row.view_id,
+                subscription_name=row.subscription_name,
+                correlation_id=current_request_id(),
+                drain_until=drain_until,
+            )
         )
-        moved.append((row, move))
         row.view_id = view.id
         row.state = State.PENDING.value
         repository.touch(row)
-    if not moved:
-        return None
     await session.flush()
-    for row, _ in moved:
-        await _come_back(session, row)
+    await _come_back(session, consumer.id)
     newest = await plan_rows.newest(session)
     number = await plan_rows.compile_next(
         session, current_request_id(), above=newest.number if newest else 0
     )
-    for row, move in moved:
+    for (row, _), move in zip(others, moves, strict=True):
         row.plan = move.plan = number
-        session.add(move)
-    for view_id in {move.view_id for _, move in moved}:
-        if not await plan_rows.is_live(session, view_id):
-            await plan_rows.retire_view(session, view_id, number)
+    session.add_all(moves)
     await session.flush()
+    await plan_rows.retire_views(session, {move.view_id for move in moves}, number)
     return number
 
 
@@ -143,10 +142,16 @@ async def _live_of(session: AsyncSession, consumer_id: str) -> Sequence[Subscrip
     return (await session.scalars(query)).all()
 
 
-async def _come_back(session: AsyncSession, row: Subscription) -> None:
-    """End the move away from the view that a subscription has again: it reads on where it was."""
+async def _come_back(session: AsyncSession, consumer_id: str) -> None:
+    """End the moves away from views that subscriptions have again: they read on where they were."""
     await session.execute(
         update(Move)
-        .where(Move.subscription_id == row.id, Move.view_id == row.view_id, Move.ended_at.is_(None))
+        .where(
+            Move.subscription_id == Subscription.id,
+            Move.view_id == Subscription.view_id,
+            Move.ended_at.is_(None),
+            Subscription.consumer_id == consumer_id,
+        )
         .values(ended_at=func.clock_timestamp())
+        .execution_options(synchronize_session=False)
     )

@@ -220,7 +220,7 @@ class SubscriptionService:
             if not await plan_rows.is_live(session, row.view_id):
                 number = await plan_rows.compile_next(session, current_request_id())
                 row.closed_in_plan = number
-                await plan_rows.retire_view(session, row.view_id, number)
+                await plan_rows.retire_views(session, [row.view_id], number)
         log.info("subscription closed", subscription=key, plan=row.closed_in_plan)
         await self._publication.published(self._wait_seconds)
 
