@@ -104,17 +104,19 @@ async def _subscribe(database: Database, views: list[ViewSpec], subscriptions: i
     async with database.transaction() as session:
         await session.execute(
             text(
-                "INSERT INTO consumers (id, name) VALUES ('c0000000000000000', 'bench')"
+                "INSERT INTO consumers (id, name, entitlements)"
+                " VALUES ('c0000000000000000', 'bench', '{}')"
                 " ON CONFLICT DO NOTHING"
             )
         )
         ids = [(await repository.ensure_view(session, spec)).id for spec in views]
         await session.execute(
             text(
-                "INSERT INTO subscriptions (id, consumer_id, view_id, name, start, plan)"
+                "INSERT INTO subscriptions (id, consumer_id, view_id, name, start, plan, spec)"
                 " SELECT 's' || substr(md5(:first || n), 1, 16), 'c0000000000000000',"
-                " (CAST(:ids AS text[]))[1 + n % :views], :first || '-' || n, 'latest', 1"
+                " views.id, :first || '-' || n, 'latest', 1, views.spec"
                 " FROM generate_series(1, :count) AS n"
+                " JOIN views ON views.id = (CAST(:ids AS text[]))[1 + n % :views]"
             ),
             {"ids": ids, "views": len(ids), "count": subscriptions, "first": ids[0]},
         )

@@ -39,7 +39,7 @@ def subscribed(url: str, *, views: int, names: Sequence[str]) -> Iterator[list[d
         httpx.Client(base_url=f"{url}/v1", timeout=REQUEST_TIMEOUT_S) as api,
         ThreadPoolExecutor(CONNECTIONS) as connections,
     ):
-        _send(api, "POST", "/consumers", {"name": consumer})
+        _send(api, "POST", "/consumers", {"name": consumer, "entitlements": {}})
 
         def subscribe(view: int) -> dict[str, Any]:
             request = {

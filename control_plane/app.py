@@ -47,6 +47,7 @@ from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.reconciler import Reconciler
 from control_plane.requests import request_middleware
 from control_plane.settings import Settings
+from marketdata.entitlements import EVERYTHING, NOTHING
 from marketdata.topics import STATUS
 
 MAX_BODY_BYTES = 256 * 1024
@@ -97,7 +98,14 @@ class ControlPlane:
         self.health = HealthService(
             self.database, self.broker, self.admin, self.ordering_follower.state
         )
-        self.consumers = ConsumerService(self.database)
+        by_default = EVERYTHING if settings.default_entitlements == "everything" else NOTHING
+        self.consumers = ConsumerService(
+            self.database,
+            self.publisher,
+            default_entitlements=by_default,
+            drain_seconds=settings.drain_seconds,
+            wait_seconds=settings.activation_timeout_ms / 1000,
+        )
         self.subscriptions = SubscriptionService(
             self.database,
             self.publisher,

@@ -92,6 +92,17 @@ class Settings(BaseSettings):
         le=3650,
         description="How long findings and closed gaps are kept; open gaps and counts stay.",
     )
+    default_entitlements: Literal["nothing", "everything"] = Field(
+        default="nothing",
+        description="What a consumer may receive that is registered without `entitlements`.",
+    )
+    drain_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        le=86_400,
+        description="How long a subscription that another topic was given, because entitlements"
+        " changed, may still read what was routed to its old one before.",
+    )
     broker_timeout_seconds: float = Field(
         default=5.0, gt=0, le=60, description="Longest wait for one answer of the broker."
     )

@@ -13,7 +13,7 @@ from marketdata.filters.errors import FilterError, FilterNeverTrue, FilterTypeEr
 from marketdata.filters.evaluate import holds
 from marketdata.filters.explain import Part, explain
 from marketdata.filters.kinds import conflict, specialize
-from marketdata.filters.normalize import normalize
+from marketdata.filters.normalize import conjunction, normalize
 from marketdata.filters.sets import bind, sets_of
 from marketdata.filters.tree import Expression, Truth, columns_of, to_sql
 from marketdata.filters.typecheck import require_condition, type_of
@@ -31,7 +31,7 @@ class Filter:
     """
 
     def __init__(self, predicate: Expression) -> None:
-        """Use `compile_filter`, `Filter.from_json` or `Filter.everything`.
+        """Use `compile_filter` or one of the class methods.
 
         Args:
             predicate: a normal, type-checked condition.
@@ -43,6 +43,11 @@ class Filter:
     def everything(cls) -> "Filter":
         """The filter that every event passes; its canonical form is ""."""
         return cls(_ALL)
+
+    @classmethod
+    def nothing(cls) -> "Filter":
+        """The filter that no event passes; its canonical form is "FALSE"."""
+        return cls(Truth(False))
 
     @classmethod
     def from_json(cls, value: Any) -> "Filter":
@@ -93,6 +98,10 @@ class Filter:
             UnknownSet: it asks for one that is not among them.
         """
         return Filter(normalize(bind(self._predicate, sets))) if self.sets else self
+
+    def __and__(self, other: "Filter") -> "Filter":
+        """The filter that an event passes where it passes both; never refused."""
+        return Filter(conjunction((self._predicate, other._predicate)))
 
     def on_kind(self, kind: str) -> Expression:
         """What is left to evaluate on a kind: `Truth(True)` for all, `Truth(False)` for none."""

@@ -2,8 +2,9 @@
 
 Negation is pushed down to single terms, AND and OR are flat, sorted and without doubles, literals
 stand on the right, what compares only literals is computed, equalities of one value under OR
-become one sorted IN. Every step keeps the value on every event, NULL included, so the normal form
-may stand for the filter. Normalizing a normal tree changes nothing.
+become one sorted IN, lists of texts for one value under AND what they have in common. Every step
+keeps the value on every event, NULL included, so the normal form may stand for the filter.
+Normalizing a normal tree changes nothing.
 """
 
 import operator
@@ -131,6 +132,8 @@ def _connect(
     if Truth(absorbing) in flat:
         return Truth(absorbing)
     kept = _merged([p for p in flat if p != Truth(not absorbing)], negated=kind is And)
+    if kind is And:
+        kept = _intersected(kept)
     by_text = {to_sql(part): part for part in kept}
     ordered = tuple(by_text[text] for text in sorted(by_text))
     if not ordered:
@@ -154,6 +157,39 @@ def _merged(parts: list[Expression], *, negated: bool) -> list[Expression]:
     return rest + [
         _membership(operand, tuple(values), negate=negated) for operand, values in lists.items()
     ]
+
+
+def _intersected(parts: list[Expression]) -> list[Expression]:
+    """Join the lists of texts in which one value must be under AND into what all of them hold.
+
+    Lists that have nothing in common stay: they are FALSE, but NULL where the value is NULL.
+    Numbers stay, too: two of them may be the same in a column's precision.
+    """
+    lists: dict[Expression, list[frozenset[Literals]]] = {}
+    for part in parts:
+        found = _texts(part)
+        if found is not None:
+            lists.setdefault(found[0], []).append(frozenset(found[1]))
+    common = {
+        operand: frozenset.intersection(*held) for operand, held in lists.items() if len(held) > 1
+    }
+    joined = {operand: values for operand, values in common.items() if values}
+    if not joined:
+        return parts
+    rest = [part for part in parts if (found := _texts(part)) is None or found[0] not in joined]
+    return rest + [
+        _membership(operand, tuple(values), negate=False) for operand, values in joined.items()
+    ]
+
+
+def _texts(part: Expression) -> tuple[Expression, tuple[Literals, ...]] | None:
+    match part:
+        case Compare("=", operand, Text() as value):
+            return operand, (value,)
+        case In(operand, values) if all(isinstance(value, Text) for value in values):
+            return operand, values
+        case _:
+            return None
 
 
 def _membership(operand: Expression, values: tuple[Literals, ...], *, negate: bool) -> Expression:

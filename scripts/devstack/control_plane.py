@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -46,12 +47,17 @@ class ControlPlane(Component):
 
     def launch(self) -> Identity:
         """Start the server process."""
-        listen = {"DDS_HTTP_HOST": HOST, "DDS_HTTP_PORT": str(self.place.ports["control_plane"])}
+        settings = {
+            "DDS_HTTP_HOST": HOST,
+            "DDS_HTTP_PORT": str(self.place.ports["control_plane"]),
+            # To try things out; what a service that is deployed has by default is "nothing".
+            "DDS_DEFAULT_ENTITLEMENTS": os.environ.get("DDS_DEFAULT_ENTITLEMENTS", "everything"),
+        }
         return spawn(
             [sys.executable, "-m", "control_plane"],
             home=self.place.home,
             log=self.log,
-            environment=process_environment({**self._environment, **listen}),
+            environment=process_environment({**self._environment, **settings}),
             cwd=CHECKOUT,
         )
 

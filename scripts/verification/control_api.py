@@ -52,8 +52,9 @@ class ControlApi:
         return answer.json() if answer.content else None
 
     def register(self, name: str, **details: Any) -> str:
-        """Register a consumer; its id."""
-        consumer = self.request("POST", "/v1/consumers", {"name": name, **details})
+        """Register a consumer, who may receive everything if nothing else is said; its id."""
+        document = {"name": name, "entitlements": {}, **details}
+        consumer = self.request("POST", "/v1/consumers", document)
         self._made.append(f"/v1/consumers/{consumer['id']}")
         return str(consumer["id"])
 

@@ -159,6 +159,7 @@ class ContainerStack:
         settings = {
             "COMPOSE_PROJECT_NAME": self._project,
             "DDS_SECRETS_DIR": str(secrets),
+            "DDS_DEFAULT_ENTITLEMENTS": "everything",
             **{f"DDS_{name}_PORT": str(port) for name, port in self._ports.items()},
         }
         lines = [f"{name}={value}\n" for name, value in settings.items()]

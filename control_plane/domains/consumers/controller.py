@@ -26,12 +26,16 @@ class ConsumerController(Controller):
         "/",
         operation_id="createConsumer",
         summary="Register a consumer",
-        responses=responses(400, 409, 503),
+        responses=responses(400, 409, 422, 503),
     )
     async def create(
         self, data: JSONBody[ConsumerCreate], consumers: NamedDependency[ConsumerService]
     ) -> Response[ConsumerOut]:
-        """Register a consumer; its name is free again once it is deleted."""
+        """Register a consumer; its name is free again once it is deleted.
+
+        `entitlements` bound what it can ever receive: they are joined by AND with every filter of
+        its subscriptions.
+        """
         created, version = await consumers.create(data)
         headers = {"ETag": etag(version), "Location": f"/v1/consumers/{created.id}"}
         return Response(created, headers=headers)
@@ -69,7 +73,7 @@ class ConsumerController(Controller):
         "/{key:str}",
         operation_id="updateConsumer",
         summary="Change a consumer",
-        responses=responses(400, 404, 412, 503),
+        responses=responses(400, 404, 412, 422, 503),
     )
     async def update(
         self,
@@ -78,7 +82,12 @@ class ConsumerController(Controller):
         consumers: NamedDependency[ConsumerService],
         if_match: IfMatch = None,
     ) -> Response[ConsumerOut]:
-        """Change the fields given; the others stay."""
+        """Change the fields given; the others stay, and so do the bounds of `entitlements`.
+
+        Other entitlements hold for all subscriptions of the consumer from one plan on, within a
+        second. A subscription for which they make a difference has another topic from then on: ask
+        for it again. `pending`: the broker is not ready yet, the old entitlements hold still.
+        """
         changed, version = await consumers.update(key, data, if_match)
         return Response(changed, headers={"ETag": etag(version)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import CheckConstraint, DateTime, Index, Integer, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -23,6 +24,7 @@ class Consumer(Base):
         CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="name_form"),
         CheckConstraint("version >= 1", name="version_positive"),
         CheckConstraint("jsonb_typeof(labels) = 'object'", name="labels_object"),
+        CheckConstraint("jsonb_typeof(entitlements) = 'object'", name="entitlements_object"),
     )
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -31,6 +33,8 @@ class Consumer(Base):
     contact: Mapped[str] = mapped_column(Text, server_default="")
     region: Mapped[str] = mapped_column(Text, server_default="")
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    # No default: who enters a consumer says what it may receive.
+    entitlements: Mapped[dict[str, Any]] = mapped_column(JSONB)
     version: Mapped[int] = mapped_column(Integer, server_default="1")
     created_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.clock_timestamp()

@@ -65,6 +65,16 @@ async def has_live_subscriptions(session: AsyncSession, consumer_id: str) -> boo
     )
 
 
+async def are_entitled_by(session: AsyncSession, set_name: str) -> bool:
+    """Whether the entitlements of a consumer name an instrument set."""
+    names = Consumer.entitlements["instrument_sets"]
+    return bool(
+        await session.scalar(
+            select(exists().where(Consumer.deleted_at.is_(None), names.contains([set_name])))
+        )
+    )
+
+
 def touch(consumer: Consumer) -> None:
     """Mark a change: the version, and so the ETag, rises."""
     consumer.version += 1

@@ -8,6 +8,15 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from marketdata.entitlements import (
+    Entitlements,
+    Instruments,
+    InstrumentSets,
+    Kinds,
+    Sources,
+    Venues,
+)
+
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 
 Name = Annotated[
@@ -35,6 +44,24 @@ class ConsumerCreate(msgspec.Struct, forbid_unknown_fields=True):
     contact: Annotated[Text, Meta(description="How to reach the owner.")] = ""
     region: Annotated[Text, Meta(description="Where the consumer runs.")] = ""
     labels: Labels = {}
+    entitlements: Annotated[
+        Entitlements | UnsetType,
+        Meta(
+            description="What the consumer may receive, whatever its filters ask for; a bound that "
+            "is not named is none. Absent: what DDS_DEFAULT_ENTITLEMENTS says, nothing by default.",
+            examples=[{"venues": ["XNAS", "XNYS"], "kinds": ["trade", "quote"]}],
+        ),
+    ] = UNSET
+
+
+class EntitlementsUpdate(msgspec.Struct, forbid_unknown_fields=True):
+    """What to change of entitlements; absent bounds stay, null takes a bound away."""
+
+    venues: Venues | UnsetType | None = UNSET
+    kinds: Kinds | UnsetType | None = UNSET
+    sources: Sources | UnsetType | None = UNSET
+    instruments: Instruments | UnsetType | None = UNSET
+    instrument_sets: InstrumentSets | UnsetType | None = UNSET
 
 
 class ConsumerUpdate(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,6 +71,13 @@ class ConsumerUpdate(msgspec.Struct, forbid_unknown_fields=True):
     contact: Text | UnsetType = UNSET
     region: Text | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
+    entitlements: Annotated[
+        EntitlementsUpdate | UnsetType,
+        Meta(
+            description="Live within a second, for all subscriptions of the consumer.",
+            examples=[{"venues": ["XNAS"], "kinds": None}],
+        ),
+    ] = UNSET
 
 
 class ConsumerOut(msgspec.Struct):
@@ -55,5 +89,8 @@ class ConsumerOut(msgspec.Struct):
     contact: str
     region: str
     labels: dict[str, str]
+    entitlements: Annotated[
+        Entitlements, Meta(description="What the consumer may receive; null is no bound.")
+    ]
     created_at: datetime
     updated_at: datetime

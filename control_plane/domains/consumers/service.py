@@ -1,19 +1,35 @@
-"""Rules of consumers: names are unique among those not deleted; none goes while subscribed."""
+"""Rules of consumers: names are unique among those not deleted; none goes while subscribed.
+
+A change of entitlements commits together with the plan that it makes for the consumer's
+subscriptions. A set that entitlements name cannot be deleted.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
+import msgspec
 import structlog
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.database import Database, integrity_constraint
+from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.consumers import repository
 from control_plane.domains.consumers.models import UNIQUE_NAME, Consumer
-from control_plane.domains.consumers.schemas import ConsumerCreate, ConsumerOut, ConsumerUpdate
-from control_plane.errors import ConflictError
+from control_plane.domains.consumers.schemas import (
+    ConsumerCreate,
+    ConsumerOut,
+    ConsumerUpdate,
+    EntitlementsUpdate,
+)
+from control_plane.domains.instrument_sets import repository as set_rows
+from control_plane.domains.subscriptions.moves import follow_entitlements
+from control_plane.domains.subscriptions.service import Publication
+from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
 from control_plane.pages import Page, check_match, decode_cursor, page_of
+from marketdata.entitlements import Entitlements
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +43,7 @@ def consumer_out(row: Consumer) -> ConsumerOut:
         contact=row.contact,
         region=row.region,
         labels=row.labels,
+        entitlements=msgspec.convert(row.entitlements, Entitlements),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
@@ -35,11 +52,31 @@ def consumer_out(row: Consumer) -> ConsumerOut:
 class ConsumerService:
     """Register, describe, change and delete consumers."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self,
+        database: Database,
+        publication: Publication,
+        *,
+        default_entitlements: Entitlements,
+        drain_seconds: float,
+        wait_seconds: float,
+    ) -> None:
         self._database = database
+        self._publication = publication
+        self._default_entitlements = default_entitlements
+        self._drain_seconds = drain_seconds
+        self._wait_seconds = wait_seconds
 
     async def create(self, data: ConsumerCreate) -> tuple[ConsumerOut, int]:
-        """Register a consumer; ConflictError when the name is taken. Gives its version too."""
+        """Register a consumer; gives its version too.
+
+        Raises:
+            ConflictError: the name is taken.
+            InvalidRequestError: the entitlements name an instrument set that is not there.
+        """
+        entitlements = data.entitlements
+        if entitlements is UNSET:
+            entitlements = self._default_entitlements
         row = Consumer(
             id=repository.new_consumer_id(),
             name=data.name,
@@ -47,9 +84,13 @@ class ConsumerService:
             contact=data.contact,
             region=data.region,
             labels=data.labels,
+            entitlements=msgspec.to_builtins(entitlements),
         )
         try:
             async with self._database.transaction() as session:
+                if entitlements.instrument_sets:
+                    await lock(session, Lock.PLAN_SEQUENCE)  # sets are deleted under it
+                    await _require_sets(session, entitlements)
                 session.add(row)
                 await session.flush()
                 await session.refresh(row)
@@ -80,10 +121,21 @@ class ConsumerService:
     async def update(
         self, key: str, data: ConsumerUpdate, if_match: str | None
     ) -> tuple[ConsumerOut, int]:
-        """Change what `data` names; PreconditionFailedError when If-Match does not hold."""
+        """Change what `data` names; gives the new version too.
+
+        Other entitlements give the consumer's subscriptions other views, in the same transaction.
+
+        Raises:
+            PreconditionFailedError: If-Match does not hold.
+            InvalidRequestError: the entitlements name an instrument set that is not there.
+        """
+        plan = None
         async with self._database.transaction() as session:
+            if data.entitlements is not UNSET:
+                await lock(session, Lock.PLAN_SEQUENCE)
             row = await repository.find(session, key, for_update=True)
             check_match(if_match, row.version)
+            entitlements = await _changed(session, row, data.entitlements)
             if data.owner is not UNSET:
                 row.owner = data.owner
             if data.contact is not UNSET:
@@ -92,11 +144,18 @@ class ConsumerService:
                 row.region = data.region
             if data.labels is not UNSET:
                 row.labels = data.labels
+            if entitlements is not None:
+                row.entitlements = msgspec.to_builtins(entitlements)
             if session.is_modified(row):
                 repository.touch(row)
             await session.flush()
+            if entitlements is not None:
+                plan = await follow_entitlements(session, row, drain_seconds=self._drain_seconds)
+                log.info("entitlements changed", consumer=row.id, version=row.version, plan=plan)
             await session.refresh(row)
-            return consumer_out(row), row.version
+        if plan is not None:
+            await self._publication.published(self._wait_seconds)
+        return consumer_out(row), row.version
 
     async def delete(self, key: str, if_match: str | None) -> None:
         """Delete a consumer; ConflictError while it has subscriptions that are not closed."""
@@ -111,3 +170,31 @@ class ConsumerService:
             row.deleted_at = datetime.now(UTC)
             repository.touch(row)
         log.info("consumer deleted", consumer=row.id)
+
+
+async def _changed(
+    session: AsyncSession, row: Consumer, change: EntitlementsUpdate | UnsetType
+) -> Entitlements | None:
+    """What a consumer is entitled to after a change; None where that is what it was before."""
+    if change is UNSET:
+        return None
+    bounds: dict[str, Any] = msgspec.structs.asdict(change)
+    named = {name: values for name, values in bounds.items() if values is not UNSET}
+    before = msgspec.convert(row.entitlements, Entitlements)
+    after = msgspec.structs.replace(before, **named)
+    if after == before:
+        return None
+    await _require_sets(session, after)
+    return after
+
+
+async def _require_sets(session: AsyncSession, entitlements: Entitlements) -> None:
+    """Refuse entitlements that name an instrument set which is not there."""
+    named = entitlements.instrument_sets or ()
+    missing = sorted(set(named) - set(await set_rows.contents(session, named)))
+    if missing:
+        detail = f"there is no instrument set {missing[0]!r}"
+        problem = FieldProblem(
+            "/entitlements/instrument_sets", detail, hint="POST /v1/instrument-sets"
+        )
+        raise InvalidRequestError(f"entitlements: {detail}.", [problem])

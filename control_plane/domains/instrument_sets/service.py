@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database, Lock, integrity_constraint, lock
+from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.instrument_sets import repository
 from control_plane.domains.instrument_sets.models import (
     UNIQUE_NAME,
@@ -127,7 +128,7 @@ class InstrumentSetService:
         return _out(row, newest)
 
     async def delete(self, key: str, if_match: str | None) -> None:
-        """Delete a set; ConflictError while the filter of a live view names it."""
+        """Delete a set; ConflictError while the filter of a live view or entitlements name it."""
         async with self._database.transaction() as session:
             await lock(session, Lock.PLAN_SEQUENCE)
             row = await repository.find(session, key, for_update=True)
@@ -136,6 +137,11 @@ class InstrumentSetService:
                 raise ConflictError(
                     f"Filters of subscriptions name the instrument set {row.name!r}; "
                     "close those subscriptions first."
+                )
+            if await consumer_rows.are_entitled_by(session, row.name):
+                raise ConflictError(
+                    f"Entitlements of consumers name the instrument set {row.name!r}; "
+                    "change those first."
                 )
             row.deleted_at = datetime.now(UTC)
         log.info("instrument set deleted", set=row.name)

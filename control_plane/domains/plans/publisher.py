@@ -4,6 +4,8 @@ Guarantees:
 
 - A plan is published only when the delivery topic and the Pulsar subscription of every subscription
   in it exist, so no event of a subscription can be routed before its cursor is there.
+- A plan is published only when no subscription can read a view of it that it has left, so no event
+  that is routed from then on reaches a consumer who has lost it.
 - One control plane publishes at a time (advisory lock), always the newest plan.
 - Every step may be repeated: a crash anywhere is repaired by the next run.
 - The topic is compared with the database at the start and at intervals; a plan that is missing
@@ -16,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -25,7 +28,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.broker import Broker
 from control_plane.database import Database, Lock, lock
 from control_plane.domains.plans import repository
-from control_plane.domains.plans.models import PlanRow
+from control_plane.domains.plans.models import PlanRow, ViewRow
+from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.errors import BrokerUnavailableError, UnavailableError
@@ -37,6 +41,21 @@ MAX_CONCURRENT_ADMIN_CALLS = 16
 MAX_BACKOFF_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
+
+
+class Cursor(Protocol):
+    """A row that stands for a Pulsar subscription on a view's topic."""
+
+    @property
+    def view(self) -> ViewRow:
+        """The view."""
+
+    @property
+    def subscription_name(self) -> str:
+        """The name of the Pulsar subscription."""
+
+
+AnyCursor = TypeVar("AnyCursor", bound=Cursor)
 
 
 class DeliveryTopics:
@@ -56,7 +75,11 @@ class DeliveryTopics:
             await asyncio.gather(*(self._topic(topic, partitions) for topic in topics))
             await asyncio.gather(
                 *(
-                    self._cursor(row.view.topic, row.subscription_name, start or row.start)
+                    self._cursor(
+                        row.view.topic,
+                        row.subscription_name,
+                        start or row.next_start,
+                    )
                     for row in subscriptions
                 )
             )
@@ -67,24 +90,23 @@ class DeliveryTopics:
         except AdminError as error:
             raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
 
-    async def drop_cursors(self, subscriptions: Sequence[Subscription]) -> list[str]:
-        """Delete Pulsar subscriptions, connected or not; gives the ids of those that are gone."""
+    async def drop_cursors(self, rows: Sequence[AnyCursor]) -> list[AnyCursor]:
+        """Delete Pulsar subscriptions, connected or not; gives the rows of those that are gone."""
 
-        async def drop(row: Subscription) -> str | None:
+        async def drop(row: AnyCursor) -> bool:
+            name = row.subscription_name
             async with self._limit:
                 try:
-                    await self._admin.delete_subscription(
-                        row.view.topic, row.subscription_name, force=True
-                    )
+                    await self._admin.delete_subscription(row.view.topic, name, force=True)
                 except AdminNotFound:
-                    return row.id
+                    return True
                 except AdminError as error:
-                    log.warning("cursor not removed yet", subscription=row.id, error=str(error))
-                    return None
-            return row.id
+                    log.warning("cursor not removed yet", subscription=name, error=str(error))
+                    return False
+            return True
 
-        dropped = await asyncio.gather(*map(drop, subscriptions))
-        return [row_id for row_id in dropped if row_id is not None]
+        gone = await asyncio.gather(*map(drop, rows))
+        return [row for row, is_gone in zip(rows, gone, strict=True) if is_gone]
 
     async def _topic(self, topic: str, partitions: int) -> None:
         async with self._limit:
@@ -204,12 +226,25 @@ class PlanPublisher:
                 return
             pending = await subscription_rows.pending(session, plan.number)
             await self._topics.ensure(pending, start=None)
+            await self._cut_off(session, plan.number)
             if plan.published_at is None:
                 await self._publish(session, plan)
             await subscription_rows.activate(session, [row.id for row in pending])
             closed = await subscription_rows.cursors_left(session, plan.number)
             dropped = await self._topics.drop_cursors(closed)
-            await subscription_rows.mark_cursors_removed(session, dropped)
+            await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])
+            drained = await self._topics.drop_cursors(await move_rows.overdue(session))
+            await move_rows.end(session, [move.id for move in drained])
+
+    async def _cut_off(self, session: AsyncSession, number: int) -> None:
+        """Take away what could read a plan's views without having them any more."""
+        exposed = await move_rows.exposed(session, number)
+        dropped = await self._topics.drop_cursors(exposed)
+        await move_rows.end(session, [move.id for move in dropped])
+        if len(dropped) < len(exposed):
+            raise BrokerUnavailableError(
+                "A Pulsar subscription on a view that was left could not be removed."
+            )
 
     async def _has_work(self, session: AsyncSession) -> bool:
         return bool(
@@ -220,6 +255,8 @@ class PlanPublisher:
                     " OR EXISTS (SELECT FROM subscriptions WHERE state = 'pending')"
                     " OR EXISTS (SELECT FROM subscriptions"
                     " WHERE state = 'closed' AND cursor_removed_at IS NULL)"
+                    " OR EXISTS (SELECT FROM subscription_moves"
+                    " WHERE ended_at IS NULL AND drain_until <= clock_timestamp())"
                 )
             )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from sqlalchemy.orm import undefer
 from control_plane.database import Lock, lock
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans.models import PlanRow, ViewRow
-from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import NotFoundError
 from marketdata.plans import ViewSpec, compile_plan, encode_plan, sets_of, view_of
 
@@ -125,18 +125,26 @@ async def compile_next(
     return number
 
 
-async def retire_view(session: AsyncSession, view_id: str, number: int) -> None:
-    """Note that a plan is the first without a view."""
+async def retire_views(session: AsyncSession, view_ids: Collection[str], number: int) -> None:
+    """Note of those views that nobody has that a plan is the first without them."""
+    live = exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED)
     await session.execute(
-        update(ViewRow).where(ViewRow.id == view_id).values(retired_in_plan=number)
+        update(ViewRow)
+        .where(ViewRow.id.in_(view_ids), ~live)
+        .values(retired_in_plan=number)
+        .execution_options(synchronize_session=False)
     )
 
 
 async def retired_views(session: AsyncSession, upto: int) -> Sequence[ViewRow]:
-    """Views that no plan from `upto` on holds and whose topic is still there; rows are locked."""
+    """Views that no plan from `upto` on holds and whose topic is still there; rows are locked.
+
+    Not those that a subscription which left them may still read.
+    """
+    drained = ~exists().where(Move.view_id == ViewRow.id, Move.ended_at.is_(None))
     query = (
         select(ViewRow)
-        .where(ViewRow.retired_in_plan <= upto)
+        .where(ViewRow.retired_in_plan <= upto, drained)
         .order_by(ViewRow.retired_in_plan)
         .limit(100)
         .with_for_update(skip_locked=True)

@@ -1,15 +1,17 @@
-"""The table of subscriptions, with their state machine as constraints."""
+"""The tables of subscriptions, with their state machine as constraints, and of their moves."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     Text,
@@ -27,7 +29,7 @@ UNIQUE_NAME = "uq_subscriptions_consumer_name_live"
 
 
 class State(StrEnum):
-    """pending → active → closed; a pending subscription may be closed too."""
+    """pending → active → closed; from active back to pending when the view is another one."""
 
     PENDING = "pending"
     ACTIVE = "active"
@@ -65,6 +67,7 @@ class Subscription(Base):
         CheckConstraint("cursor_removed_at IS NULL OR state = 'closed'", name="cursor_after_close"),
         CheckConstraint("version >= 1", name="version_positive"),
         CheckConstraint("jsonb_typeof(labels) = 'object'", name="labels_object"),
+        CheckConstraint("jsonb_typeof(spec) = 'object'", name="spec_object"),
     )
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -73,8 +76,10 @@ class Subscription(Base):
     )
     view_id: Mapped[str] = mapped_column(ForeignKey(ViewRow.id, ondelete="RESTRICT"))
     name: Mapped[str] = mapped_column(Text)
-    # The filter as it was written; the view holds its canonical form.
+    # The filter as it was written, and the view that was asked for. `view` is what the consumer's
+    # entitlements leave of that.
     filter: Mapped[str] = mapped_column(Text, server_default="")
+    spec: Mapped[dict[str, Any]] = mapped_column(JSONB)
     start: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text, server_default=State.PENDING.value)
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
@@ -93,6 +98,12 @@ class Subscription(Base):
 
     consumer: Mapped[Consumer] = relationship(lazy="raise")
     view: Mapped[ViewRow] = relationship(lazy="raise")
+    draining: Mapped[list[Move]] = relationship(
+        lazy="raise",
+        viewonly=True,
+        primaryjoin="and_(Move.subscription_id == Subscription.id, Move.ended_at.is_(None))",
+        order_by="Move.id",
+    )
 
     @property
     def subscription_name(self) -> str:
@@ -102,3 +113,42 @@ class Subscription(Base):
         cannot match another consumer.
         """
         return f"{self.consumer_id}-{self.id}"
+
+    @property
+    def next_start(self) -> str:
+        """Where a new Pulsar subscription begins; on a later view with what comes from then on."""
+        return "latest" if self.activated_at else self.start
+
+
+class Move(Base):
+    """A subscription's way from one view to another; immutable but for its end."""
+
+    __tablename__ = "subscription_moves"
+    __table_args__ = (
+        Index(
+            "uq_subscription_moves_open",
+            "subscription_id",
+            "view_id",
+            unique=True,
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+        Index("ix_subscription_moves_view", "view_id", postgresql_where=text("ended_at IS NULL")),
+        CheckConstraint("plan >= 1", name="plan_positive"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    subscription_id: Mapped[str] = mapped_column(ForeignKey(Subscription.id, ondelete="RESTRICT"))
+    # The view that was left, and the Pulsar subscription on its topic.
+    view_id: Mapped[str] = mapped_column(ForeignKey(ViewRow.id, ondelete="RESTRICT"))
+    subscription_name: Mapped[str] = mapped_column(Text)
+    # From this plan on the subscription has its next view.
+    plan: Mapped[int] = mapped_column(BigInteger)
+    correlation_id: Mapped[str] = mapped_column(Text, server_default="")
+    moved_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.clock_timestamp()
+    )
+    drain_until: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    # When the Pulsar subscription was removed, or the subscription came back to the view.
+    ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    view: Mapped[ViewRow] = relationship(lazy="raise")

@@ -8,10 +8,17 @@ from datetime import datetime
 
 from sqlalchemy import exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import joinedload, selectinload
 
-from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import NotFoundError
+
+_TOLD = (
+    joinedload(Subscription.consumer),
+    joinedload(Subscription.view),
+    selectinload(Subscription.draining).joinedload(Move.view),
+)
+"""What is told of a subscription beside its own row."""
 
 
 def new_subscription_id() -> str:
@@ -20,11 +27,11 @@ def new_subscription_id() -> str:
 
 
 async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> Subscription:
-    """The subscription with this id, closed or not, with consumer and view; NotFoundError."""
+    """The subscription with this id, closed or not, with what is told of it; NotFoundError."""
     query = (
         select(Subscription)
         .where(Subscription.id == key)
-        .options(joinedload(Subscription.consumer), joinedload(Subscription.view))
+        .options(*_TOLD)
         .execution_options(populate_existing=True)
     )
     if for_update:
@@ -56,7 +63,7 @@ async def page(
     query = (
         select(Subscription)
         .where(Subscription.state.in_(states))
-        .options(joinedload(Subscription.consumer), joinedload(Subscription.view))
+        .options(*_TOLD)
         .order_by(Subscription.created_at, Subscription.id)
         .limit(limit)
     )

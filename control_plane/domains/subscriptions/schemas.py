@@ -87,6 +87,18 @@ class SchemaOut(msgspec.Struct):
     ]
 
 
+class DrainingOut(msgspec.Struct):
+    """A topic that the subscription has left, while it may still read there."""
+
+    topic: str
+    plan: Annotated[
+        int, Meta(description="The plan from which nothing for this subscription comes here.")
+    ]
+    until: Annotated[
+        datetime, Meta(description="When the Pulsar subscription is removed, read out or not.")
+    ]
+
+
 class SubscriptionOut(msgspec.Struct):
     """A subscription, with all that a plain Pulsar client needs to read it."""
 
@@ -96,7 +108,22 @@ class SubscriptionOut(msgspec.Struct):
     name: str
     state: Literal["pending", "active", "closed"]
     filter: str
-    canonical_filter: str
+    canonical_filter: Annotated[str, Meta(description="The filter in normal form.")]
+    effective_filter: Annotated[
+        str,
+        Meta(
+            description="What is delivered: the filter AND the entitlements of the consumer, in "
+            "normal form; '' for everything, 'FALSE' for nothing.",
+            examples=["kind = 'trade' AND price > 187.25 AND venue IN ('XNAS', 'XNYS')"],
+        ),
+    ]
+    receives_nothing: Annotated[
+        bool,
+        Meta(
+            description="Nothing that the filter asks for is within the entitlements of the "
+            "consumer; the subscription stays, and receives again when they allow it."
+        ),
+    ]
     transformation: Transformation
     format: str
     delivery: Delivery
@@ -110,7 +137,20 @@ class SubscriptionOut(msgspec.Struct):
         msgspec.field(name="schema")
     )
     view: str
-    plan: Annotated[int, Meta(description="The plan from which the subscription is active.")]
+    plan: Annotated[
+        int,
+        Meta(
+            description="The plan from which the subscription has this topic. A subscription that "
+            "came from another topic skips messages here whose property `plan` is lower."
+        ),
+    ]
+    draining: Annotated[
+        list[DrainingOut],
+        Meta(
+            description="Topics that were left because the entitlements changed, and can still be "
+            "read under the same subscription name, to their end, before `topic`."
+        ),
+    ]
     created_at: datetime
     updated_at: datetime
     activated_at: datetime | None

@@ -24,19 +24,23 @@ from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.models import UNIQUE_NAME, State, Subscription
+from control_plane.domains.subscriptions.moves import drain_no_longer
 from control_plane.domains.subscriptions.schemas import (
+    DrainingOut,
     SubscriptionCreate,
     SubscriptionOut,
     SubscriptionUpdate,
 )
 from control_plane.domains.subscriptions.view_check import (
     describe_schema,
+    entitled_spec,
     require_sets,
     view_spec,
 )
 from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match, decode_cursor, page_of
 from control_plane.requests import current_request_id
+from marketdata.entitlements import Entitlements, receives_nothing
 from marketdata.plans import ViewSpec, sets_of
 
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
@@ -77,7 +81,8 @@ class SubscriptionService:
         """Make a subscription; gives it, active or still pending, and its version.
 
         Raises:
-            InvalidRequestError: the filter or the transformation is refused.
+            InvalidRequestError: the filter or the transformation is refused, or nothing that is
+                asked for is within the consumer's entitlements.
             NotFoundError: there is no such consumer.
             ConflictError: the consumer has a live subscription of this name.
             UnavailableError: the broker or the database is down; nothing was stored.
@@ -113,7 +118,9 @@ class SubscriptionService:
         if consumer.deleted_at is not None:
             raise ConflictError(f"Consumer {consumer.name!r} is being deleted.")
         require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
-        view = await plan_rows.ensure_view(session, spec)
+        entitlements = msgspec.convert(consumer.entitlements, Entitlements)
+        effective = entitled_spec(data, spec, entitlements)
+        view = await plan_rows.ensure_view(session, effective)
         latest = await plan_rows.newest(session)
         shared = latest is not None and await plan_rows.is_live(session, view.id)
         row = Subscription(
@@ -122,6 +129,7 @@ class SubscriptionService:
             view_id=view.id,
             name=data.name,
             filter=data.filter,
+            spec=plan_rows.spec_json(spec),
             start=data.start,
             labels=data.labels,
             plan=latest.number if latest else 0,
@@ -197,6 +205,8 @@ class SubscriptionService:
         """
         async with self._database.transaction() as session:
             await lock(session, Lock.PLAN_SEQUENCE)
+            # Before the row: every transaction locks moves first.
+            await drain_no_longer(session, key)
             row = await repository.find(session, key, for_update=True)
             check_match(if_match, row.version)
             if row.state == State.CLOSED:
@@ -210,14 +220,14 @@ class SubscriptionService:
             if not await plan_rows.is_live(session, row.view_id):
                 number = await plan_rows.compile_next(session, current_request_id())
                 row.closed_in_plan = number
-                await plan_rows.retire_view(session, row.view_id, number)
+                await plan_rows.retire_views(session, [row.view_id], number)
         log.info("subscription closed", subscription=key, plan=row.closed_in_plan)
         await self._publication.published(self._wait_seconds)
 
     def _out(
         self, row: Subscription, consumer: Consumer, *, in_list: bool = False
     ) -> SubscriptionOut:
-        spec = msgspec.convert(row.view.spec, ViewSpec)
+        asked, spec = (msgspec.convert(each, ViewSpec) for each in (row.spec, row.view.spec))
         return SubscriptionOut(
             id=row.id,
             consumer=consumer.id,
@@ -225,7 +235,9 @@ class SubscriptionService:
             name=row.name,
             state=cast(Literal["pending", "active", "closed"], str(row.state)),
             filter=row.filter,
-            canonical_filter=spec.filter,
+            canonical_filter=asked.filter,
+            effective_filter=spec.filter,
+            receives_nothing=receives_nothing(spec),
             transformation=spec.transformation,
             format=spec.format,
             delivery=spec.delivery,
@@ -238,6 +250,9 @@ class SubscriptionService:
             message_schema=describe_schema(spec, with_columns=not in_list),
             view=row.view_id,
             plan=row.plan,
+            draining=[
+                DrainingOut(move.view.topic, move.plan, move.drain_until) for move in row.draining
+            ],
             created_at=row.created_at,
             updated_at=row.updated_at,
             activated_at=row.activated_at,

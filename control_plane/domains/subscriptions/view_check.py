@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
 from control_plane.errors import FieldProblem, InvalidRequestError
+from marketdata.entitlements import Entitlements, bounded, receives_nothing
 from marketdata.filters import FilterError, UnknownSet, compile_filter
 from marketdata.filters.parse import parse
 from marketdata.filters.tree import Column, InSet, to_sql
@@ -40,9 +41,7 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
         problems.append(FieldProblem("/transformation", error.message, hint=error.hint))
     problems += _format_problems(data)
     if problems:
-        raise InvalidRequestError(
-            " ".join(f"{problem.pointer[1:]}: {problem.detail}." for problem in problems), problems
-        )
+        raise _refused(problems)
     return ViewSpec(
         filter=canonical,
         predicate=predicate,
@@ -68,6 +67,27 @@ def require_sets(data: SubscriptionCreate, spec: ViewSpec, known: Collection[str
         error.locate(data.filter, positions[to_sql(InSet(Column("instrument"), name))])
         problems.append(_filter_problem(error))
     raise InvalidRequestError(f"filter: {problems[0].detail}.", problems)
+
+
+def entitled_spec(data: SubscriptionCreate, spec: ViewSpec, entitlements: Entitlements) -> ViewSpec:
+    """What the entitlements of a consumer leave of the view that its request asks for.
+
+    Raises:
+        InvalidRequestError: nothing is left; or old events are asked for, and what the consumer may
+            receive is told by sets, which may have held something else when those were routed.
+    """
+    problems = []
+    effective = bounded(spec, entitlements)
+    if receives_nothing(effective):
+        hint = f"GET /v1/consumers/{data.consumer} shows them; the platform team grants them"
+        detail = "nothing that is asked for is within the entitlements of the consumer"
+        problems.append(FieldProblem("/filter", detail, hint=hint))
+    if data.start == "earliest" and entitlements.instrument_sets:
+        detail = "entitlements by instrument sets hold for what comes from now on"
+        problems.append(FieldProblem("/start", detail, hint="begin with 'latest'"))
+    if problems:
+        raise _refused(problems)
+    return effective
 
 
 def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:
@@ -97,6 +117,11 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
             f"{data.format} frames know columns by numbers, not by names",
             hint="drop the rename or choose another format",
         )
+
+
+def _refused(problems: list[FieldProblem]) -> InvalidRequestError:
+    text = " ".join(f"{problem.pointer[1:]}: {problem.detail}." for problem in problems)
+    return InvalidRequestError(text, problems)
 
 
 def _filter_problem(error: FilterError) -> FieldProblem:

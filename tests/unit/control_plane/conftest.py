@@ -14,9 +14,11 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from litestar.testing import AsyncTestClient
+from world import World
 
 from control_plane.app import create_app
 from control_plane.database import Database
+from control_plane.domains.consumers.schemas import ConsumerCreate
 from control_plane.settings import REPOSITORY_ROOT, Settings
 
 TEMPLATE = "dds_template"
@@ -92,6 +94,7 @@ def settings(database_url: str) -> Settings:
         pulsar_admin_url=f"http://127.0.0.1:{closed}",
         broker_timeout_seconds=1.0,
         activation_timeout_ms=100,
+        default_entitlements="everything",
     )
 
 
@@ -100,3 +103,11 @@ async def client(settings: Settings) -> AsyncIterator[AsyncTestClient[Any]]:
     """The whole application, without a broker."""
     async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture
+async def world(database: Database) -> World:
+    """Publisher and services on a broker that records, with the consumer `desk`."""
+    made = World(database)
+    await made.consumers.create(ConsumerCreate(name="desk"))
+    return made

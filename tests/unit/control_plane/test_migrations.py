@@ -40,6 +40,7 @@ TABLES = {
     "instrument_sets",
     "instrument_set_versions",
     "dead_letter_resends",
+    "subscription_moves",
 }
 
 
@@ -66,6 +67,32 @@ def test_up_down_and_up_again_from_an_empty_database(postgresql: Server) -> None
     command.upgrade(config(url), "head")
     command.upgrade(config(url), "head")
     assert tables(url) == TABLES
+
+
+def test_who_was_there_before_entitlements_may_receive_what_it_did(postgresql: Server) -> None:
+    url = postgresql.create()
+    command.upgrade(config(url), "0004")
+    engine = create_engine(sqlalchemy_url(url))
+    try:
+        with engine.begin() as connection:
+            for statement in (
+                "INSERT INTO consumers (id, name) VALUES ('c0000000000000000', 'desk')",
+                "INSERT INTO views (id, topic, spec)"
+                """ VALUES ('0000000000000000', 't', '{"filter": "price > 1"}')""",
+                "INSERT INTO subscriptions (id, consumer_id, view_id, name, start, plan) VALUES"
+                " ('s0000000000000000', 'c0000000000000000', '0000000000000000', 's', 'latest', 1)",
+            ):
+                connection.exec_driver_sql(statement)
+        for _ in range(2):
+            command.upgrade(config(url), "head")
+            with engine.connect() as connection:
+                entitlements = connection.exec_driver_sql("SELECT entitlements FROM consumers")
+                assert entitlements.scalar_one() == {}
+                asked = connection.exec_driver_sql("SELECT spec FROM subscriptions").scalar_one()
+                assert asked == {"filter": "price > 1"}
+            command.downgrade(config(url), "0004")
+    finally:
+        engine.dispose()
 
 
 def test_models_and_migrations_describe_the_same_tables(database_url: str) -> None:

@@ -1,137 +1,34 @@
 """The outbox: what the database has decided reaches the broker, whatever breaks in between.
 
-PostgreSQL is real. The broker is a recorder here, because the faults (a send that fails after the
-topics were made, a topic that has lost its messages) cannot be caused at will on a real one; the
-integration tests use a real broker.
+PostgreSQL is real, the broker is a recorder (`world`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from sqlalchemy import select
+from world import World
 
 from control_plane.broker import Broker
 from control_plane.database import Database
-from control_plane.domains.consumers.schemas import ConsumerCreate
-from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.instrument_sets.schemas import (
     InstrumentSetCreate,
     InstrumentSetUpdate,
 )
 from control_plane.domains.instrument_sets.service import InstrumentSetService
 from control_plane.domains.plans.models import PlanRow, ViewRow
-from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
-from control_plane.domains.subscriptions.models import Subscription
-from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
-from control_plane.domains.subscriptions.service import SubscriptionService
+from control_plane.domains.plans.publisher import DeliveryTopics
+from control_plane.domains.subscriptions.schemas import SubscriptionUpdate
 from control_plane.errors import (
     BrokerUnavailableError,
     ConflictError,
     InvalidRequestError,
     NotFoundError,
 )
-from marketdata.plans import PLAN_KEY, Plan, decode_plan, encode_plan
-
-
-class RecordingBroker:
-    """The plan topic as a list; `down` makes every call fail."""
-
-    def __init__(self) -> None:
-        self.plans: list[bytes] = []
-        self.down = False
-
-    async def publish(self, _topic: str, document: bytes, *, key: str) -> None:
-        assert key == PLAN_KEY
-        if self.down:
-            raise BrokerUnavailableError("down")
-        self.plans.append(document)
-
-    async def newest_plan(self, _topic: str) -> bytes | None:
-        if self.down:
-            raise BrokerUnavailableError("down")
-        return self.plans[-1] if self.plans else None
-
-    @property
-    def last(self) -> Plan:
-        return decode_plan(self.plans[-1])
-
-
-class RecordingTopics:
-    """Topics and cursors as sets, in the order of the broker's plans."""
-
-    def __init__(self, broker: RecordingBroker) -> None:
-        self.broker = broker
-        self.cursors: set[tuple[str, str]] = set()
-        self.plans_before_cursor: dict[str, int] = {}
-        self.down = False
-
-    async def ensure(
-        self,
-        subscriptions: Sequence[Subscription],
-        *,
-        start: str | None,  # noqa: ARG002
-    ) -> None:
-        if self.down:
-            raise BrokerUnavailableError("down")
-        for row in subscriptions:
-            self.cursors.add((row.view.topic, row.subscription_name))
-            self.plans_before_cursor.setdefault(row.id, len(self.broker.plans))
-
-    async def drop_cursors(self, subscriptions: Sequence[Subscription]) -> list[str]:
-        if self.down:
-            return []
-        for row in subscriptions:
-            self.cursors.discard((row.view.topic, row.subscription_name))
-        return [row.id for row in subscriptions]
-
-
-class World:
-    """A publisher and services over one database."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.broker = RecordingBroker()
-        self.topics = RecordingTopics(self.broker)
-        self.publisher = PlanPublisher(
-            database,
-            cast(Broker, self.broker),
-            cast(DeliveryTopics, self.topics),
-            poll_seconds=0.05,
-            compare_seconds=0.2,
-        )
-        self.consumers = ConsumerService(database)
-        self.subscriptions = SubscriptionService(
-            database,
-            self.publisher,
-            require_broker=self._broker_is_there,
-            service_url="pulsar://there:6650",
-            wait_seconds=0,
-        )
-
-    async def _broker_is_there(self) -> None:
-        return
-
-    async def settle(self) -> None:
-        await self.publisher.compare_with_topic()
-        await self.publisher.publish_once()
-
-    async def subscribe(self, name: str, **members: Any) -> str:
-        data = SubscriptionCreate(consumer="desk", name=name, **members)
-        return (await self.subscriptions.create(data))[0].id
-
-    async def state(self, subscription: str) -> str:
-        return (await self.subscriptions.get(subscription))[0].state
-
-
-@pytest.fixture
-async def world(database: Database) -> World:
-    made = World(database)
-    await made.consumers.create(ConsumerCreate(name="desk"))
-    return made
+from marketdata.plans import Plan, decode_plan, encode_plan
 
 
 async def test_the_first_start_publishes_an_empty_plan(world: World) -> None:

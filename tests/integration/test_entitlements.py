@@ -1,0 +1,236 @@
+"""Entitlements change while events flow: what is lost stays away, what is left comes whole."""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice, repeat
+from typing import Any, Self
+
+import httpx
+import pulsar
+import pytest
+from events import trades
+
+from marketdata.frames import read_frame
+from marketdata.partitioning import partition_of
+from marketdata.publisher import Publisher
+
+pytestmark = pytest.mark.integration
+
+VENUES = ["XNAS", "XNYS", "XLON"]
+
+
+class Flow:
+    """One event of each of three instruments a frame, each of a venue of its own, without end."""
+
+    def __init__(self, service_url: str) -> None:
+        names = (uuid.uuid4().hex[:12].upper() for _ in repeat(None))
+        self.names = list(islice((name for name in names if partition_of(name, 4) == 0), 3))
+        self._url = service_url
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.frames = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        name = f"entitlements-{uuid.uuid4().hex}"
+        with Publisher(self._url, name=name, max_delay_ms=None) as publisher:
+            while not self._stop.is_set():
+                publisher.publish(trades(self.names, venue=VENUES))
+                publisher.flush()
+                self.frames += 1
+                time.sleep(0.002)
+
+    def pass_by(self, frames: int) -> None:
+        wanted = self.frames + frames
+        while self.frames < wanted:
+            time.sleep(0.01)
+
+    @property
+    def all(self) -> list[int]:
+        """The sequences of everything that was published of an instrument."""
+        return list(range(1, self.frames + 1))
+
+
+@dataclass
+class Seen:
+    """What came on a topic."""
+
+    sequences: dict[str, list[int]] = field(default_factory=lambda: {v: [] for v in VENUES})
+    plans: list[int] = field(default_factory=list)
+
+
+class Reading:
+    """A plain client that reads a topic from now on, until it has been silent for two seconds."""
+
+    def __init__(self, subscription: dict[str, Any], *, from_plan: int = 0) -> None:
+        self.client = pulsar.Client(subscription["service_url"])
+        self._consumer = self.client.subscribe(
+            subscription["topic"],
+            subscription["subscription_name"],
+            consumer_type=pulsar.ConsumerType.Failover,
+        )
+        self._from_plan = from_plan
+        self._ends = threading.Event()
+        self.seen = Seen()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                message = self._consumer.receive(timeout_millis=2_000)
+            except pulsar.PulsarException:  # silent, or taken away
+                if self._ends.wait(0.05):
+                    return
+                continue
+            properties = message.properties()
+            if properties["count"] != "0" and int(properties["plan"]) >= self._from_plan:
+                self.seen.plans.append(int(properties["plan"]))
+                for event in read_frame(message.data()).to_pylist():
+                    self.seen.sequences[event["venue"]].append(event["sequence"])
+            try:
+                self._consumer.acknowledge(message)
+            except pulsar.PulsarException:
+                continue
+
+    def end(self) -> Seen:
+        self._ends.set()
+        self._thread.join()
+        self.client.close()
+        return self.seen
+
+
+class Api:
+    """Consumers and subscriptions of one test."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self.http = http
+        self.mark = uuid.uuid4().hex[:8]
+        self.made: list[str] = []
+
+    def desk(self, name: str, venues: list[str], sql: str) -> dict[str, Any]:
+        """A consumer with a subscription."""
+        consumer = f"{name}-{self.mark}"
+        body = {"name": consumer, "entitlements": {"venues": venues}}
+        self.http.post("/consumers", json=body).raise_for_status()
+        request = {"consumer": consumer, "name": "s", "filter": sql}
+        answer = self.http.post("/subscriptions", json=request).raise_for_status().json()
+        self.made += [f"/consumers/{consumer}", f"/subscriptions/{answer['id']}"]
+        assert answer["state"] == "active"
+        return dict(answer)
+
+    def narrow(self, subscription: dict[str, Any], venues: list[str]) -> dict[str, Any]:
+        """Other venues for a consumer; its subscription, once it is active again."""
+        path = f"/consumers/{subscription['consumer']}"
+        body = {"entitlements": {"venues": venues}}
+        self.http.patch(path, json=body).raise_for_status()
+        after = self.get(subscription)
+        assert after["state"] == "active"
+        assert after["topic"] != subscription["topic"]
+        assert after["plan"] > subscription["plan"]
+        return after
+
+    def get(self, subscription: dict[str, Any]) -> dict[str, Any]:
+        return dict(self.http.get(f"/subscriptions/{subscription['id']}").json())
+
+
+@pytest.fixture
+def api(stack: Any) -> Iterator[Api]:
+    with httpx.Client(base_url=f"{stack.control_plane_url}/v1", timeout=20) as client:
+        api = Api(client)
+        yield api
+        for path in reversed(api.made):
+            client.delete(path).raise_for_status()
+
+
+def listed(names: list[str]) -> str:
+    return f"instrument IN ({', '.join(map(repr, names))})"
+
+
+def test_who_is_narrowed_gets_all_that_stays_and_nothing_that_goes(stack: Any, api: Api) -> None:
+    flow = Flow(stack.service_url)
+    sql = listed(flow.names)
+    one = api.desk("one", ["XNAS", "XNYS"], sql)
+    two = api.desk("two", ["XNYS", "XLON"], sql)
+    assert one["topic"] != two["topic"]
+    old, other = Reading(one), Reading(two)
+    with flow:
+        flow.pass_by(100)
+        after = api.narrow(one, ["XNYS"])
+        new = Reading(after, from_plan=after["plan"])
+        flow.pass_by(200)
+    before, rest, untouched = old.end(), new.end(), other.end()
+    assert [left["topic"] for left in after["draining"]] == [one["topic"]]
+    # Until the plan: both venues, all of it. From the plan on: one of them, all of it.
+    (first,) = {sequences[0] for sequences in rest.sequences.values() if sequences}
+    assert 1 < first < flow.frames
+    until = list(range(1, first))
+    assert before.sequences == {"XNAS": until, "XNYS": until, "XLON": []}
+    assert max(before.plans) < after["plan"]
+    assert rest.sequences == {"XNAS": [], "XNYS": flow.all[first - 1 :], "XLON": []}
+    assert untouched.sequences == {"XNAS": [], "XNYS": flow.all, "XLON": flow.all}
+    assert api.get(two)["topic"] == two["topic"]
+
+
+def test_a_topic_that_others_share_is_closed_to_who_is_narrowed(stack: Any, api: Api) -> None:
+    flow = Flow(stack.service_url)
+    sql = listed(flow.names)
+    one, two = (api.desk(name, ["XNAS", "XNYS"], sql) for name in ("one", "two"))
+    assert one["topic"] == two["topic"]
+    old, other = Reading(one), Reading(two)
+    with flow:
+        flow.pass_by(100)
+        after = api.narrow(one, ["XNYS"])
+        new = Reading(after, from_plan=after["plan"])
+        flow.pass_by(200)
+        # Neither by reconnecting nor by asking again is there a way back.
+        with pytest.raises(pulsar.PulsarException):
+            new.client.subscribe(one["topic"], one["subscription_name"])
+    before, rest, untouched = old.end(), new.end(), other.end()
+    assert after["draining"] == []
+    assert max(before.plans) < after["plan"]
+    assert before.sequences["XNAS"] == before.sequences["XNYS"]
+    assert before.sequences["XNAS"] == list(range(1, len(before.sequences["XNAS"]) + 1))
+    assert rest.sequences["XNAS"] == rest.sequences["XLON"] == []
+    first = rest.sequences["XNYS"][0]
+    assert rest.sequences["XNYS"] == flow.all[first - 1 :]
+    assert untouched.sequences == {"XNAS": flow.all, "XNYS": flow.all, "XLON": []}
+
+
+def test_a_set_of_entitlements_changes_between_two_frames(stack: Any, api: Api) -> None:
+    flow = Flow(stack.service_url)
+    name = f"set-{api.mark}"
+    api.http.post(
+        "/instrument-sets", json={"name": name, "instruments": flow.names}
+    ).raise_for_status()
+    api.made.append(f"/instrument-sets/{name}")
+    consumer = f"set-desk-{api.mark}"
+    body = {"name": consumer, "entitlements": {"instrument_sets": [name]}}
+    api.http.post("/consumers", json=body).raise_for_status()
+    api.made.append(f"/consumers/{consumer}")
+    request = {"consumer": consumer, "name": "s"}
+    made = api.http.post("/subscriptions", json=request).raise_for_status().json()
+    api.made.append(f"/subscriptions/{made['id']}")
+    reading = Reading(made)
+    with flow:
+        flow.pass_by(100)
+        change = {"remove": flow.names[:1]}
+        shrunk = api.http.patch(f"/instrument-sets/{name}", json=change).json()
+        flow.pass_by(200)
+    seen = reading.end()
+    lost = seen.sequences["XNAS"]
+    assert lost == list(range(1, len(lost) + 1))
+    assert len(lost) < flow.frames
+    assert seen.sequences["XNYS"] == seen.sequences["XLON"] == flow.all
+    assert api.get(made)["topic"] == made["topic"]
+    assert made["plan"] < shrunk["plan"] <= max(seen.plans)

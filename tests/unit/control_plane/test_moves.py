@@ -1,0 +1,235 @@
+"""What the broker is told when entitlements change: who can read what from which plan on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+from world import World
+
+from control_plane.domains.consumers.schemas import (
+    ConsumerCreate,
+    ConsumerUpdate,
+    EntitlementsUpdate,
+)
+from control_plane.domains.instrument_sets.schemas import InstrumentSetCreate, InstrumentSetUpdate
+from control_plane.domains.instrument_sets.service import InstrumentSetService
+from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.subscriptions.models import Move
+from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionOut
+from control_plane.errors import BrokerUnavailableError
+from marketdata.entitlements import Entitlements
+
+
+async def entitle(world: World, **bounds: Any) -> None:
+    update = ConsumerUpdate(entitlements=EntitlementsUpdate(**bounds))
+    await world.consumers.update("desk", update, None)
+
+
+async def get(world: World, key: str) -> SubscriptionOut:
+    return (await world.subscriptions.get(key))[0]
+
+
+def cursor(out: SubscriptionOut) -> tuple[str, str]:
+    return out.topic, out.subscription_name
+
+
+def topics(world: World) -> set[str]:
+    return {view.topic for view in world.broker.last.views}
+
+
+async def drained(world: World) -> None:
+    """Time passes: what may be drained is overdue."""
+    async with world.database.transaction() as session:
+        await session.execute(text("UPDATE subscription_moves SET drain_until = now()"))
+    await world.publisher.publish_once()
+
+
+async def other_desk(world: World, **members: Any) -> SubscriptionOut:
+    await world.consumers.create(ConsumerCreate(name="other"))
+    data = SubscriptionCreate(consumer="other", name="one", **members)
+    return (await world.subscriptions.create(data))[0]
+
+
+async def test_a_topic_of_ones_own_is_left_to_be_drained(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    await world.settle()
+    before = await get(world, key)
+    await entitle(world, venues=("XNAS",))
+    moving = await get(world, key)
+    assert (moving.state, moving.plan) == ("pending", before.plan + 1)
+    assert moving.topic != before.topic
+    assert topics(world) == {before.topic}
+    await world.settle()
+    after = await get(world, key)
+    assert (after.state, after.plan) == ("active", world.broker.last.number)
+    assert topics(world) == {after.topic}
+    assert world.topics.cursors == {cursor(before), cursor(after)}
+    (left,) = after.draining
+    assert (left.topic, left.plan) == (before.topic, after.plan)
+    assert isinstance(left.until, datetime)
+    # The topic stays as long as it may be read, and goes then.
+    async with world.database.transaction() as session:
+        assert await plan_rows.retired_views(session, after.plan) == []
+    await drained(world)
+    assert world.topics.cursors == {cursor(after)}
+    assert (await get(world, key)).draining == []
+    async with world.database.transaction() as session:
+        (retired,) = await plan_rows.retired_views(session, after.plan)
+        assert (retired.topic, retired.retired_in_plan) == (before.topic, after.plan)
+
+
+async def test_a_topic_that_goes_on_for_others_is_cut_off_before_the_plan(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    foreign = await other_desk(world, filter="price > 1")
+    await world.settle()
+    before, foreign = await get(world, key), await get(world, foreign.id)
+    assert before.topic == foreign.topic
+    plans = len(world.broker.plans)
+    await entitle(world, venues=("XNAS",))
+    # The plan cannot be published: at that moment the old topic must be closed to the consumer,
+    # and the new one be ready.
+    world.broker.down = True
+    with pytest.raises(BrokerUnavailableError):
+        await world.publisher.publish_once()
+    after = await get(world, key)
+    assert world.topics.cursors == {cursor(after), cursor(foreign)}
+    assert len(world.broker.plans) == plans
+    world.broker.down = False
+    await world.settle()
+    after = await get(world, key)
+    assert (after.state, after.draining) == ("active", [])
+    assert topics(world) == {after.topic, foreign.topic}
+    assert await get(world, foreign.id) == foreign
+
+
+async def test_no_plan_is_published_while_the_old_topic_cannot_be_closed(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one")
+    await other_desk(world)
+    await world.settle()
+    before = await get(world, key)
+    plans = len(world.broker.plans)
+    await entitle(world, kinds=("trade",))
+    world.topics.stuck = True
+    with pytest.raises(BrokerUnavailableError, match="could not be removed"):
+        await world.publisher.publish_once()
+    assert (len(world.broker.plans), await world.state(key)) == (plans, "pending")
+    world.topics.stuck = False
+    await world.settle()
+    assert await world.state(key) == "active"
+    assert cursor(before) not in world.topics.cursors
+
+
+async def test_a_topic_that_somebody_gets_later_is_cut_off_as_well(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one")
+    await world.settle()
+    before = await get(world, key)
+    await entitle(world, kinds=("trade",))
+    await world.settle()
+    assert cursor(before) in world.topics.cursors
+    foreign = await other_desk(world)
+    assert foreign.topic == before.topic
+    await world.settle()
+    assert world.topics.cursors == {cursor(await get(world, key)), cursor(foreign)}
+
+
+async def test_who_comes_back_reads_on_where_it_was(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one")
+    await world.settle()
+    before = await get(world, key)
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    between = await get(world, key)
+    await entitle(world, venues=None)
+    await world.settle()
+    after = await get(world, key)
+    assert after.topic == before.topic
+    assert after.plan == between.plan + 1
+    assert [left.topic for left in after.draining] == [between.topic]
+    await drained(world)
+    assert world.topics.cursors == {cursor(before)}
+    async with world.database.transaction() as session:
+        assert len((await session.scalars(select(Move))).all()) == 2
+        assert [v.topic for v in await plan_rows.retired_views(session, after.plan)] == [
+            between.topic
+        ]
+
+
+async def test_a_move_between_topics_that_both_go_on_makes_a_plan(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one")
+    await other_desk(world)
+    narrow = SubscriptionCreate(consumer="other", name="narrow", filter="venue = 'XNAS'")
+    shared, _ = await world.subscriptions.create(narrow)
+    await world.settle()
+    number = world.broker.last.number
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    after = await get(world, key)
+    assert after.topic == shared.topic
+    assert after.plan == world.broker.last.number == number + 1
+
+
+async def test_who_has_been_active_begins_on_the_new_topic_with_what_comes(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one", start="earliest")
+    await world.settle()
+    before = await get(world, key)
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    after = await get(world, key)
+    assert world.topics.starts[cursor(before)] == "earliest"
+    assert world.topics.starts[cursor(after)] == "latest"
+    assert after.start == "earliest"
+
+
+async def test_closing_takes_away_what_is_being_drained(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one")
+    await world.settle()
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    assert len(world.topics.cursors) == 2
+    await world.subscriptions.close(key, None)
+    await world.settle()
+    assert world.topics.cursors == set()
+
+
+async def test_changes_one_after_the_other_leave_the_last_one(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one")
+    await world.settle()
+    first = await get(world, key)
+    for venue in ("XNAS", "XLON", "XPAR"):
+        await entitle(world, venues=(venue,))
+    await world.settle()
+    after = await get(world, key)
+    assert after.effective_filter == "venue = 'XPAR'"
+    assert topics(world) == {after.topic}
+    assert after.draining[0].topic == first.topic
+    await drained(world)
+    assert world.topics.cursors == {cursor(after)}
+
+
+async def test_a_set_that_changes_leaves_topic_and_cursor(world: World) -> None:
+    sets = InstrumentSetService(world.database, world.publisher, wait_seconds=0)
+    await sets.create(InstrumentSetCreate(name="mine", instruments=["A", "B"]))
+    await world.settle()
+    await world.consumers.create(
+        ConsumerCreate(name="bound", entitlements=Entitlements(instrument_sets=("mine",)))
+    )
+    made, _ = await world.subscriptions.create(SubscriptionCreate(consumer="bound", name="one"))
+    await world.settle()
+    assert world.broker.last.sets == {"mine": ("A", "B")}
+    await sets.update("mine", InstrumentSetUpdate(remove=["A"]), None)
+    await world.settle()
+    assert world.broker.last.sets == {"mine": ("B",)}
+    after = await get(world, made.id)
+    assert (after.topic, after.plan, after.draining) == (made.topic, made.plan, [])
