@@ -24,6 +24,7 @@ from litestar.routes import HTTPRoute
 from litestar.testing import AsyncTestClient
 
 from control_plane.app import create_app
+from control_plane.domains.consumers.schemas import OWN_FIELDS, ConsumerUpdate
 from control_plane.errors import DatabaseUnavailableError
 from control_plane.logs import configure_logging
 from control_plane.security.keys import make_key
@@ -333,6 +334,8 @@ async def test_a_consumer_manages_its_own(guarded: Client, tokens: Tokens) -> No
     assert "owner" in refused.json()["detail"]
     found = (await guarded.get("/v1/consumers/alpha", headers=mine)).json()
     assert (found["owner"], found["contact"]) == ("us", "x")
+    # Whatever else there is to change, now or later, is the platform team's.
+    assert set(ConsumerUpdate.__struct_fields__) - OWN_FIELDS >= {"owner"}
     made = await guarded.post(
         "/v1/subscriptions", json={"consumer": own, "name": "all"}, headers=mine
     )
