@@ -6,6 +6,8 @@ from typing import Any, Final, Self
 
 import httpx
 
+from scripts.access import authenticate
+
 _PATIENCE_S: Final = 30.0
 
 
@@ -21,7 +23,7 @@ class ControlApi:
     """Consumers, subscriptions and plans over HTTP. What it made, it can take away again."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=30.0)
+        self.http = httpx.Client(base_url=url, timeout=30.0, auth=authenticate)
         self._made: list[str] = []
 
     def __enter__(self) -> Self:

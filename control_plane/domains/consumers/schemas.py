@@ -64,6 +64,10 @@ class EntitlementsUpdate(msgspec.Struct, forbid_unknown_fields=True):
     instrument_sets: InstrumentSets | UnsetType | None = UNSET
 
 
+OWN_FIELDS = frozenset({"contact", "region", "labels"})
+"""What a consumer may change of itself; everything else is the platform team's."""
+
+
 class ConsumerUpdate(msgspec.Struct, forbid_unknown_fields=True):
     """What to change of a consumer; absent fields stay."""
 

@@ -19,6 +19,7 @@ from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.consumers import repository
 from control_plane.domains.consumers.models import UNIQUE_NAME, Consumer
 from control_plane.domains.consumers.schemas import (
+    OWN_FIELDS,
     ConsumerCreate,
     ConsumerOut,
     ConsumerUpdate,
@@ -27,7 +28,13 @@ from control_plane.domains.consumers.schemas import (
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.subscriptions.moves import follow_entitlements
 from control_plane.domains.subscriptions.service import Publication
-from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
+from control_plane.domains.tokens.repository import revoke_subject
+from control_plane.errors import (
+    ConflictError,
+    FieldProblem,
+    ForbiddenError,
+    InvalidRequestError,
+)
 from control_plane.pages import Page, check_match, decode_cursor, page_of
 from marketdata.entitlements import Entitlements
 
@@ -103,47 +110,50 @@ class ConsumerService:
         log.info("consumer registered", consumer=row.id, name=row.name)
         return consumer_out(row), row.version
 
-    async def get(self, key: str) -> tuple[ConsumerOut, int]:
+    async def get(self, key: str, *, only: str | None = None) -> tuple[ConsumerOut, int]:
         """The consumer with this id or name, and its version."""
         async with self._database.transaction() as session:
-            row = await repository.find(session, key)
+            row = await repository.find(session, key, only=only)
             return consumer_out(row), row.version
 
-    async def page(self, *, cursor: str | None, limit: int, name: str | None) -> Page[ConsumerOut]:
+    async def page(
+        self, *, cursor: str | None, limit: int, name: str | None, only: str | None = None
+    ) -> Page[ConsumerOut]:
         """One page of consumers."""
         after = decode_cursor(cursor) if cursor else None
         async with self._database.transaction() as session:
-            rows = await repository.page(session, after=after, limit=limit + 1, name=name)
+            rows = await repository.page(
+                session, after=after, limit=limit + 1, name=name, only=only
+            )
             return page_of(
                 [consumer_out(row) for row in rows], limit, [(r.created_at, r.id) for r in rows]
             )
 
     async def update(
-        self, key: str, data: ConsumerUpdate, if_match: str | None
+        self, key: str, data: ConsumerUpdate, if_match: str | None, *, only: str | None = None
     ) -> tuple[ConsumerOut, int]:
         """Change what `data` names; gives the new version too.
 
         Other entitlements give the consumer's subscriptions other views, in the same transaction.
 
         Raises:
+            ForbiddenError: the caller is a consumer (`only`) and a field the platform team's.
             PreconditionFailedError: If-Match does not hold.
             InvalidRequestError: the entitlements name an instrument set that is not there.
         """
         plan = None
         async with self._database.transaction() as session:
-            if data.entitlements is not UNSET:
+            if data.entitlements is not UNSET and only is None:
                 await lock(session, Lock.PLAN_SEQUENCE)
-            row = await repository.find(session, key, for_update=True)
+            row = await repository.find(session, key, only=only, for_update=True)
+            if only is not None:
+                _require_own_fields(data)
             check_match(if_match, row.version)
             entitlements = await _changed(session, row, data.entitlements)
-            if data.owner is not UNSET:
-                row.owner = data.owner
-            if data.contact is not UNSET:
-                row.contact = data.contact
-            if data.region is not UNSET:
-                row.region = data.region
-            if data.labels is not UNSET:
-                row.labels = data.labels
+            for name in ("owner", "contact", "region", "labels"):
+                value = getattr(data, name)
+                if value is not UNSET:
+                    setattr(row, name, value)
             if entitlements is not None:
                 row.entitlements = msgspec.to_builtins(entitlements)
             if session.is_modified(row):
@@ -157,8 +167,11 @@ class ConsumerService:
             await self._publication.published(self._wait_seconds)
         return consumer_out(row), row.version
 
-    async def delete(self, key: str, if_match: str | None) -> None:
-        """Delete a consumer; ConflictError while it has subscriptions that are not closed."""
+    async def delete(self, key: str, if_match: str | None, *, by: str) -> None:
+        """Delete a consumer and revoke its tokens.
+
+        ConflictError while it has subscriptions that are not closed.
+        """
         async with self._database.transaction() as session:
             row = await repository.find(session, key, for_update=True)
             check_match(if_match, row.version)
@@ -169,6 +182,7 @@ class ConsumerService:
                 )
             row.deleted_at = datetime.now(UTC)
             repository.touch(row)
+            revoke_subject(session, row.id, by=by)
         log.info("consumer deleted", consumer=row.id)
 
 
@@ -198,3 +212,10 @@ async def _require_sets(session: AsyncSession, entitlements: Entitlements) -> No
             "/entitlements/instrument_sets", detail, hint="POST /v1/instrument-sets"
         )
         raise InvalidRequestError(f"entitlements: {detail}.", [problem])
+
+
+def _require_own_fields(data: ConsumerUpdate) -> None:
+    given = (name for name in data.__struct_fields__ if getattr(data, name) is not UNSET)
+    foreign = sorted(set(given) - OWN_FIELDS)
+    if foreign:
+        raise ForbiddenError(f"Only the platform team changes {', '.join(foreign)}.")

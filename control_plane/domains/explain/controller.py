@@ -13,6 +13,7 @@ from control_plane.domains.explain.schemas import ExplanationOut
 from control_plane.domains.explain.service import ExplainService
 from control_plane.domains.ordering.controller import MAX_SYMBOL
 from control_plane.problems import responses
+from control_plane.security.permissions import Permission, needs
 
 
 class ExplainController(Controller):
@@ -24,6 +25,7 @@ class ExplainController(Controller):
     @get(
         operation_id="explainDelivery",
         summary="Why an event was or was not delivered",
+        opt=needs(Permission.OBSERVE),
         responses=responses(400, 404, 503),
     )
     async def explain(
@@ -45,6 +47,8 @@ class ExplainController(Controller):
         ] = None,
     ) -> ExplanationOut:
         """Verdict and reason, with the event, the filter's parts and the view's message.
+
+        For the platform team: what a subscription did not get may be what its consumer may not see.
 
         404: no such subscription, or the log does not hold the event (not yet, not any more, or
         not found within the bounds of a request); the detail says which.

@@ -17,7 +17,8 @@ from sqlalchemy import create_engine, inspect
 
 import control_plane.domains.dead_letters.models
 import control_plane.domains.ordering.models
-import control_plane.domains.subscriptions.models  # noqa: F401  (all register their tables)
+import control_plane.domains.subscriptions.models
+import control_plane.domains.tokens.models  # noqa: F401  (all register their tables)
 from control_plane.database import SCHEMA_REVISION, Base, Database, sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ TABLES = {
     "instrument_set_versions",
     "dead_letter_resends",
     "subscription_moves",
+    "tokens",
+    "token_revocations",
 }
 
 
@@ -77,10 +80,10 @@ def test_who_was_there_before_entitlements_may_receive_what_it_did(postgresql: S
         with engine.begin() as connection:
             for statement in (
                 "INSERT INTO consumers (id, name) VALUES ('c0000000000000000', 'desk')",
-                "INSERT INTO views (id, topic, spec)"
-                """ VALUES ('0000000000000000', 't', '{"filter": "price > 1"}')""",
-                "INSERT INTO subscriptions (id, consumer_id, view_id, name, start, plan) VALUES"
-                " ('s0000000000000000', 'c0000000000000000', '0000000000000000', 's', 'latest', 1)",
+                """INSERT INTO views (id, topic, spec)
+                VALUES ('0000000000000000', 't', '{"filter": "price > 1"}')""",
+                """INSERT INTO subscriptions (id, consumer_id, view_id, name, start, plan) VALUES
+                ('s0000000000000000', 'c0000000000000000', '0000000000000000', 's', 'latest', 1)""",
             ):
                 connection.exec_driver_sql(statement)
         for _ in range(2):
