@@ -12,9 +12,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from marketdata.filters import Filter
 from marketdata.filters.sets import members_of
+from marketdata.filters.tree import Expression
 from marketdata.topics import delivery_topic
 from marketdata.transformations import Transformation
 
@@ -36,6 +38,8 @@ class ViewSpec(msgspec.Struct, frozen=True):
     Attributes:
         filter: canonical SQL of the filter, "" for everything.
         predicate: the filter's tree as JSON (`Filter.to_json`), None for everything.
+        transformation: in its canonical form.
+        computed: the trees of the columns that the transformation computes; absent without any.
     """
 
     filter: str = ""
@@ -43,6 +47,7 @@ class ViewSpec(msgspec.Struct, frozen=True):
     transformation: Transformation = Transformation()
     format: FormatName = "arrow"
     delivery: Delivery = Delivery()
+    computed: dict[str, Expression] | UnsetType = UNSET
 
 
 class View(ViewSpec, frozen=True):
@@ -88,6 +93,7 @@ def view_of(spec: ViewSpec) -> View:
         transformation=spec.transformation,
         format=spec.format,
         delivery=spec.delivery,
+        computed=spec.computed,
         id=view_id,
         topic=delivery_topic(view_id),
     )
