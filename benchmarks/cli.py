@@ -13,13 +13,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import end_to_end, formats, latency, memory, plans, recovery, routing, sequencing
+from benchmarks import (
+    computing,
+    end_to_end,
+    formats,
+    latency,
+    memory,
+    plans,
+    recovery,
+    routing,
+    sequencing,
+)
 from benchmarks.figures import BenchmarkFailed, report
 from benchmarks.plotting import draw
 from scripts.devstack.component import CHECKOUT
 from scripts.devstack.errors import StackError
 
 BENCHMARKS: Mapping[str, ModuleType] = {
+    "computing": computing,
     "end-to-end": end_to_end,
     "formats": formats,
     "latency": latency,

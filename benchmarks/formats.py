@@ -34,23 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> Measured:
     """Run it `options.runs` times."""
-    pool = iter(
-        Pool(
-            "bench",
-            events=20 * options.rows,
-            batch_rows=options.rows,
-            names=instrument_names(options.instruments),
-            views=1,
-        )
-    )
-    sequences = InstrumentSequences()
-    frames = []
-    for batch, _ in (next(pool) for _ in range(20)):
-        numbers = sequences.assign(batch)
-        kind = frame_kind(batch)
-        frames.append(
-            with_sequences(batch, kind, numbers, epoch=1, ts_sequenced_ns=SEQUENCED_AT_NS)
-        )
+    frames = sequenced_frames(options.instruments, options.rows)
     runs: list[dict[str, Sample]] = []
     for _ in range(options.runs):
         run: dict[str, Sample] = {}
@@ -64,6 +48,21 @@ def measure(options: argparse.Namespace) -> Measured:
         "kinds": ", ".join(sorted({frame_kind(frame) for frame in frames})),
     }
     return Measured(runs, settings)
+
+
+def sequenced_frames(instruments: int, rows: int) -> list[pa.RecordBatch]:
+    """Twenty frames of quotes and trades as the sequencer writes them."""
+    names = instrument_names(instruments)
+    pool = iter(Pool("bench", events=20 * rows, batch_rows=rows, names=names, views=1))
+    sequences = InstrumentSequences()
+    frames = []
+    for batch, _ in (next(pool) for _ in range(20)):
+        numbers = sequences.assign(batch)
+        kind = frame_kind(batch)
+        frames.append(
+            with_sequences(batch, kind, numbers, epoch=1, ts_sequenced_ns=SEQUENCED_AT_NS)
+        )
+    return frames
 
 
 def _run(format_: Format, frames: Sequence[pa.RecordBatch], seconds: float) -> dict[str, Sample]:

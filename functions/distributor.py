@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import pyarrow as pa
 
 from functions.operators.group import FrameGroup, merged
-from functions.operators.render import render
+from functions.operators.render import max_rows, render
 from functions.operators.route import Routed, Router, Rows
 from functions.operators.split import split_rows
 from functions.runtime.deadletters import dead_letter, trace_properties
@@ -28,7 +28,7 @@ from functions.runtime.partition_views import OPENERS, PartitionViews
 from functions.runtime.plans import PlanFollower
 from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.errors import DistributionError, InvalidFrame
-from marketdata.formats import format_of_view, formats
+from marketdata.formats import formats
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.positions import NO_POSITION, place_before
@@ -225,7 +225,7 @@ class DistributorStage(PartitionStage):
                 self._views.output(view).position,
                 selected,
                 max_rows=fitting,
-                max_message_rows=format_of_view(view.format).max_rows,
+                max_message_rows=max_rows(view),
             ):
                 if rows is None:
                     yield _Piece(view, items, batch, place)

@@ -12,12 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
-def array_of(values: npt.NDArray[Any], type_: pa.DataType) -> pa.Array:
-    """A fixed-width Arrow array without nulls over the memory of a contiguous NumPy array.
+def array_of(
+    values: npt.NDArray[Any], type_: pa.DataType, null: npt.NDArray[np.bool_] | None = None
+) -> pa.Array:
+    """A fixed-width Arrow array over the memory of a contiguous NumPy array.
 
-    The item size of `values` must be that of `type_`; the array keeps `values` alive.
+    The item size of `values` must be that of `type_`; the array keeps `values` alive. `null` says
+    where it is null, None: nowhere.
     """
-    return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(values)])
+    valid = None if null is None else pa.py_buffer(np.packbits(~null, bitorder="little"))
+    return pa.Array.from_buffers(type_, len(values), [valid, pa.py_buffer(values)])
 
 
 def values_of(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -90,8 +90,8 @@ class Consumer:
             topic, has given neither event nor heartbeat for so long while `receive` was asking.
             Choose several times the pace of heartbeats.
         on_silence: called once for each `Silence`.
-        transformation: of the view, needed to fill its gaps and for JSON frames with renamed
-            columns.
+        transformation: of the view, needed to fill its gaps and for frames with renamed or
+            computed columns in formats without a schema of their own.
         receiver_queue_frames: frames prefetched per partition.
         redelivery_delay_ms: how long after `nack` a frame comes again.
         deduplicate_window_s: how long acknowledged frames are remembered; a redelivery from before

@@ -116,7 +116,7 @@ def decode_payload(
         data: the message's payload.
         properties: the message's properties.
         transformation: of the view; formats without a schema of their own need it to read renamed
-            columns.
+            and computed columns.
 
     Raises:
         InvalidFrame, FormatError: the payload is not of that format, or the format is unknown.

@@ -12,9 +12,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from marketdata.filters import Filter
 from marketdata.filters.sets import members_of
+from marketdata.filters.tree import Expression
 from marketdata.topics import delivery_topic
 from marketdata.transformations import Transformation
 
@@ -35,8 +37,10 @@ class ViewSpec(msgspec.Struct, frozen=True):
     Attributes:
         filter: canonical SQL of the filter, "" for everything.
         predicate: the filter's tree as JSON (`Filter.to_json`), None for everything.
+        transformation: in its canonical form.
         format: the name of a format (`marketdata.formats`); a plan may name one that is not
             installed where it is read.
+        computed: the trees of the columns that the transformation computes; absent without any.
     """
 
     filter: str = ""
@@ -44,6 +48,7 @@ class ViewSpec(msgspec.Struct, frozen=True):
     transformation: Transformation = Transformation()
     format: str = "arrow"
     delivery: Delivery = Delivery()
+    computed: dict[str, Expression] | UnsetType = UNSET
 
 
 class View(ViewSpec, frozen=True):
@@ -89,6 +94,7 @@ def view_of(spec: ViewSpec) -> View:
         transformation=spec.transformation,
         format=spec.format,
         delivery=spec.delivery,
+        computed=spec.computed,
         id=view_id,
         topic=delivery_topic(view_id),
     )

@@ -145,5 +145,13 @@ def is_symbol(field: pa.Field) -> bool:
 
 def decimal_scale(field: pa.Field) -> int | None:
     """Digits behind the point of a fixed-point column (9 price, 8 size); None for others."""
-    unit = (field.metadata or {}).get(b"unit")
+    metadata = field.metadata or {}
+    if b"scale" in metadata:
+        return int(metadata[b"scale"])
+    unit = metadata.get(b"unit")
     return {b"price": PRICE_SCALE, b"size": SIZE_SCALE}.get(unit) if unit else None
+
+
+def decimal_field(name: str, scale: int) -> pa.Field:
+    """A column that no kind has, of int64 in units of 10^-scale; plain integers for scale 0."""
+    return pa.field(name, pa.int64(), metadata={"scale": str(scale)} if scale else None)

@@ -2,21 +2,37 @@
 
 A transformation is validated once, when a subscription is made, against the union of all kinds'
 columns; applying it to a frame cannot fail then. A chosen column that a kind does not have is
-simply absent from that kind's frames. Rows, values, types and the schema's metadata are untouched.
+simply absent from that kind's frames; a computed one is there in every kind, NULL where what it is
+computed from is missing. Rows and the schema's metadata are untouched.
 """
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import pyarrow as pa
+from msgspec import UNSET, Meta, UnsetType
 
 from marketdata.errors import DistributionError
+from marketdata.filters.columns import FrameColumns
+from marketdata.filters.computed import compile_computed, computed_column, computed_field
+from marketdata.filters.tree import Expression, to_sql
+from marketdata.frames import frame_kind
 from marketdata.schemas import COLUMNS
 
 REQUIRED: Final = ("instrument", "sequence")
 """Columns that every view keeps under their own names: consumers prove continuity with them."""
+
+PROVING: Final = (*REQUIRED, "epoch")
+"""Columns that hold the sequencer's own values wherever they are delivered."""
+
+MAX_COMPUTED: Final = 32
+"""Most computed columns of a view."""
+
+Computed = Mapping[str, Expression]
+"""Name -> compiled expression of a computed column."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 
@@ -35,33 +51,76 @@ class TransformationError(DistributionError):
 
 
 class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Choose and rename columns.
+    """Choose, rename, mask and compute columns.
 
     Attributes:
         select: columns to deliver, in this order; None for all in the schema's order.
         rename: column -> name in the delivered frame; columns not named keep theirs.
+        compute: name -> SQL expression over an event's columns, masked ones and those that `select`
+            leaves out included; see `marketdata.filters.computed`. The computed columns stand
+            behind the others, in the order of their names.
+        mask: columns that are delivered without their values: null on every event.
     """
 
     select: tuple[str, ...] | None = None
     rename: dict[str, str] = msgspec.field(default_factory=dict)
+    # Absent where not asked for: views that were made before these were known keep their names.
+    compute: (
+        Annotated[
+            dict[str, str],
+            Meta(
+                max_length=MAX_COMPUTED,
+                description="Name of a further column -> SQL expression over an event's columns.",
+                examples=[{"mid": "(bid_price + ask_price) / 2"}],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    mask: (
+        Annotated[tuple[str, ...], Meta(description="Columns that are null on every event.")]
+        | UnsetType
+    ) = UNSET
 
     @property
     def is_identity(self) -> bool:
         """Whether frames pass unchanged."""
-        return self.select is None and all(old == new for old, new in self.rename.items())
+        renames = any(old != new for old, new in self.rename.items())
+        return self.select is None and not (renames or self.compute or self.mask)
+
+    def canonical(self) -> "Transformation":
+        """The one form of all transformations with the same computed and masked columns.
+
+        Raises:
+            FilterError: an expression is refused.
+        """
+        written = {name: to_sql(tree) for name, tree in sorted(self.compiled().items())}
+        return msgspec.structs.replace(
+            self, compute=written or UNSET, mask=tuple(sorted(set(self.mask or ()))) or UNSET
+        )
+
+    def compiled(self) -> Computed:
+        """The compiled expressions of `compute`.
+
+        Raises:
+            FilterError: one is refused.
+        """
+        return {name: compile_computed(sql) for name, sql in (self.compute or {}).items()}
 
     def validate(self) -> None:
-        """Check against the columns of all kinds.
+        """Check all names against the columns of all kinds; `compiled` checks the expressions.
 
         Raises:
             TransformationError: what is wrong and, in `hint`, what would be right.
         """
-        for name in (*(self.select or ()), *self.rename):
+        for name in (*(self.select or ()), *self.rename, *(self.mask or ())):
             if name not in COLUMNS:
                 raise TransformationError(f"unknown column {name!r}", hint=_near(name))
         if self.select is not None:
             self._validate_select(self.select)
-        self._validate_rename(self.select if self.select is not None else tuple(COLUMNS))
+        chosen = self.select if self.select is not None else tuple(COLUMNS)
+        self._validate_rename(chosen)
+        self._validate_mask(chosen)
+        self._validate_compute({self.rename.get(old, old): old for old in chosen})
 
     def _validate_select(self, select: tuple[str, ...]) -> None:
         doubled = sorted({name for name in select if select.count(name) > 1})
@@ -88,12 +147,7 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     f"{old!r} may not be renamed",
                     hint="consumers prove with it that nothing was lost",
                 )
-            if not _NAME.match(new) or new == "kind":
-                raise TransformationError(
-                    f"{new!r} cannot be a column's name",
-                    hint="use up to 63 letters, digits and underscores, no digit first;"
-                    " 'kind' is taken",
-                )
+            _check_name(new)
         taken: dict[str, str] = {}
         for old in chosen:
             new = self.rename.get(old, old)
@@ -104,26 +158,84 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 )
             taken[new] = old
 
-    def schema(self, schema: pa.Schema) -> pa.Schema:
-        """The schema of a transformed frame, given that of the frame."""
-        names = schema.names if self.select is None else self.select
-        fields = [schema.field(name) for name in names if schema.get_field_index(name) >= 0]
-        return pa.schema(
-            [field.with_name(self.rename.get(field.name, field.name)) for field in fields],
-            metadata=schema.metadata,
-        )
+    def _validate_mask(self, chosen: tuple[str, ...]) -> None:
+        for name in self.mask or ():
+            if name not in chosen:
+                raise TransformationError(
+                    f"mask of {name!r}, which select leaves out",
+                    hint=f"drop {name!r} from mask: it is not delivered at all",
+                )
+            if name in PROVING:
+                raise TransformationError(
+                    f"{name!r} may not be masked",
+                    hint="consumers prove with it that nothing was lost",
+                )
 
-    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _validate_compute(self, delivered: Mapping[str, str]) -> None:
+        """Check the names against those of the other columns that are delivered."""
+        for name in self.compute or ():
+            _check_name(name)
+            if name in PROVING:
+                raise TransformationError(
+                    f"{name!r} may not be computed",
+                    hint="consumers prove with it that nothing was lost",
+                )
+            if name in delivered:
+                raise TransformationError(
+                    f"computed column {name!r} and {delivered[name]!r} would both be called"
+                    f" {name!r}",
+                    hint=f"use another name, or a select without {delivered[name]!r}",
+                )
+
+    def schema(self, schema: pa.Schema, computed: Computed | None = None) -> pa.Schema:
+        """The schema of a transformed frame, given that of the frame.
+
+        Args:
+            schema: of a frame of any kind.
+            computed: what `compiled` gives, where it is at hand.
+        """
+        trees = self.compiled() if computed is None else computed
+        fields = []
+        for name in self._kept(schema):
+            field = schema.field(name)
+            if name in (self.mask or ()):
+                field = field.with_nullable(True)
+            fields.append(field.with_name(self.rename.get(name, name)))
+        fields += [computed_field(name, tree) for name, tree in sorted(trees.items())]
+        return pa.schema(fields, metadata=schema.metadata)
+
+    def apply(self, batch: pa.RecordBatch, computed: Computed | None = None) -> pa.RecordBatch:
         """The transformed batch: the same rows, no column copied.
 
         Args:
             batch: a batch of any kind; the transformation must have been validated.
+            computed: what `compiled` gives, where it is at hand.
         """
         if self.is_identity:
             return batch
-        names = batch.schema.names if self.select is None else self.select
-        columns = [batch.column(name) for name in names if batch.schema.get_field_index(name) >= 0]
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema(batch.schema))
+        trees = self.compiled() if computed is None else computed
+        columns = [
+            pa.nulls(batch.num_rows, batch.schema.field(name).type)
+            if name in (self.mask or ())
+            else batch.column(name)
+            for name in self._kept(batch.schema)
+        ]
+        if trees:
+            events = FrameColumns(batch, frame_kind(batch))
+            columns += [computed_column(tree, events) for _, tree in sorted(trees.items())]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema(batch.schema, trees))
+
+    def _kept(self, schema: pa.Schema) -> list[str]:
+        names = schema.names if self.select is None else self.select
+        return [name for name in names if schema.get_field_index(name) >= 0]
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.match(name) or name == "kind":
+        raise TransformationError(
+            f"{name!r} cannot be a column's name",
+            hint="use up to 63 letters, digits and underscores, no digit first; 'kind' is taken",
+        )
 
 
 def _near(name: str) -> str:

@@ -37,6 +37,7 @@ from marketdata.filters.tree import (
     Null,
     Number,
     Or,
+    Round,
     Text,
     Time,
     TimeOfDay,
@@ -55,6 +56,18 @@ _TEXT_COMPARE: Final = {
     ">": pc.greater,
     ">=": pc.greater_equal,
 }
+
+
+def values(node: Expression, columns: FrameColumns) -> Numbers | Texts:
+    """What an expression that is no condition gives.
+
+    Returns:
+        Texts of a code per row; or numbers or times, of which one value stands for every row where
+        no column has a part in it.
+    """
+    if result_type(node) is Type.TEXT:
+        return _texts(node, columns)
+    return _numbers(node, columns)
 
 
 def holds(node: Expression, columns: FrameColumns, *, want: bool = True) -> Mask:  # noqa: PLR0911 - a case per node
@@ -194,6 +207,8 @@ def _numbers(node: Expression, columns: FrameColumns) -> Numbers:  # noqa: C901,
             return numbers.negate(_numbers(operand, columns))
         case Arithmetic(op, left, right):
             return numbers.combine(op, _numbers(left, columns), _numbers(right, columns))
+        case Round(operand, digits):
+            return numbers.rounded(_numbers(operand, columns), digits)
         case Function("abs", (argument,)):
             return numbers.absolute(_numbers(argument, columns))
         case Function("coalesce", arguments):

@@ -37,6 +37,7 @@ from marketdata.filters.tree import (
     Not,
     Null,
     Or,
+    Round,
     Text,
     Truth,
     When,
@@ -142,7 +143,7 @@ def _reduce(node: Expression, kind: str) -> Expression:  # noqa: C901, PLR0911, 
             return _reduce_value(node, kind)
 
 
-def _reduce_value(node: Expression, kind: str) -> Expression:  # noqa: PLR0911 - a case per node
+def _reduce_value(node: Expression, kind: str) -> Expression:  # noqa: C901, PLR0911 - a case per node
     match node:
         case Negative(operand):
             operand = _reduce(operand, kind)
@@ -154,6 +155,9 @@ def _reduce_value(node: Expression, kind: str) -> Expression:  # noqa: PLR0911 -
         case Local(part, operand, zone):
             operand = _reduce(operand, kind)
             return operand if isinstance(operand, Null) else Local(part, operand, zone)
+        case Round(operand, digits):
+            operand = _reduce(operand, kind)
+            return operand if isinstance(operand, Null) else Round(operand, digits)
         case Function("coalesce", arguments):
             kept = [a for a in (_reduce(a, kind) for a in arguments) if not isinstance(a, Null)]
             if not kept:

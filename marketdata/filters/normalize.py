@@ -35,6 +35,7 @@ from marketdata.filters.tree import (
     Null,
     Number,
     Or,
+    Round,
     Text,
     Time,
     TimeOfDay,
@@ -85,23 +86,25 @@ def normalize(node: Expression, *, negate: bool = False) -> Expression:  # noqa:
             parts = [normalize(o, negate=negate) for o in operands]
             return conjunction(parts) if isinstance(node, And) is not negate else disjunction(parts)
         case Compare(op, left, right):
-            return _comparison(NEGATED[op] if negate else op, _value(left), _value(right))
+            return _comparison(
+                NEGATED[op] if negate else op, normalize_value(left), normalize_value(right)
+            )
         case In(operand, values):
-            return _membership(_value(operand), values, negate=negate)
+            return _membership(normalize_value(operand), values, negate=negate)
         case InSet():
             return _signed(node, negate)
         case Like(operand, pattern, escape):
             text = like.fixed_text(pattern, escape)
             if text is not None:
-                return _comparison("<>" if negate else "=", _value(operand), Text(text))
-            return _signed(Like(_value(operand), *like.normal(pattern, escape)), negate)
+                return _comparison("<>" if negate else "=", normalize_value(operand), Text(text))
+            return _signed(Like(normalize_value(operand), *like.normal(pattern, escape)), negate)
         case IsNull(operand):
-            inner = _value(operand)
+            inner = normalize_value(operand)
             if isinstance(inner, Literals | Truth):
                 return Truth(negate)
             return _signed(IsNull(inner), negate)
         case _:
-            inner = _value(node)
+            inner = normalize_value(node)
             if isinstance(inner, Null):
                 return inner
             if isinstance(inner, Column | Function | Case):
@@ -215,19 +218,22 @@ def _comparison(op: CompareOp, left: Expression, right: Expression) -> Expressio
     return Compare(op, left, right)
 
 
-def _value(node: Expression) -> Expression:  # noqa: C901, PLR0911 - a case per node
+def normalize_value(node: Expression) -> Expression:  # noqa: C901, PLR0911 - a case per node
+    """The normal form of a type-checked expression that need not be a condition."""
     match node:
         case Column() | Text() | Number() | Time() | TimeOfDay() | Truth() | Null():
             return node
         case Local(part, operand, zone):
-            return Local(part, _value(operand), zone)
+            return Local(part, normalize_value(operand), zone)
+        case Round(operand, digits):
+            return Round(normalize_value(operand), digits)
         case Negative(operand):
-            inner = _value(operand)
+            inner = normalize_value(operand)
             if isinstance(inner, Number):
                 return literals.number(literals.EXACT.minus(inner.decimal))
             return inner.operand if isinstance(inner, Negative) else Negative(inner)
         case Arithmetic(op, left, right):
-            left, right = _value(left), _value(right)
+            left, right = normalize_value(left), normalize_value(right)
             if op in _FOLDED and isinstance(left, Number) and isinstance(right, Number):
                 return literals.number(_FOLDED[op](left.decimal, right.decimal))
             if op in ("+", "*") and to_sql(left) > to_sql(right):
@@ -236,10 +242,10 @@ def _value(node: Expression) -> Expression:  # noqa: C901, PLR0911 - a case per 
         case Function("coalesce", arguments):
             return _coalesce(arguments)
         case Function(name, (argument,)):
-            return _function(name, _value(argument))
+            return _function(name, normalize_value(argument))
         case Case(whens, otherwise):
-            branches = tuple(When(normalize(w.condition), _value(w.result)) for w in whens)
-            return Case(branches, _value(otherwise))
+            branches = tuple(When(normalize(w.condition), normalize_value(w.result)) for w in whens)
+            return Case(branches, normalize_value(otherwise))
         case _:
             return normalize(node)
 
@@ -258,7 +264,7 @@ def _function(name: str, argument: Expression) -> Expression:
 
 def _coalesce(arguments: tuple[Expression, ...]) -> Expression:
     kept: list[Expression] = []
-    for argument in map(_value, arguments):
+    for argument in map(normalize_value, arguments):
         nested = isinstance(argument, Function) and argument.name == "coalesce"
         kept += argument.arguments if nested else (argument,)  # type: ignore[union-attr]
     # What follows a value that is never NULL is never reached.

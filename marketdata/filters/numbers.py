@@ -51,6 +51,40 @@ def absolute(x: Numbers) -> Numbers:
     return Numbers(np.abs(_roomy(x.values)), x.scale, x.null)
 
 
+def rounded(x: Numbers, digits: int) -> Numbers:
+    """The nearest numbers of so many digits behind the point, of two the even one; exact.
+
+    Of doubles the product with 10^digits is rounded; where that is not finite the result is NULL.
+    """
+    if x.scale is None:
+        return _fixed(x, digits)
+    if x.scale <= digits:
+        return x
+    unit = 10 ** (x.scale - digits)
+    values = x.values if unit <= _MOST // 2 else x.values.astype(object)
+    whole = values // unit
+    twice = 2 * (values - whole * unit)
+    up = (twice > unit) | ((twice == unit) & (whole % 2 == 1))
+    return Numbers(whole + up, digits, x.null)
+
+
+def stored(
+    x: Numbers, scale: int, rows: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_] | None]:
+    """Exact numbers of at most so many digits behind the point as int64 in units of 10^-scale.
+
+    Returns:
+        `rows` values, and where they are NULL (None: nowhere): what int64 cannot hold is.
+    """
+    values, null = _scaled(x.values, scale - (x.scale or 0)), x.null
+    if values.dtype != np.int64:
+        over = ((values < -_MOST - 1) | (values > _MOST)).astype(np.bool_)
+        null = either_null(null, over)
+        values = np.where(over, 0, values).astype(np.int64)
+    values = np.ascontiguousarray(np.broadcast_to(values, (rows,)))
+    return values, None if null is None else np.broadcast_to(null, (rows,))
+
+
 def combine(op: ArithmeticOp, x: Numbers, y: Numbers) -> Numbers:
     """Compute x op y, row by row; rows of one are broadcast."""
     null = either_null(x.null, y.null)
@@ -151,6 +185,20 @@ def _nulls(x: Numbers) -> Mask:
 
 def _not_null(found: Mask, null: Mask | None) -> Mask:
     return found if null is None else found & ~null
+
+
+def _fixed(x: Numbers, digits: int) -> Numbers:
+    with np.errstate(over="ignore"):
+        values = np.rint(x.values * 10.0**digits)
+    null, bad = x.null, ~np.isfinite(values)
+    if bad.any():
+        null = either_null(null, bad)
+        values = np.where(bad, 0.0, values)
+    if len(values) and np.abs(values).max() >= 2.0**63:
+        whole = np.empty(len(values), object)
+        whole[:] = [int(value) for value in values.tolist()]
+        return Numbers(whole, digits, null)
+    return Numbers(values.astype(np.int64), digits, null)
 
 
 def _finite(

@@ -43,6 +43,7 @@ from marketdata.filters.tree import (
     Null,
     Number,
     Or,
+    Round,
     Text,
     Truth,
     When,
@@ -54,6 +55,8 @@ MAX_CHARACTERS: Final = 262_144
 MAX_TOKENS: Final = 40_000
 MAX_DEPTH: Final = 32
 """Deepest nesting of parentheses, CASE, NOT and signs."""
+MAX_CHAIN: Final = 128
+"""Most operators of a chain such as a + b + c, which lean on one another without parentheses."""
 MAX_IN_VALUES: Final = 10_000
 MAX_TERMS: Final = 1_000
 """Most operators of a filter; the values of IN lists do not count."""
@@ -80,14 +83,15 @@ _FUNCTION: Final[dict[type[exp.Expr], FunctionName]] = {
     exp.Coalesce: "coalesce",
 }
 _OFFERED: Final = (
-    "filters offer = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, AND, OR, NOT, CASE,"
-    " + - * / %, abs, lower, upper, coalesce, local_time, local_weekday, TIMESTAMP '…', TIME '…'"
-    " and instrument IN SET '…'"
+    "there are = <> < <= > >=, IN, BETWEEN, LIKE, ILIKE, IS NULL, AND, OR, NOT, CASE,"
+    " + - * / %, abs, round, lower, upper, coalesce, local_time, local_weekday, TIMESTAMP '…',"
+    " TIME '…' and instrument IN SET '…'"
 )
 _LOCAL: Final[dict[str, LocalPart]] = {"local_time": "time", "local_weekday": "weekday"}
 _READ: Final = frozenset(
     {"this", "expression", "expressions", "to", "low", "high", "symmetric", "query", "field"}
     | {"unnest", "table", "quoted", "is_string", "ifs", "default", "negate", "is_nvl", "is_null"}
+    | {"decimals"}
 )
 """Arguments of sqlglot's nodes that are understood here; a node with any other is refused, so that
 a meaning which a version of sqlglot puts into a new argument cannot get lost."""
@@ -101,17 +105,39 @@ class Parsed:
     """A checked tree and where its parts stand.
 
     Attributes:
-        tree: the condition as written, not yet normal; None for an empty text.
+        tree: the expression as written, not yet normal; None for an empty text.
+        type: what it gives.
+        start: where it begins, a 0-based character offset.
         positions: SQL of a part -> its 0-based character offset.
     """
 
-    def __init__(self, tree: Expression | None, positions: dict[str, int]) -> None:
+    def __init__(
+        self, tree: Expression | None, given: Type, start: int, positions: dict[str, int]
+    ) -> None:
         self.tree = tree
+        self.type = given
+        self.start = start
         self.positions = positions
 
 
 def parse(sql: str) -> Parsed:
-    """Parse and check a filter.
+    """Parse and check a condition.
+
+    Raises:
+        FilterError: always with `position`, `line` and `column`.
+    """
+    parsed = parse_value(sql)
+    if parsed.tree is not None:
+        try:
+            require_condition(parsed.tree, parsed.type)
+        except FilterError as error:
+            error.locate(sql, parsed.start)
+            raise
+    return parsed
+
+
+def parse_value(sql: str) -> Parsed:
+    """Parse and check an expression of any type.
 
     Raises:
         FilterError: always with `position`, `line` and `column`.
@@ -125,13 +151,13 @@ def parse(sql: str) -> Parsed:
 
 def _parse(sql: str) -> Parsed:
     if len(sql) > MAX_CHARACTERS:
-        raise FilterTooComplex(f"the filter has more than {MAX_CHARACTERS} characters")
+        raise FilterTooComplex(f"the text has more than {MAX_CHARACTERS} characters")
     try:
         tokens = Tokenizer().tokenize(sql)
     except TokenError as error:
         raise _unclosed(sql) from error
     if not tokens:
-        return Parsed(None, {})
+        return Parsed(None, Type.NULL, 0, {})
     _check_limits(tokens)
     tokens, sets = _with_lists_for_sets(tokens)
     try:
@@ -139,17 +165,12 @@ def _parse(sql: str) -> Parsed:
     except ParseError as error:
         raise _syntax_error(sql, error) from error
     except RecursionError as error:
-        raise FilterTooComplex("the filter is nested too deeply") from error
+        raise FilterTooComplex("the text is nested too deeply") from error
     if parsed is None:
         raise FilterSyntaxError("the text holds no condition", hint=_OFFERED)
     builder = _Builder(sql, sets)
     tree, given = builder.build(parsed)
-    try:
-        require_condition(tree, given)
-    except FilterError as error:
-        error.locate(sql, _position(parsed))
-        raise
-    return Parsed(tree, builder.positions)
+    return Parsed(tree, given, _position(parsed), builder.positions)
 
 
 def check_limits(sql: str) -> None:
@@ -190,7 +211,7 @@ def _place(token: Token) -> tuple[int, int, int, int]:
 
 def _check_limits(tokens: Sequence[Token]) -> None:
     if len(tokens) > MAX_TOKENS:
-        raise FilterTooComplex(f"the filter has more than {MAX_TOKENS} words and signs")
+        raise FilterTooComplex(f"the text has more than {MAX_TOKENS} words and signs")
     depth = prefixes = terms = 0
     for token in tokens:
         kind = token.token_type
@@ -203,13 +224,13 @@ def _check_limits(tokens: Sequence[Token]) -> None:
         prefixes = prefixes + 1 if kind in _PREFIX else 0
         if depth + prefixes > MAX_DEPTH:
             raise FilterTooComplex(
-                f"the filter is nested more than {MAX_DEPTH} deep", position=token.start
+                f"the text is nested more than {MAX_DEPTH} deep", position=token.start
             )
         if kind not in (TokenType.COMMA, TokenType.STRING, TokenType.NUMBER):
             terms += 1
             if terms > 4 * MAX_TERMS:
                 raise FilterTooComplex(
-                    f"the filter has more than about {MAX_TERMS} terms",
+                    f"the text has more than about {MAX_TERMS} terms",
                     hint="write alternatives of one column as IN (…)",
                     position=token.start,
                 )
@@ -221,15 +242,21 @@ class _Builder:
     def __init__(self, sql: str, sets: frozenset[int]) -> None:
         self._sql = sql
         self._sets = sets
+        self._level = 0
         self.positions: dict[str, int] = {}
 
     def build(self, source: exp.Expr) -> tuple[Expression, Type]:
         """The node of a sqlglot node, with its type."""
+        self._level += 1
         try:
+            if self._level > MAX_CHAIN:
+                raise FilterTooComplex(f"more than {MAX_CHAIN} operators in a chain")
             tree, given = self._build(source)
         except FilterError as error:
             error.locate(self._sql, _position(source))
             raise
+        finally:
+            self._level -= 1
         if given is Type.TRUTH:
             self.positions.setdefault(to_sql(tree), _position(source))
         return tree, given
@@ -341,6 +368,18 @@ class _Builder:
             )
         operand, given = self.build(source.expressions[0])
         return self._checked(Local(part, operand, zone.this), given)
+
+    def _round(self, source: exp.Expr) -> tuple[Expression, Type]:
+        decimals = source.args.get("decimals")
+        digits = "0" if decimals is None else decimals.sql()
+        if not re.fullmatch(r"-?\d{1,9}", digits):
+            raise FilterSyntaxError(
+                "round needs a whole number of digits",
+                hint="write round(price, 2)",
+                position=_position(decimals or source),
+            )
+        operand, given = self.build(source.this)
+        return self._checked(Round(operand, int(digits)), given)
 
     def _is(self, source: exp.Expr) -> tuple[Expression, Type]:
         operand, given = self.build(source.this)
@@ -458,6 +497,7 @@ _METHODS: Final[dict[type[exp.Expr], Callable[[_Builder, exp.Expr], tuple[Expres
     exp.Neg: _Builder._negative,  # noqa: SLF001
     exp.Cast: _Builder._cast,  # noqa: SLF001
     exp.Anonymous: _Builder._local,  # noqa: SLF001
+    exp.Round: _Builder._round,  # noqa: SLF001
     exp.Is: _Builder._is,  # noqa: SLF001
     exp.Between: _Builder._between,  # noqa: SLF001
     exp.In: _Builder._in,  # noqa: SLF001
@@ -470,7 +510,7 @@ _METHODS: Final[dict[type[exp.Expr], Callable[[_Builder, exp.Expr], tuple[Expres
 
 def _refuse(source: exp.Expr) -> NoReturn:
     name = source.this if isinstance(source, exp.Anonymous) else source.key.upper()
-    raise FilterSyntaxError(f"{name} is not offered in filters", hint=_OFFERED)
+    raise FilterSyntaxError(f"{name} is not offered", hint=_OFFERED)
 
 
 def _decimal(text: str) -> Decimal:

@@ -101,6 +101,13 @@ class Local(_Node, frozen=True, tag="local"):
     zone: str
 
 
+class Round(_Node, frozen=True, tag="round"):
+    """A number rounded half-even to so many digits behind the point; the result is exact."""
+
+    operand: "Expression"
+    digits: int
+
+
 class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """One branch of a CASE."""
 
@@ -182,6 +189,7 @@ Expression = (
     | Arithmetic
     | Function
     | Local
+    | Round
     | Case
     | Compare
     | In
@@ -216,7 +224,7 @@ def children(node: Expression) -> tuple[Expression, ...]:
     match node:
         case Negative(operand) | In(operand) | Like(operand) | IsNull(operand) | Not(operand):
             return (operand,)
-        case InSet(operand) | Local(_, operand):
+        case InSet(operand) | Local(_, operand) | Round(operand):
             return (operand,)
         case Arithmetic(_, left, right) | Compare(_, left, right):
             return (left, right)
@@ -265,6 +273,8 @@ def to_sql(node: Expression) -> str:  # noqa: C901, PLR0911, PLR0912 - a case pe
             return f"{name}({', '.join(map(to_sql, arguments))})"
         case Local(part, operand, zone):
             return f"local_{part}({to_sql(operand)}, {_quoted(zone)})"
+        case Round(operand, digits):
+            return f"round({to_sql(operand)}, {digits})"
         case Case(whens, otherwise):
             parts = [f"WHEN {to_sql(w.condition)} THEN {to_sql(w.result)}" for w in whens]
             return f"CASE {' '.join(parts)} ELSE {to_sql(otherwise)} END"
@@ -302,7 +312,7 @@ def _quoted(text: str) -> str:
 
 
 def _operand(node: Expression) -> str:
-    bare = isinstance(node, Column | Function | Local | Case) or (
+    bare = isinstance(node, Column | Function | Local | Round | Case) or (
         isinstance(node, Number) and not node.value.startswith("-")
     )
     return to_sql(node) if bare else f"({to_sql(node)})"

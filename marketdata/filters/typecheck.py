@@ -34,6 +34,7 @@ from marketdata.filters.tree import (
     Null,
     Number,
     Or,
+    Round,
     Text,
     Time,
     TimeOfDay,
@@ -42,7 +43,7 @@ from marketdata.filters.tree import (
     to_sql,
 )
 from marketdata.filters.zones import check_zone
-from marketdata.schemas import COLUMNS, KINDS
+from marketdata.schemas import COLUMNS, KINDS, PRICE_SCALE
 
 
 class Type(StrEnum):
@@ -56,6 +57,9 @@ class Type(StrEnum):
     TRUTH = "truth"
     NULL = "null"
 
+
+MAX_ROUND_DIGITS: Final = PRICE_SCALE
+"""Most digits behind the point that `round` keeps."""
 
 _NUMERIC: Final = frozenset({Type.NUMBER, Type.FLOAT})
 
@@ -114,6 +118,8 @@ def check(node: Expression, types: Sequence[Type]) -> Type:  # noqa: C901, PLR09
             return _check_arithmetic(node, types)
         case Function():
             return _check_function(node, types)
+        case Round():
+            return _check_round(node, types[0])
         case Case():
             for condition in types[:-1:2]:
                 if condition is not Type.TRUTH:
@@ -161,7 +167,7 @@ def result_type(node: Expression) -> Type:  # noqa: C901, PLR0911 - a case per n
             return Type.TIME
         case TimeOfDay() | Local("time"):
             return Type.TIME_OF_DAY
-        case Local():
+        case Local() | Round():
             return Type.NUMBER
         case Null():
             return Type.NULL
@@ -226,6 +232,20 @@ def _check_local(node: Local, given: Type) -> Type:
         )
     check_zone(node.zone)
     return Type.TIME_OF_DAY if node.part == "time" else Type.NUMBER
+
+
+def _check_round(node: Round, given: Type) -> Type:
+    if given not in _NUMERIC:
+        raise FilterTypeError(
+            f"round needs a number, {to_sql(node.operand)} is a {given}",
+            hint="name a column that holds a number",
+        )
+    if node.digits not in range(MAX_ROUND_DIGITS + 1):
+        raise FilterTypeError(
+            f"round cannot keep {node.digits} digits",
+            hint=f"it keeps 0 to {MAX_ROUND_DIGITS} behind the point: write round(x, 2)",
+        )
+    return Type.NUMBER
 
 
 def _check_function(node: Function, types: Sequence[Type]) -> Type:

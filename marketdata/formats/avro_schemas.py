@@ -1,9 +1,10 @@
 """The Avro schema of events: one record per kind.
 
-Symbols and texts are `string`; prices, sizes and uint64 columns are decimals of nine bytes (all 64
-bits fit, and every reader of the decimal logical type gets the exact number); times are `long` with
-`timestamp-nanos`; uint32 is `long`, uint16 `int`, float32 `float`. What may be null is a union with
-null first and null as default, so that columns can be added and left out compatibly.
+Symbols and texts are `string`; prices, sizes, computed decimals and uint64 columns are decimals of
+nine bytes (all 64 bits fit, and every reader of the decimal logical type gets the exact number);
+times are `long` with `timestamp-nanos`; uint32 is `long`, uint16 `int`, float32 `float`. What may
+be null is a union with null first and null as default, so that columns can be added and left out
+compatibly.
 """
 
 import json
@@ -71,7 +72,7 @@ def avro_type(field: pa.Field) -> str | dict[str, Any]:
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         return {"type": "long", "logicalType": "timestamp-nanos"}
     if pa.types.is_uint64(kind) or (pa.types.is_int64(kind) and scale is not None):
-        name, precision, digits = _DECIMALS[scale]
+        name, precision, digits = _DECIMALS.get(scale, (f"Decimal{scale}", 19, scale))
         return {
             "type": "fixed",
             "name": name,

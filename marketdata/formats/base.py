@@ -28,11 +28,11 @@ class Format(Protocol):
 
     @property
     def max_rows(self) -> int:
-        """Most events in a message, so that it stays below Pulsar's limit of 5 MiB."""
+        """Most events in a message with the columns of any kind, so that it stays below 5 MiB."""
 
     @property
     def renames(self) -> bool:
-        """Whether columns may have other names than their own; False where tags name them."""
+        """Whether columns may have names that events do not know; False where tags name them."""
 
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
         """The bytes of a batch of one kind, transformed or not.

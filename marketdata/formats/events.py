@@ -30,7 +30,7 @@ def schema_of(kind: Any, names: Iterable[str]) -> pa.Schema:
     """The schema of delivered events, given what they are called in the bytes.
 
     Raises:
-        FormatError: an unknown kind, or columns that were renamed.
+        FormatError: an unknown kind, or columns that were renamed or computed.
     """
     whole = SEQUENCED_SCHEMAS.get(kind)
     if whole is None:
@@ -38,7 +38,9 @@ def schema_of(kind: Any, names: Iterable[str]) -> pa.Schema:
     chosen = list(names)
     unknown = [name for name in chosen if name not in COLUMNS]
     if unknown:
-        raise FormatError(f"unknown columns {unknown}: pass the schema of renamed columns")
+        raise FormatError(
+            f"unknown columns {unknown}: pass the schema of renamed or computed columns"
+        )
     foreign = [name for name in chosen if whole.get_field_index(name) < 0]
     if foreign:
         raise FormatError(f"{kind} events have no columns {foreign}")

@@ -1,7 +1,7 @@
 """Protobuf: a run of `Event` messages, each behind its length, as `parseDelimitedFrom` reads them.
 
 `marketdata.formats.protobuf_schemas` makes the `.proto`. Columns are known by their numbers, so a
-view cannot rename them.
+view cannot rename them, nor compute others.
 """
 
 from functools import cache
@@ -163,7 +163,8 @@ def _known(schema: pa.Schema) -> None:
     for field in schema:
         if field.name not in FIELD_NUMBERS:
             raise FormatError(
-                f"column {field.name!r} has no field: Protobuf views cannot rename columns"
+                f"column {field.name!r} has no field: Protobuf views cannot rename or compute"
+                " columns"
             )
 
 

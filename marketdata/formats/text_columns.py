@@ -169,6 +169,8 @@ def _decimals(values: npt.NDArray[np.int64], scale: int) -> list[Piece]:
     if not rest.any():
         return pieces
     for digits, texts in _FRACTIONS.items():
+        if digits > scale:
+            break
         step = size.dtype.type(10 ** (scale - digits))
         short = rest // step
         if (short * step == rest).all():

@@ -4,7 +4,9 @@ The SQL goes to the control plane and runs in the functions. The NumPy beside it
 over the data set and says what must arrive; neither is made from the other.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ class DemoSubscription:
 
     filter: str
     expectation: ViewExpectation
+    compute: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -42,7 +45,11 @@ class DemoSubscription:
         return {
             "filter": self.filter,
             "format": view.format,
-            "transformation": {"select": view.select, "rename": view.rename},
+            "transformation": {
+                "select": view.select,
+                "rename": view.rename,
+                "compute": self.compute,
+            },
         }
 
 
@@ -79,7 +86,9 @@ def _of_bars() -> list[DemoSubscription]:
                 _off_nasdaq,
                 select=("instrument", "sequence", "ts_event", "close", "volume"),
                 rename={"ts_event": "opened_at", "close": "price"},
+                computed={"middle": _half_sum("high", "low"), "traded": _traded},
             ),
+            {"middle": "(high + low) / 2", "traded": "round(close * volume, 2)"},
         ),
     ]
 
@@ -101,7 +110,9 @@ def tick_subscriptions() -> list[DemoSubscription]:
                 _tight,
                 select=("instrument", "sequence", "ts_event", "bid_price", "ask_price"),
                 rename={"bid_price": "bid", "ask_price": "ask"},
+                computed={"mid": _half_sum("bid_price", "ask_price")},
             ),
+            {"mid": "(bid_price + ask_price) / 2"},
         ),
     ]
 
@@ -122,6 +133,26 @@ def _wide(batch: pa.RecordBatch, _kind: str) -> Mask:
 def _off_nasdaq(batch: pa.RecordBatch, _kind: str) -> Mask:
     off: Mask = symbols_of(batch, "venue") != "XNAS"
     return off
+
+
+def _half_sum(one: str, other: str) -> Callable[[pa.RecordBatch, str], pa.Array]:
+    """Half of the sum of two prices, in price units; of what lies between two the even one."""
+
+    def values(batch: pa.RecordBatch, _kind: str) -> pa.Array:
+        (x, a), (y, b) = numbers_of(batch, one), numbers_of(batch, other)
+        half, odd = np.divmod(x + y, 2)
+        return pa.array(half + (odd & half & 1), mask=~(a & b))
+
+    return values
+
+
+def _traded(batch: pa.RecordBatch, _kind: str) -> pa.Array:
+    """Close times volume in units of 0.01, of what lies between two the even one."""
+    (close, a), (volume, b) = numbers_of(batch, "close"), numbers_of(batch, "volume")
+    unit = PRICE_UNIT * SIZE_UNIT // 100
+    exact = [price * size for price, size in zip(close.tolist(), volume.tolist(), strict=True)]
+    cents = [round(Fraction(product, unit)) for product in exact]
+    return pa.array(cents, pa.int64(), mask=~(a & b))
 
 
 def _large_buys(batch: pa.RecordBatch, _kind: str) -> Mask:

@@ -203,7 +203,7 @@ def _check_view(
     belongs = due[events]
     unknown = np.flatnonzero(origin == UNKNOWN)
     found(Violation.UNEXPECTED, np.concatenate([unknown, distinct[~belongs]]))
-    content = accepted["fingerprint" if view.select is None else f"fingerprint:{name}"]
+    content = accepted["fingerprint" if view.says_all else f"fingerprint:{name}"]
     changed = content[events] != rows["fingerprint"][distinct]
     found(Violation.ALTERED, distinct[changed])
     found(Violation.OUT_OF_ORDER, distinct[belongs][_overtaken(accepted, events[belongs])])

@@ -4,7 +4,7 @@ An expectation is written beside the subscription's SQL by a person, not derived
 tellings of the same thing, of which one runs in the functions and the other here.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +17,8 @@ from marketdata.schemas import ASSIGNED, SEQUENCED_SCHEMAS
 Mask = npt.NDArray[np.bool_]
 Predicate = Callable[[pa.RecordBatch, str], Mask]
 """(published batch, kind) -> which of its rows the view must hold."""
+Values = Callable[[pa.RecordBatch, str], pa.Array]
+"""(published batch, kind) -> what a column that is computed of it must hold, one value a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class ViewExpectation:
         format: of its frames.
         select: original names of the delivered columns; None for all.
         rename: original name -> delivered name.
+        computed: name -> values of a column that no publisher wrote; of Arrow views only.
         from_first: the view is new, so its deliveries are counted from 1.
         joins_midway: the view came to be while events flowed; it may begin with any event but
             must hold everything from there on. `check` can be told from when at least.
@@ -41,12 +44,18 @@ class ViewExpectation:
     format: Literal["arrow", "json"] = "arrow"
     select: tuple[str, ...] | None = None
     rename: dict[str, str] = field(default_factory=dict)
+    computed: Mapping[str, Values] = field(default_factory=dict)
     from_first: bool = False
     joins_midway: bool = False
     leaves_midway: bool = False
 
+    @property
+    def says_all(self) -> bool:
+        """Whether its events say what the publisher's do, no less and no more."""
+        return self.select is None and not self.computed
+
     def columns(self, kind: str) -> tuple[str, ...]:
-        """Original names of the columns that frames of a kind must have."""
+        """Original names of the columns that frames of a kind must have beside computed ones."""
         names = SEQUENCED_SCHEMAS[kind].names
         return tuple(names if self.select is None else [n for n in self.select if n in names])
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scripts.verification.expectations import ViewExpectation, published_columns
+from scripts.verification.expectations import Values, ViewExpectation, published_columns
 from scripts.verification.fingerprints import Words, fingerprints, text_hash
 from scripts.verification.records import (
     NO_PLAN,
@@ -28,6 +28,7 @@ from scripts.verification.records import (
     ReceivedView,
 )
 
+_NOT_COMPUTED: Final[Mapping[str, Values]] = {}
 UPSTREAM_FLAGS: Final = (1 << 28) - 1
 """The bits of `quality_flags` that are the publisher's; those above are marks of the sequencer."""
 
@@ -65,7 +66,7 @@ class History:
         }
         for name, view in self.views.items():
             dtypes[f"expected:{name}"] = np.bool_
-            if view.select is not None:
+            if not view.says_all:
                 dtypes[f"fingerprint:{name}"] = np.uint64
         self.accepted_rows = Chunks(dtypes)
         self.log_rows = Chunks(
@@ -134,8 +135,10 @@ class History:
         for name, view in self.views.items():
             mask = view.matches(batch, kind)
             columns[f"expected:{name}"] = mask
-            if view.select is not None:
-                columns[f"fingerprint:{name}"] = _content(batch, kind, view.columns(kind))
+            if not view.says_all:
+                columns[f"fingerprint:{name}"] = _content(
+                    batch, kind, view.columns(kind), view.computed
+                )
             with self._lock:
                 self.expected_events[name] += int(np.count_nonzero(mask))
         with self._lock:
@@ -346,12 +349,18 @@ def kind_of(batch: pa.RecordBatch) -> str:
     return str((batch.schema.metadata or {})[b"kind"].decode())
 
 
-def _content(batch: pa.RecordBatch, kind: str, names: Iterable[str]) -> Words:
+def _content(
+    batch: pa.RecordBatch,
+    kind: str,
+    names: Iterable[str],
+    computed: Mapping[str, Values] = _NOT_COMPUTED,
+) -> Words:
     columns = [(name, batch.column(name)) for name in published_columns(names)]
     columns = [
         (name, _upstream_flags(column) if name == "quality_flags" else column)
         for name, column in columns
     ]
+    columns += [(name, values(batch, kind)) for name, values in computed.items()]
     return fingerprints(columns, batch.num_rows) ^ np.uint64(text_hash(kind))
 
 

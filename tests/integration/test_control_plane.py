@@ -101,6 +101,22 @@ def test_a_subscription_is_ready_to_be_read_when_the_answer_comes(api: Api) -> N
     assert made["view"] in {view.id for view in plan.views}
 
 
+def test_computed_columns_are_described_and_stand_in_the_plan(api: Api) -> None:
+    computing = {
+        "select": ["instrument", "sequence", "size"],
+        "compute": {"mid": "(bid_price + ask_price) / 2", "notional": "round(price * size, 2)"},
+        "mask": ["size"],
+    }
+    made = api.subscribe("one", filter=unlike_any_other(), transformation=computing)
+    columns = {c["name"]: (c["type"], c["scale"]) for c in made["schema"]["columns"]["trade"]}
+    assert (columns["mid"], columns["notional"]) == (("int64", 9), ("int64", 2))
+    assert made["transformation"]["mask"] == ["size"]
+    plan = plan_on_topic(api.service_url)
+    assert plan is not None
+    (view,) = [view for view in plan.views if view.id == made["view"]]
+    assert set(view.computed or ()) == {"mid", "notional"}
+
+
 def test_a_plan_reaches_every_distributor(api: Api) -> None:
     made = api.subscribe("one", filter=unlike_any_other())
     eventually(

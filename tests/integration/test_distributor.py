@@ -103,6 +103,12 @@ def _spec(sql: str, **parts: Any) -> ViewSpec:
     return ViewSpec(filter=compiled.canonical, predicate=compiled.to_json(), **parts)
 
 
+def _computing(sql: str, transformation: Transformation, **parts: Any) -> ViewSpec:
+    """As the control plane makes it."""
+    computed = dict(transformation.compiled())
+    return _spec(sql, transformation=transformation.canonical(), computed=computed, **parts)
+
+
 @pytest.fixture
 def cluster(stack: Any) -> Iterator[Cluster]:
     cluster = Cluster(stack.service_url, stack.admin_url)
@@ -147,6 +153,18 @@ def test_every_view_gets_exactly_its_events_in_its_form(cluster: Cluster) -> Non
             format="json",
             transformation=Transformation(("instrument", "sequence", "price"), {"price": "px"}),
         ),
+        worth=_computing(
+            "instrument = 'I3'",
+            Transformation(
+                ("instrument", "sequence", "source"),
+                compute={
+                    "worth": "round(price * size / 4, 2)",
+                    "mid": "(bid_price + ask_price) / 2",
+                },
+                mask=("source",),
+            ),
+            format="csv",
+        ),
         nothing=_spec("venue = 'XNYS'"),
     )
     log = Log(cluster)
@@ -172,6 +190,16 @@ def test_every_view_gets_exactly_its_events_in_its_form(cluster: Cluster) -> Non
     ]
     assert [line["px"] for line in lines] == [str(p // 1_000_000_000) for p in price["I3"]]
     assert [line["sequence"] for line in lines] == list(range(1, len(lines) + 1))
+    worth = [
+        line
+        for message in cluster.read(partition_topic(views["worth"].topic, 0))
+        for line in csv.reader(io.StringIO(message.data().decode()))
+        if line[0] != "kind"
+    ]
+    assert worth == [
+        ["trade", "I3", str(n), "", "", f"{Decimal(p).scaleb(-9) / 4:f}".rstrip("0").rstrip(".")]
+        for n, p in enumerate(price["I3"], start=1)
+    ]
     only = read_frame(cluster.read(partition_topic(views["one"].topic, 0))[0].data())
     assert only.column("instrument").dictionary.to_pylist() == ["I1"]  # nobody else's name
     instance.close()

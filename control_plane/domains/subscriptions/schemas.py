@@ -71,6 +71,10 @@ class ColumnOut(msgspec.Struct):
 
     name: str
     type: str
+    scale: Annotated[
+        int | None,
+        Meta(description="Digits behind the point of a decimal: it is stored in units of 10^-n."),
+    ]
 
 
 class SchemaOut(msgspec.Struct):

@@ -1,7 +1,7 @@
 """From a request to the view it asks for: filter and transformation are checked here, once.
 
 Pure: no database, no broker. Everything refused comes back as InvalidRequestError whose problems
-name the member of the request, for filters with the position in the text.
+name the member of the request, for filters and expressions with the position in the text.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 
+from msgspec import UNSET
+
 from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
 from control_plane.errors import FieldProblem, InvalidRequestError
 from marketdata.entitlements import Entitlements, bounded, receives_nothing
 from marketdata.filters import FilterError, UnknownSet, compile_filter
+from marketdata.filters.computed import compile_computed
 from marketdata.filters.parse import parse
-from marketdata.filters.tree import Column, InSet, to_sql
+from marketdata.filters.tree import Column, Expression, InSet, to_sql
 from marketdata.formats import FormatError, format_of_view, get_format
 from marketdata.plans import ViewSpec, sets_of
-from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS
+from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale
 from marketdata.transformations import Transformation, TransformationError
 
 
@@ -34,9 +37,15 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
             compiled = compile_filter(data.filter)
             canonical, predicate = compiled.canonical, compiled.to_json()
         except FilterError as error:
-            problems.append(_filter_problem(error))
+            problems.append(_sql_problem("/filter", error))
+    transformation, computed = data.transformation, {}
+    for name, sql in (transformation.compute or {}).items():
+        try:
+            computed[name] = compile_computed(sql)
+        except FilterError as error:
+            problems.append(_sql_problem(f"/transformation/compute/{_escaped(name)}", error))
     try:
-        data.transformation.validate()
+        transformation.validate()
     except TransformationError as error:
         problems.append(FieldProblem("/transformation", error.message, hint=error.hint))
     problems += _format_problems(data)
@@ -45,9 +54,10 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
     return ViewSpec(
         filter=canonical,
         predicate=predicate,
-        transformation=data.transformation,
+        transformation=transformation.canonical(),
         format=data.format,
         delivery=data.delivery,
+        computed=computed or UNSET,
     )
 
 
@@ -65,7 +75,7 @@ def require_sets(data: SubscriptionCreate, spec: ViewSpec, known: Collection[str
     for name in missing:
         error = UnknownSet(f"there is no instrument set {name!r}", hint="POST /v1/instrument-sets")
         error.locate(data.filter, positions[to_sql(InSet(Column("instrument"), name))])
-        problems.append(_filter_problem(error))
+        problems.append(_sql_problem("/filter", error))
     raise InvalidRequestError(f"filter: {problems[0].detail}.", problems)
 
 
@@ -99,7 +109,7 @@ def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:
         compression=spec.delivery.compression,
         schema_version=SCHEMA_VERSION,
         description=format_.description,
-        columns=_columns(spec.transformation) if with_columns else None,
+        columns=_columns(spec) if with_columns else None,
     )
 
 
@@ -110,13 +120,17 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
         hint = "a format of your own has to be installed here and in the functions' environment"
         yield FieldProblem("/format", str(error), hint=hint)
         return
-    renamed = any(old != new for old, new in data.transformation.rename.items())
-    if renamed and not format_.renames:
-        yield FieldProblem(
-            "/transformation/rename",
-            f"{data.format} frames know columns by numbers, not by names",
-            hint="drop the rename or choose another format",
-        )
+    if format_.renames:
+        return
+    transformation = data.transformation
+    renamed = any(old != new for old, new in transformation.rename.items())
+    for member, asked_for in (("rename", renamed), ("compute", transformation.compute)):
+        if asked_for:
+            yield FieldProblem(
+                f"/transformation/{member}",
+                f"{data.format} frames know columns by numbers, not by names",
+                hint=f"drop the {member} or choose another format",
+            )
 
 
 def _refused(problems: list[FieldProblem]) -> InvalidRequestError:
@@ -124,9 +138,14 @@ def _refused(problems: list[FieldProblem]) -> InvalidRequestError:
     return InvalidRequestError(text, problems)
 
 
-def _filter_problem(error: FilterError) -> FieldProblem:
+def _escaped(name: str) -> str:
+    """A name as a part of a JSON Pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _sql_problem(pointer: str, error: FilterError) -> FieldProblem:
     return FieldProblem(
-        "/filter",
+        pointer,
         error.message,
         position=error.position,
         line=error.line,
@@ -135,17 +154,22 @@ def _filter_problem(error: FilterError) -> FieldProblem:
     )
 
 
-def _columns(transformation: Transformation) -> dict[str, list[ColumnOut]]:
-    rename = tuple(sorted(transformation.rename.items()))
-    return _columns_of(transformation.select, rename)
+def _columns(spec: ViewSpec) -> dict[str, list[ColumnOut]]:
+    rename = tuple(sorted(spec.transformation.rename.items()))
+    return _columns_of(spec.transformation.select, rename, tuple((spec.computed or {}).items()))
 
 
 @lru_cache(maxsize=1024)
 def _columns_of(
-    select: tuple[str, ...] | None, rename: tuple[tuple[str, str], ...]
+    select: tuple[str, ...] | None,
+    rename: tuple[tuple[str, str], ...],
+    computed: tuple[tuple[str, Expression], ...],
 ) -> dict[str, list[ColumnOut]]:
     transformation = Transformation(select=select, rename=dict(rename))
     return {
-        kind: [ColumnOut(field.name, str(field.type)) for field in transformation.schema(schema)]
+        kind: [
+            ColumnOut(field.name, str(field.type), decimal_scale(field))
+            for field in transformation.schema(schema, dict(computed))
+        ]
         for kind, schema in SEQUENCED_SCHEMAS.items()
     }

@@ -52,6 +52,14 @@ def test_a_benchmark_prints_a_table_and_writes_json(
     assert 0 < figure["min"] <= figure["median"] <= figure["max"]
 
 
+def test_computing_measures_every_view(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--seconds", "0.01", "--rows", "200", "--runs", "1", "--instruments", "50"]
+    assert main(["computing", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "mid_and_notional_cpu_s_per_million_events" in shown
+    assert "all_digits_cpu_s_per_million_events" in shown
+
+
 def test_routing_measures_every_number_of_views(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--seconds", "0.05", "--rows", "200", "--runs", "1", "--views", "2", "5"]
     assert main(["routing", *arguments, "--instruments", "100"]) == 0

@@ -48,6 +48,37 @@ async def test_a_bad_request_is_told_even_while_the_broker_is_down(client: Clien
     assert of_transformation["pointer"] == "/transformation"
 
 
+async def test_a_bad_computed_column_is_told_with_its_place(client: Client) -> None:
+    async def refused(**transformation: Any) -> tuple[int, list[dict[str, Any]]]:
+        answer = await client.post(
+            "/v1/subscriptions",
+            json={"consumer": "desk", "name": "bad", "transformation": transformation},
+        )
+        assert answer.headers["content-type"] == "application/problem+json"
+        return answer.status_code, answer.json()["errors"]
+
+    assert await refused(compute={"mid": "(bid_price +\n ask_prise) / 2"}) == (
+        422,
+        [
+            {
+                "pointer": "/transformation/compute/mid",
+                "detail": "unknown column 'ask_prise'",
+                "position": 14,
+                "line": 2,
+                "column": 2,
+                "hint": "did you mean ask_price?",
+            }
+        ],
+    )
+    status, (problem,) = await refused(compute={"price": "1"})
+    assert (status, problem["pointer"]) == (422, "/transformation")
+    assert "a select without 'price'" in problem["hint"]
+    status, (problem,) = await refused(mask=["epoch"])
+    assert (status, problem["detail"]) == (422, "'epoch' may not be masked")
+    status, (problem,) = await refused(compute={f"c{n}": "1" for n in range(33)})
+    assert (status, problem["pointer"]) == (400, "/transformation/compute")
+
+
 async def test_a_database_that_goes_away_and_comes_back(
     postgresql: Server, settings: Settings
 ) -> None:

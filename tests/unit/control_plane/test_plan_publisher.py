@@ -29,6 +29,7 @@ from control_plane.errors import (
     NotFoundError,
 )
 from marketdata.plans import Plan, decode_plan, encode_plan
+from marketdata.transformations import Transformation
 
 
 async def test_the_first_start_publishes_an_empty_plan(world: World) -> None:
@@ -60,6 +61,30 @@ async def test_a_cursor_exists_before_any_plan_that_routes_to_it(world: World) -
         if view in {each.id for each in decode_plan(document).views}
     )
     assert first >= before
+
+
+async def test_computed_columns_reach_the_plan_as_trees(world: World) -> None:
+    await world.settle()
+    computing = Transformation(
+        compute={"a": "round(price * size, 2)", "mid": "(bid_price + ask_price) / 2"},
+        mask=("source",),
+    )
+    one = await world.subscribe("one", transformation=computing)
+    same = Transformation(
+        compute={"mid": "(ask_price+bid_price)*0.5", "a": "round(size * price, 2)"},
+        mask=("source",),
+    )
+    two = await world.subscribe("two", transformation=same)
+    await world.settle()
+    (view,) = world.broker.last.views
+    assert view.computed == computing.compiled()
+    assert view.transformation.mask == ("source",)
+    for key in (one, two):
+        out, _ = await world.subscriptions.get(key)
+        assert out.view == view.id
+        assert out.transformation == computing.canonical()
+        assert out.message_schema.columns is not None
+        assert [c.name for c in out.message_schema.columns["status"]][-2:] == ["a", "mid"]
 
 
 async def test_equal_views_are_shared_and_make_no_new_plan(world: World) -> None:

@@ -1,5 +1,6 @@
 """What a subscription may ask for in which format, and how it is told to read it."""
 
+import msgspec
 import pytest
 
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
@@ -31,6 +32,73 @@ def test_renaming_is_refused_where_names_do_not_travel(name: str) -> None:
     (problem,) = raised.value.problems
     assert problem.pointer == "/transformation/rename"
     assert "choose another format" in (problem.hint or "")
+
+
+@pytest.mark.parametrize("name", formats())
+def test_computing_is_refused_where_names_do_not_travel(name: str) -> None:
+    computing = Transformation(compute={"mid": "(bid_price + ask_price) / 2"}, mask=("region",))
+    request = SubscriptionCreate(consumer="desk", name="all", format=name, transformation=computing)
+    if get_format(name).renames:
+        spec = view_spec(request)
+        assert spec.transformation == computing.canonical()
+        assert spec.computed == computing.compiled()
+        assert msgspec.convert(msgspec.to_builtins(spec), ViewSpec) == spec
+        return
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(request)
+    (problem,) = raised.value.problems
+    assert problem.pointer == "/transformation/compute"
+    assert "choose another format" in (problem.hint or "")
+
+
+def test_protobuf_views_may_mask() -> None:
+    request = SubscriptionCreate(
+        consumer="desk",
+        name="all",
+        format="protobuf",
+        transformation=Transformation(mask=("size",)),
+    )
+    assert view_spec(request).transformation.mask == ("size",)
+
+
+def test_computed_columns_are_described_with_type_and_scale() -> None:
+    def described(**compute: str) -> dict[str, tuple[str, int | None]]:
+        computing = Transformation(("instrument", "sequence", "size"), compute=compute)
+        spec = view_spec(SubscriptionCreate(consumer="d", name="a", transformation=computing))
+        columns = describe_schema(spec, with_columns=True).columns
+        assert columns is not None
+        assert {kind: len(some) for kind, some in columns.items() if kind == "quote"}
+        return {column.name: (column.type, column.scale) for column in columns["trade"]}
+
+    assert described(notional="round(price * size, 2)", side_="upper(side)") == {
+        "instrument": ("dictionary<values=string, indices=int16, ordered=0>", None),
+        "sequence": ("uint64", None),
+        "size": ("int64", 8),
+        "notional": ("int64", 2),
+        "side_": ("string", None),
+    }
+    # Not what was remembered of another view with the same select.
+    assert described(notional="price * size")["notional"] == ("int64", 9)
+
+
+def test_every_expression_and_every_name_is_judged() -> None:
+    computing = Transformation(
+        compute={"a/b~c": "1", "ok": "price", "bad": "prise", "worse": "price *\n side"}
+    )
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(SubscriptionCreate(consumer="d", name="a", transformation=computing))
+    bad, worse, name = raised.value.problems
+    assert (bad.pointer, bad.position) == ("/transformation/compute/bad", 0)
+    assert bad.hint == "did you mean price?"
+    assert (worse.pointer, worse.position) == ("/transformation/compute/worse", 0)
+    assert "cannot be a column's name" in name.detail
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(
+            SubscriptionCreate(
+                consumer="d", name="a", transformation=Transformation(compute={"a/b~c": "x"})
+            )
+        )
+    assert raised.value.problems[0].pointer == "/transformation/compute/a~1b~0c"
 
 
 def test_a_rename_that_changes_nothing_is_none() -> None:

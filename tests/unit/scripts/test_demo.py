@@ -5,6 +5,8 @@ import pytest
 
 import scripts.demo
 from marketdata.filters import compile_filter
+from marketdata.filters.columns import FrameColumns
+from marketdata.filters.computed import compile_computed, computed_column
 from scripts.demonstration.data import DataSet, real_bars, synthetic_ticks
 from scripts.demonstration.show import figures
 from scripts.demonstration.subscriptions import subscriptions_for
@@ -62,6 +64,20 @@ def test_both_tellings_of_a_subscription_agree(kind: str, bars: DataSet) -> None
             for batch in data.batches:
                 told = one.expectation.matches(batch, kind_of(batch))
                 assert (sql.mask(batch) == told).all(), one.name
+
+
+@pytest.mark.parametrize("kind", ["bars", "ticks"])
+def test_both_tellings_of_computed_columns_agree(kind: str, bars: DataSet) -> None:
+    data = bars if kind == "bars" else synthetic_ticks("demo-1", 50_000)
+    computing = [one for one in subscriptions_for(data) if one.compute]
+    assert computing
+    for one in computing:
+        assert one.expectation.computed.keys() == one.compute.keys()
+        for name, values in one.expectation.computed.items():
+            tree = compile_computed(one.compute[name])
+            for batch in data.batches:
+                found = computed_column(tree, FrameColumns(batch, kind_of(batch)))
+                assert found.equals(values(batch, kind_of(batch))), name
 
 
 def test_the_figures_have_the_promised_form() -> None:

@@ -41,6 +41,9 @@ def evaluate(node: t.Expression, row: dict[str, Any]) -> Any:
             return arithmetic(op, evaluate(left, row), evaluate(right, row))
         case t.Function(name, arguments):
             return function(name, [evaluate(a, row) for a in arguments])
+        case t.Round(x, digits):
+            value = evaluate(x, row)
+            return rounded(float(value) if value is not None and is_float(x) else value, digits)
         case t.Case(whens, otherwise):
             for when in whens:
                 if evaluate(when.condition, row) is True:
@@ -113,6 +116,27 @@ def arithmetic(op: str, a: Any, b: Any) -> Any:
         rest = abs(a) % abs(b)
         return -rest if a < 0 else rest
     return {"+": a + b, "-": a - b, "*": a * b}[op]
+
+
+def is_float(node: t.Expression) -> bool:
+    """Whether an expression is computed in doubles, on every event."""
+    match node:
+        case t.Column(name):
+            return name in FLOATS
+        case t.Round():
+            return False
+        case t.Case(whens, otherwise):
+            return any(map(is_float, (*(when.result for when in whens), otherwise)))
+        case _:
+            divided = isinstance(node, t.Arithmetic) and node.op == "/"
+            return divided or any(map(is_float, t.children(node)))
+
+
+def rounded(value: Any, digits: int) -> Any:
+    if isinstance(value, float):
+        scaled = value * 10.0**digits
+        return Fraction(round(scaled), 10**digits) if math.isfinite(scaled) else None
+    return None if value is None else round(value, digits)  # half-even
 
 
 def function(name: str, arguments: list[Any]) -> Any:

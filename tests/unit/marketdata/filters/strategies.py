@@ -89,6 +89,7 @@ def numbers(depth: int) -> st.SearchStrategy[t.Expression]:
         st.builds(t.Arithmetic, st.sampled_from(["+", "-", "*", "%"]), inner, inner),
         st.builds(t.Arithmetic, st.sampled_from(["+", "-", "*", "/", "%"]), wider, wider),
         inner.map(lambda x: t.Function("abs", (x,))),
+        st.builds(t.Round, inner, st.integers(0, 9)),
         st.tuples(inner, inner).map(lambda xs: t.Function("coalesce", xs)),
         cases(conditions(depth - 1), inner),
     )

@@ -157,6 +157,7 @@ def test_equal_filters_written_differently_have_one_canonical_form(one: str, oth
         ("kind LIKE 'x'", FilterTypeError, 0, "no kind"),
         ("price > " + "1" * 300_000, FilterTooComplex, 0, "characters"),
         ("NOT " * 50 + "price > 1", FilterTooComplex, None, "nested"),
+        ("1+" * 1900 + "1 > price", FilterTooComplex, 0, "in a chain"),
     ],
 )
 def test_what_is_wrong_is_refused_with_position_and_hint(

@@ -68,7 +68,7 @@ class Trees:
                 return t.Column(rng.choice([*self.columns[0], "vwap", "quality_flags"]))
             return t.Number(str(rng.choice([*NUMBERS, *HUGE[:2], "3", "0.3", "25"])))
         one, other = self.number(depth - 1), self.number(depth - 1)
-        match rng.randrange(7):
+        match rng.randrange(8):
             case 0 | 1 | 2:
                 op = rng.choice(["+", "-", "*", "/", "%"])
                 if rng.random() < 0.15:
@@ -80,6 +80,8 @@ class Trees:
                 return t.Function("abs", (one,))
             case 5:
                 return t.Function("coalesce", (one, other))
+            case 6:
+                return t.Round(one, rng.choice([0, 2, 8, 9]))
             case _:
                 last = t.Null() if rng.random() < 0.5 else other
                 return t.Case((t.When(self.condition(depth - 1), one),), last)

@@ -1,17 +1,21 @@
 """Every format gives back what it was given, exactly, and JSON is JSON to others."""
 
+import csv
+import io
 import json
 import math
 import sys
+from decimal import Decimal
 from pathlib import Path
 
+import fastavro
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from marketdata.formats import FormatError, formats, get_format
 from marketdata.frames import frame_kind
-from marketdata.schemas import SEQUENCED_SCHEMAS, decimal_scale
+from marketdata.schemas import SEQUENCED_SCHEMAS, SYMBOL, TIMESTAMP, decimal_scale
 from marketdata.transformations import Transformation
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "filters"))
@@ -95,6 +99,70 @@ def test_renamed_columns_come_back_with_their_schema(name: str) -> None:
     back = get_format(name).decode(data, transformation.schema(SEQUENCED_SCHEMAS["trade"]))
     assert back.schema.names == ["px", "instrument", "sequence"]
     assert rows(back) == rows(batch)
+
+
+EXTREME = [0, 1, -1, 10**9, -(10**9) - 5, 2**63 - 1, -(2**63), None]
+
+
+def computed_sample() -> tuple[pa.RecordBatch, Transformation]:
+    """Computed columns of every scale and type, and masked ones, beside plain ones."""
+    transformation = Transformation(
+        ("instrument", "sequence", "source", "price"),
+        compute={
+            "text": "CASE WHEN price > 0 THEN upper(side) WHEN price < 0 THEN '\"ß,\n' END",
+            "time": "coalesce(ts_event, ts_publish)",
+            "nothing": "upper(region)",
+            "units": "CASE WHEN price < 0 THEN -1 ELSE price * 1000 END",
+            **{f"d{n}": f"round(price, {n})" for n in range(10)},
+        },
+        mask=("source", "price"),
+    )
+    schema = SEQUENCED_SCHEMAS["trade"]
+    arrays = [pa.nulls(len(EXTREME), field.type) for field in schema]
+    for name, values in {
+        "instrument": pa.array(["A"] * len(EXTREME)).dictionary_encode().cast(SYMBOL),
+        "sequence": pa.array(range(len(EXTREME)), pa.uint64()),
+        "side": pa.array(["buy", "sell", None, "buy"] * 2).dictionary_encode().cast(SYMBOL),
+        "ts_publish": pa.array([5] * len(EXTREME), pa.int64()).view(TIMESTAMP),
+        "price": pa.array(EXTREME, pa.int64()),
+    }.items():
+        arrays[schema.get_field_index(name)] = values
+    return pa.RecordBatch.from_arrays(arrays, schema=schema), transformation
+
+
+@pytest.mark.parametrize("name", sorted(name for name in formats() if get_format(name).renames))
+def test_computed_and_masked_columns_come_back_with_their_schema(name: str) -> None:
+    events, transformation = computed_sample()
+    batch = transformation.apply(events)
+    wanted = transformation.schema(events.schema)
+    back = get_format(name).decode(get_format(name).encode(batch), wanted)
+    assert back.schema.equals(wanted, check_metadata=True)
+    assert rows(back) == rows(batch)
+    assert back.column("d9").to_pylist() == EXTREME
+
+
+def test_computed_numbers_are_exact_texts_in_json_and_csv_and_decimals_in_avro() -> None:
+    events, transformation = computed_sample()
+    batch = transformation.apply(events)
+    lines = [json.loads(line) for line in get_format("json").encode(batch).splitlines()]
+    table = list(csv.DictReader(io.StringIO(get_format("csv").encode(batch).decode())))
+    records = list(fastavro.reader(io.BytesIO(get_format("avro").encode(batch))))
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        scale = decimal_scale(field)
+        for scalar, line, cells, record in zip(column, lines, table, records, strict=True):
+            assert line[field.name] == said(field, scalar)
+            if scale and scalar.is_valid:
+                exact = Decimal(scalar.as_py()).scaleb(-scale)
+                assert Decimal(cells[field.name]) == record[field.name] == exact
+
+
+def test_protobuf_has_masked_columns_as_absent_and_no_computed_ones() -> None:
+    masked = Transformation(mask=("price", "source")).apply(sample())
+    back = get_format("protobuf").decode(get_format("protobuf").encode(masked), masked.schema)
+    assert rows(back) == rows(masked)
+    computed = Transformation(compute={"x": "price"}).apply(sample())
+    with pytest.raises(FormatError, match="'x' has no field"):
+        get_format("protobuf").encode(computed)
 
 
 def test_renamed_json_without_schema_is_refused_with_what_to_do() -> None:

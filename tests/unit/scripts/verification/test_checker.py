@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from marketdata.schemas import INGEST_SCHEMAS
@@ -412,6 +413,21 @@ def test_a_column_that_a_view_leaves_out_alters_its_events() -> None:
     report = check(full)
 
     assert found(report) == {"cheap": {"altered": report.views["cheap"].expected}}
+
+
+def test_a_computed_column_must_hold_what_is_expected_of_it() -> None:
+    world = clean_world()
+    doubled = replace(
+        CHEAP, computed={"double": lambda batch, _kind: pc.multiply(batch.column("price"), 2)}
+    )
+    world.expectations = (ALL, doubled)
+    for frame in world.views["cheap"]:
+        frame.rows[:] = [row | {"double": 2 * row["price"]} for row in frame.rows]
+    assert found(world.report(from_first=True)) == {}
+
+    world.views["cheap"][3].rows[0]["double"] += 1
+
+    assert found(world.report(from_first=True)) == {"cheap": {"altered": 1}}
 
 
 def test_a_plan_that_falls_is_found() -> None:

@@ -86,7 +86,10 @@ class World:
                     )
                     continue
                 names = view.columns("trade")
-                schema = pa.schema([SEQUENCED_SCHEMAS["trade"].field(name) for name in names])
+                schema = pa.schema(
+                    [SEQUENCED_SCHEMAS["trade"].field(name) for name in names]
+                    + [pa.field(name, pa.int64()) for name in view.computed]
+                )
                 history.delivered(
                     view.name,
                     frame.partition,

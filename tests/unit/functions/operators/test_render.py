@@ -1,0 +1,54 @@
+"""What a message of a view holds, and how many events fit."""
+
+import pyarrow as pa
+import pytest
+
+from functions.operators.render import max_rows, render
+from functions.runtime.outputs import MAX_MESSAGE_BYTES
+from marketdata.formats import formats, get_format
+from marketdata.plans import View, ViewSpec, view_of
+from marketdata.schemas import SEQUENCED_SCHEMAS
+from marketdata.transformations import MAX_COMPUTED, Transformation
+
+
+def view_that(format_: str, **compute: str) -> View:
+    transformation = Transformation(compute=compute)
+    return view_of(
+        ViewSpec(
+            transformation=transformation.canonical(),
+            computed=dict(transformation.compiled()),
+            format=format_,
+        )
+    )
+
+
+def bars(rows: int) -> pa.RecordBatch:
+    """Bars that are as wide as bars of real instruments are."""
+    columns = []
+    for field in SEQUENCED_SCHEMAS["bar"]:
+        if pa.types.is_dictionary(field.type):
+            values = pa.array(["XNAS"] * rows).dictionary_encode().cast(field.type)
+        elif pa.types.is_timestamp(field.type):
+            values = pa.array([1_700_000_000_123_456_789] * rows, pa.int64()).view(field.type)
+        elif pa.types.is_integer(field.type):
+            low = 187_250_000_000 if field.metadata else 1_000_000
+            values = pa.array(range(low, low + rows), field.type)
+        else:
+            values = pa.nulls(rows, field.type)
+        columns.append(values)
+    return pa.RecordBatch.from_arrays(columns, schema=SEQUENCED_SCHEMAS["bar"])
+
+
+@pytest.mark.parametrize("name", sorted(formats()))
+def test_a_view_that_computes_nothing_has_messages_of_its_formats_size(name: str) -> None:
+    assert max_rows(view_that(name)) == get_format(name).max_rows
+
+
+@pytest.mark.parametrize("name", sorted(name for name in formats() if get_format(name).renames))
+@pytest.mark.parametrize("sql", ["high * 0.123456789", "'{}'", "upper(instrument)"])
+def test_the_widest_computed_columns_fit_a_message(name: str, sql: str) -> None:
+    wide = sql.format("x" * 3000)
+    view = view_that(name, **{f"c{n:02}".ljust(63, "_"): wide for n in range(MAX_COMPUTED)})
+    rows = max_rows(view)
+    assert 1 <= rows < get_format(name).max_rows
+    assert len(render(view, bars(rows))) <= MAX_MESSAGE_BYTES
