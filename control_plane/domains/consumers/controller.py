@@ -95,9 +95,9 @@ class ConsumerController(Controller):
     ) -> Response[ConsumerOut]:
         """Change the fields given; the others stay, and so do the bounds of `entitlements`.
 
-        Other entitlements hold for all subscriptions of the consumer from one plan on, within a
-        second. A subscription for which they make a difference has another topic from then on: ask
-        for it again. `pending`: the broker is not ready yet, the old entitlements hold still.
+        Other entitlements hold for all subscriptions of the consumer from one plan on, as soon as
+        the broker has their topics. A subscription for which they make a difference has another
+        topic from then on: ask for it again. While it is `pending` the old entitlements hold.
 
         A consumer can change neither its own `owner` nor its own `entitlements`.
         """

@@ -78,7 +78,7 @@ class ConsumerUpdate(msgspec.Struct, forbid_unknown_fields=True):
     entitlements: Annotated[
         EntitlementsUpdate | UnsetType,
         Meta(
-            description="Live within a second, for all subscriptions of the consumer.",
+            description="Live, for all subscriptions of the consumer at once.",
             examples=[{"venues": ["XNAS"], "kinds": None}],
         ),
     ] = UNSET

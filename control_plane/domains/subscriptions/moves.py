@@ -63,6 +63,8 @@ async def follow_entitlements(
             )
         )
         row.view_id = view.id
+        if entitlements.instrument_sets and row.activated_at is None:
+            row.start = "latest"  # as for a new one (`entitled_spec`)
         row.state = State.PENDING.value
         repository.touch(row)
     await session.flush()

@@ -78,14 +78,14 @@ def test_who_was_there_before_entitlements_may_receive_what_it_did(postgresql: S
     engine = create_engine(sqlalchemy_url(url))
     try:
         with engine.begin() as connection:
-            for statement in (
-                "INSERT INTO consumers (id, name) VALUES ('c0000000000000000', 'desk')",
-                """INSERT INTO views (id, topic, spec)
-                VALUES ('0000000000000000', 't', '{"filter": "price > 1"}')""",
-                """INSERT INTO subscriptions (id, consumer_id, view_id, name, start, plan) VALUES
-                ('s0000000000000000', 'c0000000000000000', '0000000000000000', 's', 'latest', 1)""",
-            ):
-                connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(
+                "INSERT INTO consumers (id, name) VALUES ('c0000000000000000', 'desk');"
+                "INSERT INTO views (id, topic, spec)"
+                """ VALUES ('0000000000000000', 't', '{"filter": "price > 1"}');"""
+                "INSERT INTO subscriptions (id, consumer_id, view_id, name, start, plan)"
+                " VALUES ('s0000000000000000', 'c0000000000000000', '0000000000000000',"
+                " 's', 'latest', 1)"
+            )
         for _ in range(2):
             command.upgrade(config(url), "head")
             with engine.connect() as connection:

@@ -190,6 +190,18 @@ async def test_who_has_been_active_begins_on_the_new_topic_with_what_comes(world
     assert after.start == "earliest"
 
 
+async def test_who_was_never_active_does_not_get_what_a_set_held_before(world: World) -> None:
+    sets = InstrumentSetService(world.database, world.publisher, wait_seconds=0)
+    await sets.create(InstrumentSetCreate(name="mine", instruments=["A"]))
+    key = await world.subscribe("one", start="earliest")
+    await entitle(world, venues=("XNAS",))
+    assert (await get(world, key)).start == "earliest"
+    await entitle(world, instrument_sets=("mine",))
+    await world.settle()
+    after = await get(world, key)
+    assert (after.start, world.topics.starts[cursor(after)]) == ("latest", "latest")
+
+
 async def test_closing_takes_away_what_is_being_drained(world: World) -> None:
     await world.settle()
     key = await world.subscribe("one")
