@@ -25,6 +25,8 @@ def main() -> int:
         create_app(settings),
         host=settings.http_host,
         port=settings.http_port,
+        ssl_certfile=settings.http_tls_certificate,
+        ssl_keyfile=settings.http_tls_key,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -59,11 +59,16 @@ class ControlPlane:
         self.settings = settings
         self.database = Database(settings.database_url, pool_size=settings.database_pool_size)
         self.broker = Broker(
-            settings.pulsar_service_url, timeout_seconds=settings.broker_timeout_seconds
+            settings.pulsar_service_url,
+            timeout_seconds=settings.broker_timeout_seconds,
+            access=settings.access,
         )
         # No retries in here: requests must fail fast, and the workers have their own rhythm.
         self.admin = PulsarAdmin(
-            settings.pulsar_admin_url, timeout_s=settings.broker_timeout_seconds, retry_for_s=0
+            settings.pulsar_admin_url,
+            timeout_s=settings.broker_timeout_seconds,
+            retry_for_s=0,
+            access=settings.access,
         )
         self.ordering_follower = OrderingFollower(
             self.database, self.broker, retention_days=settings.ordering_retention_days

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import ssl
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
@@ -42,6 +41,7 @@ from control_plane.pulsar_values import (
     instance_status,
     topic_stats,
 )
+from marketdata.connection import NO_ACCESS, Access
 
 __all__ = [
     "AdminConflict",
@@ -74,8 +74,7 @@ class PulsarAdmin:
         *,
         timeout_s: float = 15.0,
         retry_for_s: float = 20.0,
-        token: str | None = None,
-        verify: ssl.SSLContext | bool = True,
+        access: Access = NO_ACCESS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
@@ -83,8 +82,7 @@ class PulsarAdmin:
             url,
             timeout_s=timeout_s,
             retry_for_s=retry_for_s,
-            token=token,
-            verify=verify,
+            access=access,
             transport=transport,
         )
 

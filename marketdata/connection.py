@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import pulsar
 
@@ -63,6 +63,10 @@ class Access:
         if self.trust_certs is not None:
             arguments["tls_trust_certs_file_path"] = str(self.trust_certs)
         return arguments
+
+
+NO_ACCESS: Final = Access()
+"""For a server that asks nobody who they are."""
 
 
 def open_client(

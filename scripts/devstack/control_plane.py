@@ -35,7 +35,8 @@ class ControlPlane(Component):
     @property
     def url(self) -> str:
         """Where the API is served."""
-        return f"http://{HOST}:{self.place.ports['control_plane']}"
+        scheme = "http" if self.place.security is None else "https"
+        return f"{scheme}://{HOST}:{self.place.ports['control_plane']}"
 
     def urls(self) -> dict[str, str]:
         """`url`: where the API is served."""
@@ -47,6 +48,8 @@ class ControlPlane(Component):
     def launch(self) -> Identity:
         """Start the server process."""
         listen = {"DDS_HTTP_HOST": HOST, "DDS_HTTP_PORT": str(self.place.ports["control_plane"])}
+        if self.place.security is not None:
+            listen |= self.place.security.control_plane_settings()
         return spawn(
             [sys.executable, "-m", "control_plane"],
             home=self.place.home,
@@ -57,7 +60,7 @@ class ControlPlane(Component):
 
     def healthy(self) -> bool:
         """Whether the API answers and everything it depends on does."""
-        return http.get(f"{self.url}/readyz") is not None
+        return http.get(f"{self.url}/readyz", security=self.place.security) is not None
 
 
 def run_task(
