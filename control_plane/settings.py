@@ -112,6 +112,25 @@ class Settings(BaseSettings):
     retry_after_seconds: int = Field(
         default=2, ge=1, le=300, description="Retry-After of a 503 answer."
     )
+    authentication: Literal["off", "required"] = Field(
+        default="off",
+        description="`required`: every request but those for health and public keys needs a token."
+        " `off`: whoever reaches the port may do everything; for a machine of your own.",
+    )
+    signing_keys_dir: Path | None = Field(
+        default=None,
+        description="The directory of signing keys (`python -m control_plane.security new-key`).",
+    )
+    token_issuer: str = Field(
+        default="urn:dds",
+        min_length=1,
+        max_length=200,
+        description="`iss` of tokens made here. The URL under which this service is reached makes"
+        " its keys discoverable (OpenID Connect Discovery).",
+    )
+    token_audience: str = Field(
+        default="dds", min_length=1, max_length=200, description="`aud` of tokens."
+    )
     log_format: Literal["json", "console"] = Field(
         default="json", description="Shape of log lines."
     )
