@@ -20,6 +20,7 @@ from litestar.openapi.spec import Tag
 
 from control_plane import __version__
 from control_plane.broker import Broker, Follower
+from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
 from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
@@ -76,7 +77,8 @@ class ControlPlane:
         self.metrics = Metrics(self.ordering_follower.state)
         self.board = StatusBoard(on_report=self.metrics.note_report)
         self.metrics.follow_functions(self.board)
-        self.topics = DeliveryTopics(self.admin)
+        self.grants = BrokerGrants(self.admin)
+        self.topics = DeliveryTopics(self.admin, self.grants)
         self.publisher = PlanPublisher(
             self.database,
             self.broker,
@@ -86,7 +88,13 @@ class ControlPlane:
             on_published=self.metrics.note_published,
         )
         self.reconciler = Reconciler(
-            self.database, self.admin, self.topics, self.board, self.metrics, settings
+            self.database,
+            self.admin,
+            self.topics,
+            self.grants,
+            self.board,
+            self.metrics,
+            settings,
         )
         self.ordering = OrderingService(
             self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds

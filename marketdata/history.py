@@ -25,12 +25,15 @@ def read_stretch(
     last: Position,
     *,
     deadline: float,
+    reader: str = "",
 ) -> Iterator[tuple[Position, pulsar.Message]]:
     """The messages from `first` to `last`, both included as far as they are still there.
 
     Args:
         topic: one partition's own topic.
         deadline: on `time.monotonic()`.
+        reader: how the name of the reader's cursor begins. A broker that asks who its clients are
+            lets a consumer read a view only under names that begin with its id.
 
     Raises:
         HistoryTimeout: the deadline has passed.
@@ -38,15 +41,19 @@ def read_stretch(
     """
     # The whole entry: positions tell neither whether it is a batch nor what the client calls it.
     start = pulsar.MessageId(partition_index(topic), first.ledger_id, first.entry_id, -1)
-    reader = client.create_reader(
-        topic, start, receiver_queue_size=_PREFETCHED, start_message_id_inclusive=True
+    opened = client.create_reader(
+        topic,
+        start,
+        receiver_queue_size=_PREFETCHED,
+        subscription_role_prefix=reader or None,
+        start_message_id_inclusive=True,
     )
     try:
-        while reader.has_message_available():
+        while opened.has_message_available():
             left_ms = int((deadline - time.monotonic()) * 1000)
             if left_ms <= 0:
                 raise HistoryTimeout(f"{topic} was not read to {last} in time")
-            message = reader.read_next(left_ms)
+            message = opened.read_next(left_ms)
             position = position_of(message.message_id())
             if position > last:
                 return
@@ -55,4 +62,4 @@ def read_stretch(
             if position == last:
                 return
     finally:
-        reader.close()
+        opened.close()

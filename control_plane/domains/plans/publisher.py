@@ -3,7 +3,10 @@
 Guarantees:
 
 - A plan is published only when the delivery topic and the Pulsar subscription of every subscription
-  in it exist, so no event of a subscription can be routed before its cursor is there.
+  in it exist, so no event of a subscription can be routed before its cursor is there, and when its
+  consumer may read them.
+- The Pulsar subscription of a closed one is deleted, and its consumer cut off, when the plan without
+  it is published.
 - One control plane publishes at a time (advisory lock), always the newest plan.
 - Every step may be repeated: a crash anywhere is repaired by the next run.
 - The topic is compared with the database at the start and at intervals; a plan that is missing
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 import structlog
@@ -23,11 +26,12 @@ from sqlalchemy import func, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.broker import Broker
+from control_plane.broker_grants import BrokerGrants, Grant
 from control_plane.database import Database, Lock, lock
 from control_plane.domains.plans import repository
 from control_plane.domains.plans.models import PlanRow
 from control_plane.domains.subscriptions import repository as subscription_rows
-from control_plane.domains.subscriptions.models import Subscription
+from control_plane.domains.subscriptions.models import LIVE, Subscription
 from control_plane.errors import BrokerUnavailableError, UnavailableError
 from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
 from marketdata.plans import PLAN_KEY, Plan, decode_plan
@@ -40,10 +44,14 @@ log = structlog.get_logger(__name__)
 
 
 class DeliveryTopics:
-    """Creates and removes delivery topics and the Pulsar subscriptions on them; all idempotent."""
+    """Creates and removes delivery topics, the Pulsar subscriptions on them and the grants to read.
 
-    def __init__(self, admin: PulsarAdmin) -> None:
+    All of it may be repeated.
+    """
+
+    def __init__(self, admin: PulsarAdmin, grants: BrokerGrants) -> None:
         self._admin = admin
+        self._grants = grants
         self._limit = asyncio.Semaphore(MAX_CONCURRENT_ADMIN_CALLS)
 
     async def ensure(self, subscriptions: Sequence[Subscription], *, start: str | None) -> None:
@@ -54,6 +62,7 @@ class DeliveryTopics:
             partitions = await self._admin.partitions(SEQUENCED_EVENTS)
             topics = sorted({row.view.topic for row in subscriptions})
             await asyncio.gather(*(self._topic(topic, partitions) for topic in topics))
+            await self._grants.give(row.grant for row in subscriptions)
             await asyncio.gather(
                 *(
                     self._cursor(row.view.topic, row.subscription_name, start or row.start)
@@ -67,8 +76,19 @@ class DeliveryTopics:
         except AdminError as error:
             raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
 
-    async def drop_cursors(self, subscriptions: Sequence[Subscription]) -> list[str]:
-        """Delete Pulsar subscriptions, connected or not; gives the ids of those that are gone."""
+    async def drop_cursors(
+        self, subscriptions: Sequence[Subscription], *, still_granted: Collection[Grant]
+    ) -> list[str]:
+        """Delete Pulsar subscriptions, connected or not; gives the ids of those that are gone.
+
+        First their consumers lose the grants that no other subscription needs (`still_granted`): a
+        client that is cut off tries to connect again at once.
+        """
+        try:
+            await self._grants.take({row.grant for row in subscriptions} - set(still_granted))
+        except AdminError as error:
+            log.warning("grants not taken away yet", error=str(error))
+            return []
 
         async def drop(row: Subscription) -> str | None:
             async with self._limit:
@@ -208,7 +228,8 @@ class PlanPublisher:
                 await self._publish(session, plan)
             await subscription_rows.activate(session, [row.id for row in pending])
             closed = await subscription_rows.cursors_left(session, plan.number)
-            dropped = await self._topics.drop_cursors(closed)
+            needed = await subscription_rows.grants(session, LIVE, like=closed)
+            dropped = await self._topics.drop_cursors(closed, still_granted=needed)
             await subscription_rows.mark_cursors_removed(session, dropped)
 
     async def _has_work(self, session: AsyncSession) -> bool:

@@ -34,6 +34,10 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
+LIVE = (State.PENDING, State.ACTIVE)
+"""What is not closed."""
+
+
 class Subscription(Base):
     """One subscription of a consumer to a view."""
 
@@ -102,3 +106,8 @@ class Subscription(Base):
         cannot match another consumer.
         """
         return f"{self.consumer_id}-{self.id}"
+
+    @property
+    def grant(self) -> tuple[str, str]:
+        """What its consumer may read: the topic of the view, which has to be loaded, and its id."""
+        return self.view.topic, self.consumer_id

@@ -10,6 +10,7 @@ from sqlalchemy import func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
+from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.models import State, Subscription
 from control_plane.errors import NotFoundError
 
@@ -105,6 +106,28 @@ async def active(session: AsyncSession, *, after: str, limit: int) -> Sequence[S
         .order_by(Subscription.view_id, Subscription.id)
     )
     return (await session.scalars(query)).all()
+
+
+async def grants(
+    session: AsyncSession,
+    states: Collection[State],
+    *,
+    like: Collection[Subscription] | None = None,
+) -> set[tuple[str, str]]:
+    """Topic and consumer of every subscription in these states.
+
+    `like`: only of those that have view and consumer in common with one of these.
+    """
+    query = (
+        select(ViewRow.topic, Subscription.consumer_id)
+        .join(ViewRow, Subscription.view_id == ViewRow.id)
+        .where(Subscription.state.in_(states))
+        .distinct()
+    )
+    if like is not None:
+        pairs = {(row.view_id, row.consumer_id) for row in like}
+        query = query.where(tuple_(Subscription.view_id, Subscription.consumer_id).in_(pairs))
+    return {(topic, consumer) for topic, consumer in await session.execute(query)}
 
 
 async def still_active(session: AsyncSession, ids: Collection[str]) -> Sequence[Subscription]:

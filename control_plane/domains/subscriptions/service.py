@@ -23,7 +23,7 @@ from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
-from control_plane.domains.subscriptions.models import UNIQUE_NAME, State, Subscription
+from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.schemas import (
     SubscriptionCreate,
     SubscriptionOut,
@@ -42,8 +42,6 @@ from marketdata.plans import ViewSpec, sets_of
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
 # lets members of a group be added at any time.
 SUBSCRIPTION_TYPE = "Failover"
-
-LIVE_STATES = (State.PENDING.value, State.ACTIVE.value)
 
 log = structlog.get_logger(__name__)
 
@@ -156,7 +154,7 @@ class SubscriptionService:
                 limit=limit + 1,
                 consumer=consumer,
                 name=name,
-                states=(state,) if state else LIVE_STATES,
+                states=(state,) if state else LIVE,
             )
             return page_of(
                 [self._out(row, row.consumer, in_list=True) for row in rows],

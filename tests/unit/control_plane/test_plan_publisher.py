@@ -8,7 +8,7 @@ integration tests use a real broker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import pytest
@@ -68,6 +68,7 @@ class RecordingTopics:
         self.cursors: set[tuple[str, str]] = set()
         self.plans_before_cursor: dict[str, int] = {}
         self.down = False
+        self.still_granted: set[tuple[str, str]] = set()
 
     async def ensure(
         self,
@@ -81,9 +82,15 @@ class RecordingTopics:
             self.cursors.add((row.view.topic, row.subscription_name))
             self.plans_before_cursor.setdefault(row.id, len(self.broker.plans))
 
-    async def drop_cursors(self, subscriptions: Sequence[Subscription]) -> list[str]:
+    async def drop_cursors(
+        self,
+        subscriptions: Sequence[Subscription],
+        *,
+        still_granted: Collection[tuple[str, str]],
+    ) -> list[str]:
         if self.down:
             return []
+        self.still_granted = set(still_granted)
         for row in subscriptions:
             self.cursors.discard((row.view.topic, row.subscription_name))
         return [row.id for row in subscriptions]
