@@ -131,14 +131,13 @@ def _tenants(desired: Topology, actual: Actual) -> Iterator[Change]:
 def _namespaces(desired: Topology, actual: Actual) -> Iterator[Change]:
     for name, namespace in sorted(desired.namespaces.items()):
         found = actual.namespaces.get(name)
-        if not actual.authorization:
-            namespace = replace(namespace, grants={})
-        new = {**namespace.policies, **grant_attributes(namespace.grants)}
+        wanted = namespace if actual.authorization else replace(namespace, grants={})
+        new = {**wanted.policies, **grant_attributes(wanted.grants)}
         if found is None:
-            new = {"bundles": namespace.bundles, **new}
-            yield Change("create", "namespace", name, _attributes({}, new), desired=namespace)
+            new = {"bundles": wanted.bundles, **new}
+            yield Change("create", "namespace", name, _attributes({}, new), desired=wanted)
         elif attributes := _attributes(found, new):
-            yield Change("update", "namespace", name, attributes, desired=namespace, actual=found)
+            yield Change("update", "namespace", name, attributes, desired=wanted, actual=found)
 
 
 def _topics(desired: Topology, actual: Actual) -> Iterator[Change]:

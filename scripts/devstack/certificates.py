@@ -1,8 +1,8 @@
 """A certificate authority of the stack's own, and the server certificate that it signs.
 
-Both live in one folder that only its owner may enter. The authority stays for the life of the stack,
-so that clients need to learn it once; the server's certificate is made anew, with a new key, when
-half of its life is over. Key files have mode 0600 and are PKCS#8, as Pulsar wants them.
+Both live in one folder that only its owner may enter. The authority stays for the life of the
+stack, so that clients need to learn it once; the server's certificate is made anew, with a new key,
+when half of its life is over. Key files have mode 0600 and are PKCS#8, as Pulsar wants them.
 """
 
 from __future__ import annotations

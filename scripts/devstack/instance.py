@@ -1,8 +1,8 @@
 """Starts a function instance with the functions' own token instead of the worker's.
 
 The functions worker starts this file in place of Pulsar's `python_instance_main.py` and hands over
-its own credentials, which are a superuser's: without a Java plug-in it has no others. What runs then
-is Pulsar's file, in the same process, with the token file that `DDS_FUNCTIONS_TOKEN_FILE` names.
+its own credentials, which are a superuser's: without a Java plug-in it has no others. What runs
+then is Pulsar's file, in the same process, with the token file of `DDS_FUNCTIONS_TOKEN_FILE`.
 Standard library only.
 """
 

@@ -1,15 +1,17 @@
 """What a stack with `up --secure` has beside the others: certificates, keys and tokens.
 
-Everything is below `<home>/security`, which only its owner may enter. Tokens are files, one for each
-role, renewed before half of their life is over; whoever uses one reads its file again.
+Everything is below `<home>/security`, which only its owner may enter. Tokens are files, one for
+each role, renewed by every `up`; whoever uses one reads its file again.
 """
 
 from __future__ import annotations
 
+import secrets
 import ssl
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
 from cryptography.hazmat.primitives import serialization
 
@@ -112,6 +114,22 @@ class Security:
             ),
             "brokerClientAuthenticationParameters": self.token_file("broker").as_uri(),
         }
+
+    @property
+    def _password_file(self) -> Path:
+        return self.folder / "pgpass"
+
+    def database_password(self) -> str:
+        """The password of the database's user, made when it is first asked for."""
+        if not self._password_file.exists():
+            # The form of libpq's password file: host, port, database and user do not matter.
+            line = f"*:*:*:*:{secrets.token_urlsafe(32)}\n"
+            write_private(self._password_file, line.encode())
+        return self._password_file.read_text("ascii").strip().rpartition(":")[2]
+
+    def database_parameters(self) -> str:
+        """What follows `?` in a database URL: the file with the password."""
+        return urlencode({"passfile": str(self._password_file)}, safe="/")
 
     def control_plane_settings(self) -> dict[str, str]:
         """What makes the control plane speak TLS only, and sign and ask for tokens."""

@@ -200,7 +200,7 @@ class Stack:
         return Security(self.home) if self._state.secure else None
 
     def _secure(self) -> None:
-        """Make this a secure stack, if it is none yet and nothing of it runs."""
+        """Make this a secure stack: from its beginning, so that nothing of it was ever open."""
         if self._state.secure:
             return
         if self._external != External():
@@ -208,10 +208,10 @@ class Stack:
                 "--secure is for servers that this command starts, and your settings name others",
                 hint="unset DDS_PULSAR_SERVICE_URL, DDS_PULSAR_ADMIN_URL and DDS_DATABASE_URL",
             )
-        if any(self._state.identity(name) for name in COMPONENTS):
+        if self._pulsar.has_data or PostgreSQL(self._place).data.exists():
             raise UsageError(
-                f"the stack in {self.home} runs without security",
-                hint="take it down first (`python3 scripts/dev.py down`), or use another --home",
+                f"the stack in {self.home} was made without security",
+                hint="delete it first (`python3 scripts/dev.py reset`), or use another --home",
             )
         self._state.secure = True
         self._save()

@@ -2,11 +2,11 @@
 
 Guarantees:
 
-- A plan is published only when the delivery topic and the Pulsar subscription of every subscription
-  in it exist, so no event of a subscription can be routed before its cursor is there, and when its
-  consumer may read them.
-- The Pulsar subscription of a closed one is deleted, and its consumer cut off, when the plan without
-  it is published.
+- A plan is published only when the delivery topic and the Pulsar subscription of every
+  subscription in it exist and its consumer may read them, so no event of a subscription can be
+  routed before its cursor is there.
+- The Pulsar subscription of a closed one is deleted, and its consumer cut off, when the plan
+  without it is published.
 - One control plane publishes at a time (advisory lock), always the newest plan.
 - Every step may be repeated: a crash anywhere is repaired by the next run.
 - The topic is compared with the database at the start and at intervals; a plan that is missing
