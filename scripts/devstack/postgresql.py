@@ -2,7 +2,8 @@
 
 The server is started directly, not through the package's own wrapper, because the stack needs its
 pid, a TCP port and a server that outlives the command. It listens on loopback only and trusts
-whoever connects there, being a development server; in a secure stack it wants a password (these binaries have no TLS).
+whoever connects there, being a development server; in a secure stack it wants a password (these
+binaries have no TLS).
 PostgreSQL refuses to run as root; when the stack does, the server runs as the system user
 `postgres` or `nobody`.
 """
