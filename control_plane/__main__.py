@@ -8,6 +8,7 @@ import uvicorn
 
 from control_plane.app import create_app
 from control_plane.logs import configure_logging
+from control_plane.security.keys import KeyDirectoryError
 from control_plane.settings import SettingsError, load_settings
 
 GRACEFUL_SHUTDOWN_SECONDS = 10
@@ -17,12 +18,13 @@ def main() -> int:
     """Serve; the exit code is 2 when the settings are unusable."""
     try:
         settings = load_settings()
-    except SettingsError as error:
+        configure_logging(settings)
+        app = create_app(settings)
+    except (SettingsError, KeyDirectoryError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    configure_logging(settings)
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.http_host,
         port=settings.http_port,
         ssl_certfile=settings.http_tls_certificate,

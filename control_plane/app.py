@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import structlog
 from litestar import Litestar, Router
@@ -16,7 +17,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import Tag
+from litestar.openapi.spec import Components, SecurityScheme, Tag
 
 from control_plane import __version__
 from control_plane.broker import Broker, Follower
@@ -41,10 +42,26 @@ from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.domains.system.controller import SystemController
 from control_plane.domains.system.metrics import Metrics
 from control_plane.domains.system.service import HealthService
+from control_plane.domains.tokens import repository as token_rows
+from control_plane.domains.tokens.controller import TokenController
+from control_plane.domains.tokens.keys_controller import KeyController
+from control_plane.domains.tokens.service import TokenService
 from control_plane.problems import EXCEPTION_HANDLERS
 from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.reconciler import Reconciler
 from control_plane.requests import request_middleware
+from control_plane.security.authentication import (
+    Authenticate,
+    Authenticator,
+    admit_anybody,
+    authentication_middleware,
+    public_paths,
+)
+from control_plane.security.callers import caller_of, require_permission
+from control_plane.security.external import ExternalIssuer, fetch_from
+from control_plane.security.permissions import Permission, needs
+from control_plane.security.revocation import Revocations, Revoked
+from control_plane.security.tokens import KeyRing, Trust
 from control_plane.settings import Settings
 from marketdata.topics import STATUS
 
@@ -119,6 +136,26 @@ class ControlPlane:
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
         self.plans = PlanService(self.database, self.board)
+        self.ring = _key_ring(settings)
+        self.revocations = Revocations(
+            self._load_revoked, known_within_seconds=settings.revocation_seconds
+        )
+        self.tokens = TokenService(
+            self.database,
+            self.ring,
+            self.revocations,
+            lifetime_seconds=settings.token_lifetime_seconds,
+            renewal=timedelta(days=settings.token_renewal_days),
+        )
+        self.authenticate: Authenticate = (
+            Authenticator(self.ring, self.revocations, _external_issuer(settings))
+            if settings.authentication == "required" and self.ring is not None
+            else admit_anybody
+        )
+
+    async def _load_revoked(self) -> Revoked:
+        async with self.database.transaction() as session:
+            return await token_rows.revoked(session)
 
     @asynccontextmanager
     async def running(self, _app: Litestar) -> AsyncIterator[None]:
@@ -132,6 +169,12 @@ class ControlPlane:
             asyncio.create_task(self.ordering_follower.run(), name="ordering follower"),
         ]
         log.info("control plane started", version=__version__)
+        if self.settings.authentication == "off":
+            log.warning(
+                "AUTHENTICATION IS OFF: whoever reaches this port may do everything; "
+                "set DDS_AUTHENTICATION=required",
+                host=self.settings.http_host,
+            )
         try:
             yield
         finally:
@@ -145,6 +188,7 @@ class ControlPlane:
             self.dead_letters.close()
             await self.broker.close()
             await self.admin.aclose()
+            await self.revocations.close()
             await self.database.close()
             log.info("control plane stopped")
 
@@ -161,9 +205,13 @@ class ControlPlane:
             "health_service": self.health,
             "metrics": self.metrics,
             "database": self.database,
+            "tokens": self.tokens,
             "settings": self.settings,
         }
-        return {name: _provide(part) for name, part in parts.items()}
+        return {
+            **{name: _provide(part) for name, part in parts.items()},
+            "caller": Provide(caller_of, sync_to_thread=False),
+        }
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -181,11 +229,14 @@ def create_app(settings: Settings) -> Litestar:
                     FunctionController,
                     OrderingController,
                     DeadLetterController,
+                    TokenController,
                 ],
             ),
             SystemController,
+            KeyController,
         ],
         dependencies=control_plane.dependencies(),
+        guards=[require_permission],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[control_plane.running],
         state=State({"settings": settings, "control_plane": control_plane}),
@@ -193,8 +244,14 @@ def create_app(settings: Settings) -> Litestar:
         openapi_config=_openapi(),
         logging_config=None,
     )
-    # Around the router, not in it: what has no route gets a request id and a log line too.
-    app.asgi_handler = request_middleware(control_plane.metrics.observe_request)(app.asgi_handler)
+    # Around the router, not in it: what has no route needs a token, gets a request id and a log
+    # line too.
+    authenticated = authentication_middleware(
+        control_plane.authenticate,
+        public=public_paths(app),
+        on_refused=control_plane.metrics.note_refused,
+    )(app.asgi_handler)
+    app.asgi_handler = request_middleware(control_plane.metrics.observe_request)(authenticated)
     return app
 
 
@@ -204,9 +261,21 @@ def _openapi() -> OpenAPIConfig:
         version=__version__,
         description=(
             "Consumers register what they want to receive; the answer says where an ordinary "
-            "Pulsar client finds it. Errors are RFC 9457 problems."
+            "Pulsar client finds it. Errors are RFC 9457 problems. Everything but health and "
+            "public keys needs a bearer token, unless authentication is off here."
         ),
-        path="/schema",
+        components=Components(
+            security_schemes={
+                "bearer": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    bearer_format="JWT",
+                    description="A token of POST /v1/tokens, or of the platform team.",
+                )
+            }
+        ),
+        security=[{"bearer": []}],
+        openapi_router=Router(path="/schema", route_handlers=[], opt=needs(Permission.DESCRIBE)),
         render_plugins=[
             JsonRenderPlugin(path=["/openapi.json", "/"]),
             YamlRenderPlugin(path=["/openapi.yaml", "/openapi.yml"]),
@@ -220,9 +289,30 @@ def _openapi() -> OpenAPIConfig:
             Tag(name="functions", description="What runs inside the broker."),
             Tag(name="ordering", description="What the order of the sources shows."),
             Tag(name="dead letters", description="What the functions could not process."),
+            Tag(name="tokens", description="Who may call."),
             Tag(name="system", description="The control plane itself."),
         ],
     )
+
+
+def _key_ring(settings: Settings) -> KeyRing | None:
+    if settings.signing_keys_dir is None:
+        return None
+    return KeyRing(
+        settings.signing_keys_dir, issuer=settings.token_issuer, audience=settings.token_audience
+    )
+
+
+def _external_issuer(settings: Settings) -> ExternalIssuer | None:
+    if not (settings.oidc_issuer and settings.oidc_audience and settings.oidc_jwks_url):
+        return None
+    trust = Trust(
+        settings.oidc_issuer,
+        settings.oidc_audience,
+        subject_claim=settings.oidc_subject_claim,
+        role_claim=settings.oidc_role_claim,
+    )
+    return ExternalIssuer(trust, fetch_from(settings.oidc_jwks_url))
 
 
 def _provide(part: object) -> Provide:

@@ -1,6 +1,8 @@
 """The control plane's error tree; every error says what the caller does next.
 
 ControlPlaneError
+├── UnauthenticatedError     come with a token that is valid
+├── ForbiddenError           ask somebody whose role may do it
 ├── NotFoundError            ask for something that exists
 ├── ConflictError            the request contradicts what is stored: change one or the other
 ├── PreconditionFailedError  read again, then repeat the change (If-Match did not hold)
@@ -29,6 +31,21 @@ class FieldProblem:
 
 class ControlPlaneError(Exception):
     """Base of everything the control plane reports on purpose."""
+
+
+class UnauthenticatedError(ControlPlaneError):
+    """Nobody who is known here sent the request; what is wrong is not told."""
+
+    def __init__(self, *, token_given: bool) -> None:
+        super().__init__("This needs a valid bearer token.")
+        self.token_given = token_given
+
+
+class ForbiddenError(ControlPlaneError):
+    """The caller is known and may not do this."""
+
+    def __init__(self, detail: str = "Your role may not do this.") -> None:
+        super().__init__(detail)
 
 
 class NotFoundError(ControlPlaneError):

@@ -20,9 +20,11 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from control_plane.errors import (
     ConflictError,
     ControlPlaneError,
+    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     PreconditionFailedError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
@@ -55,7 +57,11 @@ class Problem(msgspec.Struct, omit_defaults=True):
     errors: list[ProblemItem] = []
 
 
-def responses(*statuses: int) -> dict[int, ResponseSpec]:
+_OF_AUTHENTICATION = (401, 403, 503)
+"""Without a token, without the right role, and when it cannot be known whether one is revoked."""
+
+
+def responses(*statuses: int, public: bool = False) -> dict[int, ResponseSpec]:
     """The OpenAPI description of the problems that a route answers with."""
     return {
         status: ResponseSpec(
@@ -64,11 +70,13 @@ def responses(*statuses: int) -> dict[int, ResponseSpec]:
             media_type=MEDIA_TYPE,
             generate_examples=False,
         )
-        for status in statuses
+        for status in sorted({*statuses, *(() if public else _OF_AUTHENTICATION)})
     }
 
 
 _DOMAIN: dict[type[ControlPlaneError], tuple[int, str, str]] = {
+    UnauthenticatedError: (401, "unauthenticated", "Not authenticated"),
+    ForbiddenError: (403, "forbidden", "Not allowed"),
     NotFoundError: (404, "not-found", "Not found"),
     ConflictError: (409, "conflict", "Conflict"),
     PreconditionFailedError: (412, "precondition-failed", "Precondition failed"),
@@ -86,6 +94,9 @@ def domain_problem(request: Request[Any, Any, Any], error: ControlPlaneError) ->
         headers["Retry-After"] = str(request.app.state.settings.retry_after_seconds)
         slug = f"{error.dependency}-unavailable"
         log.warning("dependency missing", dependency=error.dependency, error=str(error))
+    if isinstance(error, UnauthenticatedError):
+        why = ', error="invalid_token"' if error.token_given else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="dds"{why}'
     if isinstance(error, InvalidRequestError):
         errors = [
             ProblemItem(p.pointer, p.detail, p.position, p.line, p.column, p.hint)

@@ -7,10 +7,10 @@ variables at once by their environment name and never prints a value that may ho
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from marketdata.connection import Access
@@ -131,12 +131,70 @@ class Settings(BaseSettings):
     token_audience: str = Field(
         default="dds", min_length=1, max_length=200, description="`aud` of tokens."
     )
+    token_lifetime_seconds: int = Field(
+        default=3600,
+        ge=60,
+        le=86_400,
+        description="How long a token lives when the request for it does not say.",
+    )
+    token_renewal_days: int = Field(
+        default=30,
+        ge=0,
+        le=366,
+        description="For how long a caller may renew its own token before the platform team has to"
+        " issue one again.",
+    )
+    revocation_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=60,
+        description="Longest time until every control plane refuses a revoked token.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None, min_length=1, description="`iss` of an external issuer of tokens, if any."
+    )
+    oidc_jwks_url: HttpUrl | None = Field(
+        default=None, description="Where the external issuer publishes its keys."
+    )
+    oidc_audience: str | None = Field(
+        default=None, min_length=1, description="`aud` of the external issuer's tokens for us."
+    )
+    oidc_role_claim: str = Field(
+        default="role",
+        min_length=1,
+        description="The claim that holds the role, alone or in a list with names unknown here.",
+    )
+    oidc_subject_claim: str = Field(
+        default="sub",
+        min_length=1,
+        description="The claim that holds who it is; for the role consumer, the consumer's id.",
+    )
     log_format: Literal["json", "console"] = Field(
         default="json", description="Shape of log lines."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severity that is logged."
     )
+
+    @model_validator(mode="after")
+    def _check_authentication(self) -> Self:
+        if self.authentication == "required" and self.signing_keys_dir is None:
+            raise ValueError("DDS_AUTHENTICATION=required needs DDS_SIGNING_KEYS_DIR")
+        if (
+            len(
+                {
+                    value is None
+                    for value in (self.oidc_issuer, self.oidc_jwks_url, self.oidc_audience)
+                }
+            )
+            > 1
+        ):
+            raise ValueError(
+                "an external issuer needs DDS_OIDC_ISSUER, DDS_OIDC_JWKS_URL and DDS_OIDC_AUDIENCE"
+            )
+        if self.oidc_jwks_url is not None and not _is_safe(self.oidc_jwks_url):
+            raise ValueError("DDS_OIDC_JWKS_URL must begin with https:// (or be on this machine)")
+        return self
 
     @property
     def access(self) -> Access:
@@ -149,13 +207,24 @@ class Settings(BaseSettings):
         return self.public_service_url or self.pulsar_service_url
 
 
+def _variable(location: tuple[int | str, ...]) -> str:
+    """What an error is about; nothing where it is about several variables."""
+    name = ".".join(str(part) for part in location).upper()
+    return f"{ENV_PREFIX}{name}: " if name else ""
+
+
+def _is_safe(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in ("127.0.0.1", "::1", "localhost")
+
+
 def load_settings() -> Settings:
     """The settings of this process's environment; SettingsError lists every bad variable."""
     try:
         return Settings()
     except ValidationError as error:
         lines = [
-            f"  {ENV_PREFIX}{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            f"  {_variable(item['loc'])}{item['msg']}"
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError("These settings are not usable:\n" + "\n".join(lines)) from None

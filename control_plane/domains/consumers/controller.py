@@ -12,6 +12,8 @@ from control_plane.domains.consumers.schemas import ConsumerCreate, ConsumerOut,
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
 from control_plane.problems import responses
+from control_plane.security.callers import Caller
+from control_plane.security.permissions import Permission, needs
 
 Key = Annotated[str, PathParameter(max_length=64, description="Id or name of the consumer.")]
 
@@ -26,6 +28,7 @@ class ConsumerController(Controller):
         "/",
         operation_id="createConsumer",
         summary="Register a consumer",
+        opt=needs(Permission.OPERATE),
         responses=responses(400, 409, 503),
     )
     async def create(
@@ -40,35 +43,42 @@ class ConsumerController(Controller):
         "/",
         operation_id="listConsumers",
         summary="List consumers",
+        opt=needs(Permission.READ),
         responses=responses(400, 422, 503),
     )
     async def list_(
         self,
         consumers: NamedDependency[ConsumerService],
+        caller: NamedDependency[Caller],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
         name: Annotated[str | None, QueryParameter(max_length=64)] = None,
     ) -> Page[ConsumerOut]:
-        """Consumers in the order of their registration."""
-        return await consumers.page(cursor=cursor, limit=limit, name=name)
+        """Consumers in the order of their registration; for a consumer, itself."""
+        return await consumers.page(cursor=cursor, limit=limit, name=name, only=caller.consumer)
 
     @get(
         "/{key:str}",
         operation_id="getConsumer",
         summary="Describe a consumer",
+        opt=needs(Permission.READ),
         responses=responses(400, 404, 503),
     )
     async def read(
-        self, key: Key, consumers: NamedDependency[ConsumerService]
+        self,
+        key: Key,
+        consumers: NamedDependency[ConsumerService],
+        caller: NamedDependency[Caller],
     ) -> Response[ConsumerOut]:
         """One consumer by its id or name."""
-        found, version = await consumers.get(key)
+        found, version = await consumers.get(key, only=caller.consumer)
         return Response(found, headers={"ETag": etag(version)})
 
     @patch(
         "/{key:str}",
         operation_id="updateConsumer",
         summary="Change a consumer",
+        opt=needs(Permission.SUBSCRIBE),
         responses=responses(400, 404, 412, 503),
     )
     async def update(
@@ -76,20 +86,26 @@ class ConsumerController(Controller):
         key: Key,
         data: JSONBody[ConsumerUpdate],
         consumers: NamedDependency[ConsumerService],
+        caller: NamedDependency[Caller],
         if_match: IfMatch = None,
     ) -> Response[ConsumerOut]:
-        """Change the fields given; the others stay."""
-        changed, version = await consumers.update(key, data, if_match)
+        """Change the fields given; the others stay. A consumer cannot change its own `owner`."""
+        changed, version = await consumers.update(key, data, if_match, only=caller.consumer)
         return Response(changed, headers={"ETag": etag(version)})
 
     @delete(
         "/{key:str}",
         operation_id="deleteConsumer",
         summary="Delete a consumer",
+        opt=needs(Permission.OPERATE),
         responses=responses(400, 404, 409, 412, 503),
     )
     async def remove(
-        self, key: Key, consumers: NamedDependency[ConsumerService], if_match: IfMatch = None
+        self,
+        key: Key,
+        consumers: NamedDependency[ConsumerService],
+        caller: NamedDependency[Caller],
+        if_match: IfMatch = None,
     ) -> None:
-        """Delete a consumer that has no live subscriptions."""
-        await consumers.delete(key, if_match)
+        """Delete a consumer that has no live subscriptions; its tokens are revoked."""
+        await consumers.delete(key, if_match, by=caller.subject)

@@ -19,14 +19,21 @@ def new_consumer_id() -> str:
     return "c" + secrets.token_hex(8)
 
 
-async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> Consumer:
-    """The consumer with this id or name, its row locked on request; NotFoundError for none."""
+async def find(
+    session: AsyncSession, key: str, *, only: str | None = None, for_update: bool = False
+) -> Consumer:
+    """The consumer with this id or name, its row locked on request; NotFoundError for none.
+
+    `only` is the id of the one consumer that there is as far as the caller is concerned.
+    """
     query = (
         select(Consumer)
         .where(Consumer.deleted_at.is_(None), or_(Consumer.id == key, Consumer.name == key))
         .order_by((Consumer.id == key).desc())
         .limit(1)
     )
+    if only is not None:
+        query = query.where(Consumer.id == only)
     if for_update:
         query = query.with_for_update()
     consumer = await session.scalar(query)
@@ -36,9 +43,14 @@ async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> 
 
 
 async def page(
-    session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int, name: str | None
+    session: AsyncSession,
+    *,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    name: str | None,
+    only: str | None = None,
 ) -> Sequence[Consumer]:
-    """Up to `limit` consumers after a place in the order (created_at, id)."""
+    """Up to `limit` consumers after a place in the order (created_at, id); `only` as in `find`."""
     query = (
         select(Consumer)
         .where(Consumer.deleted_at.is_(None))
@@ -49,6 +61,8 @@ async def page(
         query = query.where(tuple_(Consumer.created_at, Consumer.id) > after)
     if name is not None:
         query = query.where(Consumer.name == name)
+    if only is not None:
+        query = query.where(Consumer.id == only)
     return (await session.scalars(query)).all()
 
 

@@ -37,6 +37,10 @@ class ConsumerCreate(msgspec.Struct, forbid_unknown_fields=True):
     labels: Labels = {}
 
 
+PLATFORM_FIELDS = ("owner",)
+"""What a consumer cannot change of itself."""
+
+
 class ConsumerUpdate(msgspec.Struct, forbid_unknown_fields=True):
     """What to change of a consumer; absent fields stay."""
 

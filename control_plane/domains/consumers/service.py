@@ -11,8 +11,14 @@ from sqlalchemy.exc import IntegrityError
 from control_plane.database import Database, integrity_constraint
 from control_plane.domains.consumers import repository
 from control_plane.domains.consumers.models import UNIQUE_NAME, Consumer
-from control_plane.domains.consumers.schemas import ConsumerCreate, ConsumerOut, ConsumerUpdate
-from control_plane.errors import ConflictError
+from control_plane.domains.consumers.schemas import (
+    PLATFORM_FIELDS,
+    ConsumerCreate,
+    ConsumerOut,
+    ConsumerUpdate,
+)
+from control_plane.domains.tokens.repository import revoke_subject
+from control_plane.errors import ConflictError, ForbiddenError
 from control_plane.pages import Page, check_match, decode_cursor, page_of
 
 log = structlog.get_logger(__name__)
@@ -62,27 +68,36 @@ class ConsumerService:
         log.info("consumer registered", consumer=row.id, name=row.name)
         return consumer_out(row), row.version
 
-    async def get(self, key: str) -> tuple[ConsumerOut, int]:
+    async def get(self, key: str, *, only: str | None = None) -> tuple[ConsumerOut, int]:
         """The consumer with this id or name, and its version."""
         async with self._database.transaction() as session:
-            row = await repository.find(session, key)
+            row = await repository.find(session, key, only=only)
             return consumer_out(row), row.version
 
-    async def page(self, *, cursor: str | None, limit: int, name: str | None) -> Page[ConsumerOut]:
+    async def page(
+        self, *, cursor: str | None, limit: int, name: str | None, only: str | None = None
+    ) -> Page[ConsumerOut]:
         """One page of consumers."""
         after = decode_cursor(cursor) if cursor else None
         async with self._database.transaction() as session:
-            rows = await repository.page(session, after=after, limit=limit + 1, name=name)
+            rows = await repository.page(
+                session, after=after, limit=limit + 1, name=name, only=only
+            )
             return page_of(
                 [consumer_out(row) for row in rows], limit, [(r.created_at, r.id) for r in rows]
             )
 
     async def update(
-        self, key: str, data: ConsumerUpdate, if_match: str | None
+        self, key: str, data: ConsumerUpdate, if_match: str | None, *, only: str | None = None
     ) -> tuple[ConsumerOut, int]:
-        """Change what `data` names; PreconditionFailedError when If-Match does not hold."""
+        """Change what `data` names; PreconditionFailedError when If-Match does not hold.
+
+        ForbiddenError when the caller is a consumer (`only`) and the field the platform team's.
+        """
         async with self._database.transaction() as session:
-            row = await repository.find(session, key, for_update=True)
+            row = await repository.find(session, key, only=only, for_update=True)
+            if only is not None:
+                _require_own_fields(data)
             check_match(if_match, row.version)
             if data.owner is not UNSET:
                 row.owner = data.owner
@@ -98,8 +113,11 @@ class ConsumerService:
             await session.refresh(row)
             return consumer_out(row), row.version
 
-    async def delete(self, key: str, if_match: str | None) -> None:
-        """Delete a consumer; ConflictError while it has subscriptions that are not closed."""
+    async def delete(self, key: str, if_match: str | None, *, by: str) -> None:
+        """Delete a consumer and revoke its tokens.
+
+        ConflictError while it has subscriptions that are not closed.
+        """
         async with self._database.transaction() as session:
             row = await repository.find(session, key, for_update=True)
             check_match(if_match, row.version)
@@ -110,4 +128,11 @@ class ConsumerService:
                 )
             row.deleted_at = datetime.now(UTC)
             repository.touch(row)
+            revoke_subject(session, row.id, by=by)
         log.info("consumer deleted", consumer=row.id)
+
+
+def _require_own_fields(data: ConsumerUpdate) -> None:
+    foreign = [name for name in PLATFORM_FIELDS if getattr(data, name) is not UNSET]
+    if foreign:
+        raise ForbiddenError(f"Only the platform team changes {', '.join(foreign)}.")

@@ -15,6 +15,7 @@ from control_plane.domains.dead_letters.schemas import LetterDetailOut, LetterOu
 from control_plane.domains.dead_letters.service import DeadLetterService
 from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from control_plane.problems import responses
+from control_plane.security.permissions import Permission, needs
 
 BYTES = "application/octet-stream"
 
@@ -30,6 +31,7 @@ class DeadLetterController(Controller):
     @get(
         operation_id="listDeadLetters",
         summary="List dead letters",
+        opt=needs(Permission.OBSERVE),
         responses=responses(400, 422, 503),
     )
     async def letters(
@@ -66,6 +68,7 @@ class DeadLetterController(Controller):
         "/{key:str}",
         operation_id="getDeadLetter",
         summary="Describe a dead letter",
+        opt=needs(Permission.OBSERVE),
         responses=responses(400, 404, 503),
     )
     async def letter(
@@ -78,6 +81,7 @@ class DeadLetterController(Controller):
         "/{key:str}/payload",
         operation_id="getDeadLetterPayload",
         summary="Bytes of a dead letter",
+        opt=needs(Permission.OBSERVE),
         media_type=BYTES,
         responses=responses(400, 404, 503),
     )
@@ -91,6 +95,7 @@ class DeadLetterController(Controller):
         "/{key:str}/resend",
         operation_id="resendDeadLetter",
         summary="Send a dead letter's frame again",
+        opt=needs(Permission.OPERATE),
         status_code=200,
         responses=responses(400, 404, 409, 503),
     )

@@ -11,6 +11,7 @@ from litestar.params import PathParameter
 from control_plane.domains.functions.schemas import FunctionList, FunctionOut
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.problems import responses
+from control_plane.security.permissions import Permission, needs
 
 
 class FunctionController(Controller):
@@ -19,7 +20,13 @@ class FunctionController(Controller):
     path = "/functions"
     tags = ("functions",)
 
-    @get("/", operation_id="listFunctions", summary="List functions", responses=responses(400))
+    @get(
+        "/",
+        operation_id="listFunctions",
+        summary="List functions",
+        opt=needs(Permission.OBSERVE),
+        responses=responses(400),
+    )
     async def list_(self, board: NamedDependency[StatusBoard]) -> FunctionList:
         """Every function with its instances, their plan, version and counters."""
         return board.listing()
@@ -28,6 +35,7 @@ class FunctionController(Controller):
         "/{name:str}",
         operation_id="getFunction",
         summary="Describe a function",
+        opt=needs(Permission.OBSERVE),
         responses=responses(400, 404),
     )
     async def read(

@@ -19,6 +19,7 @@ from control_plane.domains.instrument_sets.schemas import (
 from control_plane.domains.instrument_sets.service import InstrumentSetService
 from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
 from control_plane.problems import responses
+from control_plane.security.permissions import Permission, needs
 
 Key = Annotated[str, PathParameter(max_length=64, description="Id or name of the set.")]
 Number = Annotated[int, PathParameter(ge=1, le=2**31 - 1, description="Number of the version.")]
@@ -34,6 +35,7 @@ class InstrumentSetController(Controller):
         "/",
         operation_id="createInstrumentSet",
         summary="Make an instrument set",
+        opt=needs(Permission.OPERATE),
         responses=responses(400, 409, 503),
     )
     async def create(
@@ -50,6 +52,7 @@ class InstrumentSetController(Controller):
         "/",
         operation_id="listInstrumentSets",
         summary="List instrument sets",
+        opt=needs(Permission.DESCRIBE),
         responses=responses(400, 422, 503),
     )
     async def list_(
@@ -65,6 +68,7 @@ class InstrumentSetController(Controller):
         "/{key:str}",
         operation_id="getInstrumentSet",
         summary="Describe an instrument set",
+        opt=needs(Permission.DESCRIBE),
         responses=responses(400, 404, 503),
     )
     async def read(
@@ -78,6 +82,7 @@ class InstrumentSetController(Controller):
         "/{key:str}",
         operation_id="updateInstrumentSet",
         summary="Change an instrument set",
+        opt=needs(Permission.OPERATE),
         responses=responses(400, 404, 412, 503),
     )
     async def update(
@@ -98,6 +103,7 @@ class InstrumentSetController(Controller):
         "/{key:str}",
         operation_id="deleteInstrumentSet",
         summary="Delete an instrument set",
+        opt=needs(Permission.OPERATE),
         responses=responses(400, 404, 409, 412, 503),
     )
     async def remove(
@@ -113,6 +119,7 @@ class InstrumentSetController(Controller):
         "/{key:str}/versions",
         operation_id="listInstrumentSetVersions",
         summary="The changes of an instrument set",
+        opt=needs(Permission.DESCRIBE),
         responses=responses(400, 404, 422, 503),
     )
     async def history(
@@ -129,6 +136,7 @@ class InstrumentSetController(Controller):
         "/{key:str}/versions/{number:int}",
         operation_id="getInstrumentSetVersion",
         summary="Describe a version of an instrument set",
+        opt=needs(Permission.DESCRIBE),
         responses=responses(400, 404, 503),
     )
     async def read_version(

@@ -13,6 +13,7 @@ from control_plane.domains.ordering.schemas import FindingOut, GapOut, Instrumen
 from control_plane.domains.ordering.service import OrderingService, Selection
 from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from control_plane.problems import responses
+from control_plane.security.permissions import Permission, needs
 from marketdata.ordering import OrderingEventType
 
 MAX_SYMBOL = 255
@@ -39,7 +40,13 @@ class OrderingController(Controller):
     path = "/ordering"
     tags = ("ordering",)
 
-    @get("/gaps", operation_id="listGaps", summary="List gaps", responses=responses(400, 422, 503))
+    @get(
+        "/gaps",
+        operation_id="listGaps",
+        summary="List gaps",
+        opt=needs(Permission.OBSERVE),
+        responses=responses(400, 422, 503),
+    )
     async def gaps(
         self,
         ordering: NamedDependency[OrderingService],
@@ -70,6 +77,7 @@ class OrderingController(Controller):
         "/gaps/{key:str}",
         operation_id="getGap",
         summary="Describe a gap",
+        opt=needs(Permission.OBSERVE),
         responses=responses(400, 404, 503),
     )
     async def gap(self, key: Key, ordering: NamedDependency[OrderingService]) -> GapOut:
@@ -80,6 +88,7 @@ class OrderingController(Controller):
         "/gaps/{key:str}/resend",
         operation_id="requestResend",
         summary="Ask for a gap again",
+        opt=needs(Permission.OPERATE),
         status_code=202,
         responses=responses(400, 404, 409, 503),
     )
@@ -95,6 +104,7 @@ class OrderingController(Controller):
         "/findings",
         operation_id="listFindings",
         summary="List findings",
+        opt=needs(Permission.OBSERVE),
         responses=responses(400, 422, 503),
     )
     async def findings(
@@ -126,6 +136,7 @@ class OrderingController(Controller):
         "/instruments/{instrument:path}",
         operation_id="getInstrument",
         summary="Where an instrument stands",
+        opt=needs(Permission.OBSERVE),
         responses=responses(400, 404, 503),
     )
     async def instrument(

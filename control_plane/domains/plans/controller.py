@@ -12,6 +12,7 @@ from control_plane.domains.plans.schemas import PlanDetail, PlanOut
 from control_plane.domains.plans.service import PlanService
 from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from control_plane.problems import responses
+from control_plane.security.permissions import Permission, needs
 
 Number = Annotated[int, PathParameter(ge=1, le=2**63 - 1, description="Number of the plan.")]
 
@@ -22,7 +23,13 @@ class PlanController(Controller):
     path = "/plans"
     tags = ("plans",)
 
-    @get("/", operation_id="listPlans", summary="List plans", responses=responses(400, 422, 503))
+    @get(
+        "/",
+        operation_id="listPlans",
+        summary="List plans",
+        opt=needs(Permission.OBSERVE),
+        responses=responses(400, 422, 503),
+    )
     async def list_(
         self,
         plans: NamedDependency[PlanService],
@@ -36,6 +43,7 @@ class PlanController(Controller):
         "/current",
         operation_id="getCurrentPlan",
         summary="The plan in force",
+        opt=needs(Permission.OBSERVE),
         responses=responses(404, 503),
     )
     async def current(self, plans: NamedDependency[PlanService]) -> PlanDetail:
@@ -46,6 +54,7 @@ class PlanController(Controller):
         "/{number:int}",
         operation_id="getPlan",
         summary="Describe a plan",
+        opt=needs(Permission.OBSERVE),
         responses=responses(400, 404, 503),
     )
     async def read(self, number: Number, plans: NamedDependency[PlanService]) -> PlanDetail:

@@ -16,6 +16,8 @@ from control_plane.domains.subscriptions.schemas import (
 from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
 from control_plane.problems import responses
+from control_plane.security.callers import Caller
+from control_plane.security.permissions import Permission, needs
 
 Key = Annotated[str, PathParameter(max_length=64, description="Id of the subscription.")]
 
@@ -30,19 +32,21 @@ class SubscriptionController(Controller):
         "/",
         operation_id="createSubscription",
         summary="Subscribe",
+        opt=needs(Permission.SUBSCRIBE),
         responses=responses(400, 404, 409, 422, 503),
     )
     async def create(
         self,
         data: JSONBody[SubscriptionCreate],
         subscriptions: NamedDependency[SubscriptionService],
+        caller: NamedDependency[Caller],
     ) -> Response[SubscriptionOut]:
         """Make a subscription.
 
         201 with state `active`: the plan with it is published. 201 with state `pending`: it is
         stored and becomes active by itself; ask again. 503: nothing was stored.
         """
-        created, version = await subscriptions.create(data)
+        created, version = await subscriptions.create(data, only=caller.consumer)
         headers = {"ETag": etag(version), "Location": f"/v1/subscriptions/{created.id}"}
         return Response(created, headers=headers)
 
@@ -50,11 +54,13 @@ class SubscriptionController(Controller):
         "/",
         operation_id="listSubscriptions",
         summary="List subscriptions",
+        opt=needs(Permission.READ),
         responses=responses(400, 422, 503),
     )
     async def list_(
         self,
         subscriptions: NamedDependency[SubscriptionService],
+        caller: NamedDependency[Caller],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
         consumer: Annotated[
@@ -66,28 +72,38 @@ class SubscriptionController(Controller):
             QueryParameter(name="state", description="Absent: all that are not closed."),
         ] = None,
     ) -> Page[SubscriptionOut]:
-        """Subscriptions in the order of their creation."""
+        """Subscriptions in the order of their creation; for a consumer, its own."""
         return await subscriptions.page(
-            cursor=cursor, limit=limit, consumer=consumer, name=name, state=subscription_state
+            cursor=cursor,
+            limit=limit,
+            consumer=consumer,
+            name=name,
+            state=subscription_state,
+            only=caller.consumer,
         )
 
     @get(
         "/{key:str}",
         operation_id="getSubscription",
         summary="Describe a subscription",
+        opt=needs(Permission.READ),
         responses=responses(400, 404, 503),
     )
     async def read(
-        self, key: Key, subscriptions: NamedDependency[SubscriptionService]
+        self,
+        key: Key,
+        subscriptions: NamedDependency[SubscriptionService],
+        caller: NamedDependency[Caller],
     ) -> Response[SubscriptionOut]:
         """One subscription, closed ones too."""
-        found, version = await subscriptions.get(key)
+        found, version = await subscriptions.get(key, only=caller.consumer)
         return Response(found, headers={"ETag": etag(version)})
 
     @patch(
         "/{key:str}",
         operation_id="updateSubscription",
         summary="Change a subscription",
+        opt=needs(Permission.SUBSCRIBE),
         responses=responses(400, 404, 409, 412, 503),
     )
     async def update(
@@ -95,23 +111,26 @@ class SubscriptionController(Controller):
         key: Key,
         data: JSONBody[SubscriptionUpdate],
         subscriptions: NamedDependency[SubscriptionService],
+        caller: NamedDependency[Caller],
         if_match: IfMatch = None,
     ) -> Response[SubscriptionOut]:
         """Change name or labels. What is delivered cannot be changed in place."""
-        changed, version = await subscriptions.update(key, data, if_match)
+        changed, version = await subscriptions.update(key, data, if_match, only=caller.consumer)
         return Response(changed, headers={"ETag": etag(version)})
 
     @delete(
         "/{key:str}",
         operation_id="closeSubscription",
         summary="Close a subscription",
+        opt=needs(Permission.SUBSCRIBE),
         responses=responses(400, 404, 412, 503),
     )
     async def close(
         self,
         key: Key,
         subscriptions: NamedDependency[SubscriptionService],
+        caller: NamedDependency[Caller],
         if_match: IfMatch = None,
     ) -> None:
         """Close a subscription: its position in the topic is given up."""
-        await subscriptions.close(key, if_match)
+        await subscriptions.close(key, if_match, only=caller.consumer)

@@ -20,14 +20,21 @@ def new_subscription_id() -> str:
     return "s" + secrets.token_hex(8)
 
 
-async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> Subscription:
-    """The subscription with this id, closed or not, with consumer and view; NotFoundError."""
+async def find(
+    session: AsyncSession, key: str, *, only: str | None = None, for_update: bool = False
+) -> Subscription:
+    """The subscription with this id, closed or not, with consumer and view; NotFoundError.
+
+    `only` is the id of the one consumer whose subscriptions the caller may know of.
+    """
     query = (
         select(Subscription)
         .where(Subscription.id == key)
         .options(joinedload(Subscription.consumer), joinedload(Subscription.view))
         .execution_options(populate_existing=True)
     )
+    if only is not None:
+        query = query.where(Subscription.consumer_id == only)
     if for_update:
         query = query.with_for_update(of=Subscription)
     row = await session.scalar(query)
@@ -44,8 +51,12 @@ async def page(
     consumer: str | None,
     name: str | None,
     states: Collection[str],
+    only: str | None = None,
 ) -> Sequence[Subscription]:
-    """Up to `limit` subscriptions in these states after a place in the order (created_at, id)."""
+    """Up to `limit` subscriptions in these states after a place in the order (created_at, id).
+
+    `only` as in `find`.
+    """
     query = (
         select(Subscription)
         .where(Subscription.state.in_(states))
@@ -61,6 +72,8 @@ async def page(
         )
     if name is not None:
         query = query.where(Subscription.name == name)
+    if only is not None:
+        query = query.where(Subscription.consumer_id == only)
     return (await session.scalars(query)).all()
 
 

@@ -54,7 +54,10 @@ class Publication(Protocol):
 
 
 class SubscriptionService:
-    """Make, describe, change and close subscriptions."""
+    """Make, describe, change and close subscriptions.
+
+    `only` is the id of the one consumer of whose subscriptions the caller may know.
+    """
 
     def __init__(
         self,
@@ -71,12 +74,14 @@ class SubscriptionService:
         self._service_url = service_url
         self._wait_seconds = wait_seconds
 
-    async def create(self, data: SubscriptionCreate) -> tuple[SubscriptionOut, int]:
+    async def create(
+        self, data: SubscriptionCreate, *, only: str | None = None
+    ) -> tuple[SubscriptionOut, int]:
         """Make a subscription; gives it, active or still pending, and its version.
 
         Raises:
             InvalidRequestError: the filter or the transformation is refused.
-            NotFoundError: there is no such consumer.
+            NotFoundError: there is no such consumer, or the caller may only know of another one.
             ConflictError: the consumer has a live subscription of this name.
             UnavailableError: the broker or the database is down; nothing was stored.
         """
@@ -85,7 +90,7 @@ class SubscriptionService:
         subscription_id = repository.new_subscription_id()
         try:
             async with self._database.transaction() as session:
-                plan = await self._insert(session, subscription_id, data, spec)
+                plan = await self._insert(session, subscription_id, data, spec, only)
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:
                 raise ConflictError(
@@ -103,8 +108,9 @@ class SubscriptionService:
         subscription_id: str,
         data: SubscriptionCreate,
         spec: ViewSpec,
+        only: str | None,
     ) -> int:
-        consumer = await consumer_rows.find(session, data.consumer)
+        consumer = await consumer_rows.find(session, data.consumer, only=only)
         await lock(session, Lock.PLAN_SEQUENCE)
         # Only now the row lock: every transaction takes the plan sequence first.
         await session.refresh(consumer, with_for_update={"read": True})
@@ -130,10 +136,10 @@ class SubscriptionService:
             row.plan = await plan_rows.compile_next(session, current_request_id())
         return row.plan
 
-    async def get(self, key: str) -> tuple[SubscriptionOut, int]:
+    async def get(self, key: str, *, only: str | None = None) -> tuple[SubscriptionOut, int]:
         """The subscription with this id, closed or not, and its version."""
         async with self._database.transaction() as session:
-            row = await repository.find(session, key)
+            row = await repository.find(session, key, only=only)
             return self._out(row, row.consumer), row.version
 
     async def page(
@@ -144,6 +150,7 @@ class SubscriptionService:
         consumer: str | None,
         name: str | None,
         state: Literal["pending", "active", "closed"] | None,
+        only: str | None = None,
     ) -> Page[SubscriptionOut]:
         """One page of subscriptions; without `state`, of those that are not closed."""
         after = decode_cursor(cursor) if cursor else None
@@ -155,6 +162,7 @@ class SubscriptionService:
                 consumer=consumer,
                 name=name,
                 states=(state,) if state else LIVE,
+                only=only,
             )
             return page_of(
                 [self._out(row, row.consumer, in_list=True) for row in rows],
@@ -163,12 +171,12 @@ class SubscriptionService:
             )
 
     async def update(
-        self, key: str, data: SubscriptionUpdate, if_match: str | None
+        self, key: str, data: SubscriptionUpdate, if_match: str | None, *, only: str | None = None
     ) -> tuple[SubscriptionOut, int]:
         """Change name or labels; PreconditionFailedError when If-Match does not hold."""
         try:
             async with self._database.transaction() as session:
-                row = await repository.find(session, key, for_update=True)
+                row = await repository.find(session, key, only=only, for_update=True)
                 check_match(if_match, row.version)
                 if row.state == State.CLOSED:
                     raise ConflictError("The subscription is closed and can no longer be changed.")
@@ -188,14 +196,14 @@ class SubscriptionService:
                 ) from None
             raise
 
-    async def close(self, key: str, if_match: str | None) -> None:
+    async def close(self, key: str, if_match: str | None, *, only: str | None = None) -> None:
         """Close a subscription for good; closing a closed one again does nothing.
 
         Its Pulsar subscription goes as soon as the plan without it is published.
         """
         async with self._database.transaction() as session:
             await lock(session, Lock.PLAN_SEQUENCE)
-            row = await repository.find(session, key, for_update=True)
+            row = await repository.find(session, key, only=only, for_update=True)
             check_match(if_match, row.version)
             if row.state == State.CLOSED:
                 return

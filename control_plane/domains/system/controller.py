@@ -14,6 +14,8 @@ from control_plane.domains.system.metrics import Metrics
 from control_plane.domains.system.schemas import Health, Readiness
 from control_plane.domains.system.service import HealthService
 from control_plane.errors import DatabaseUnavailableError
+from control_plane.problems import responses
+from control_plane.security.permissions import Permission, needs
 from control_plane.settings import Settings
 
 
@@ -23,12 +25,24 @@ class SystemController(Controller):
     path = "/"
     tags = ("system",)
 
-    @get("/healthz", operation_id="getHealth", summary="Is the process alive")
+    @get(
+        "/healthz",
+        operation_id="getHealth",
+        summary="Is the process alive",
+        opt=needs(Permission.PUBLIC),
+        security=[{}],
+    )
     async def health(self) -> Health:
         """Answers as long as the process serves, whatever is missing around it."""
         return Health(version=__version__)
 
-    @get("/readyz", operation_id="getReadiness", summary="Can requests be served")
+    @get(
+        "/readyz",
+        operation_id="getReadiness",
+        summary="Can requests be served",
+        opt=needs(Permission.PUBLIC),
+        security=[{}],
+    )
     async def readiness(
         self, health_service: NamedDependency[HealthService], settings: NamedDependency[Settings]
     ) -> Response[Readiness]:
@@ -43,7 +57,12 @@ class SystemController(Controller):
         return Response(found)
 
     @get(
-        "/metrics", operation_id="getMetrics", summary="Prometheus metrics", media_type="text/plain"
+        "/metrics",
+        operation_id="getMetrics",
+        summary="Prometheus metrics",
+        media_type="text/plain",
+        opt=needs(Permission.METRICS),
+        responses=responses(),
     )
     async def metrics(
         self, metrics: NamedDependency[Metrics], database: NamedDependency[Database]

@@ -12,6 +12,7 @@ from control_plane.domains.functions.schemas import StatusReport
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.ordering.follower import FollowerState
 from control_plane.domains.ordering.metrics import OrderingCollector
+from control_plane.security.tokens import Reason
 
 LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -66,12 +67,24 @@ class Metrics:
             ("action",),
             registry=self.registry,
         )
+        self.refused = Counter(
+            "dds_authentication_refused",
+            "Requests without a token that holds.",
+            ("reason",),
+            registry=self.registry,
+        )
+        for reason in Reason:
+            self.refused.labels(reason.value)
         self._published_at_ns: dict[int, int] = {}
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
         self.requests.labels(method, route, str(status)).inc()
         self.request_seconds.labels(method, route).observe(seconds)
+
+    def note_refused(self, reason: Reason) -> None:
+        """Count one request that was not authenticated."""
+        self.refused.labels(reason.value).inc()
 
     def note_published(self, number: int, started_ns: int) -> None:
         """Remember when a plan was published; only the newest hundred are kept."""

@@ -17,7 +17,8 @@ from sqlalchemy import create_engine, inspect
 
 import control_plane.domains.dead_letters.models
 import control_plane.domains.ordering.models
-import control_plane.domains.subscriptions.models  # noqa: F401  (all register their tables)
+import control_plane.domains.subscriptions.models
+import control_plane.domains.tokens.models  # noqa: F401  (all register their tables)
 from control_plane.database import SCHEMA_REVISION, Base, Database, sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ TABLES = {
     "instrument_sets",
     "instrument_set_versions",
     "dead_letter_resends",
+    "tokens",
+    "token_revocations",
 }
 
 

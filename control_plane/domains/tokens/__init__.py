@@ -1,0 +1,1 @@
+"""Tokens that the control plane issued, and those that are revoked."""
