@@ -144,6 +144,7 @@ class ControlPlane:
             self.database,
             self.ring,
             self.revocations,
+            self.grants,
             lifetime_seconds=settings.token_lifetime_seconds,
             renewal=timedelta(days=settings.token_renewal_days),
         )

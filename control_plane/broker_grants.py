@@ -1,32 +1,46 @@
-"""Who may read which delivery topic: the grants that the broker holds for consumers.
+"""Who may read which delivery topic, and who may publish: the grants that the broker holds.
 
 A consumer is known to the broker by its id. It may consume the topic of a view while it has a
 subscription to it, under Pulsar subscriptions whose names begin with its id (the namespace's
-`subscription_auth_mode`), of which only the control plane makes new ones. Everything here may be
-repeated, and does nothing where the broker does not ask who its clients are.
+`subscription_auth_mode`), of which only the control plane makes new ones. A publisher may produce to
+`ingest/events` while it has a token that was issued here. Everything here may be repeated, and does
+nothing where the broker does not ask who its clients are.
 
 A grant that is taken away ends the connection of whoever uses it as soon as the broker hears of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from control_plane.pulsar_admin import AdminNotFound, PulsarAdmin
-from marketdata.topics import TENANT
-
-_NAMESPACE: Final = f"{TENANT}/delivery"
-
-READ_ONLY: Final = ("consume",)
-"""What a consumer may do on the topic of a view."""
+from control_plane.pulsar_admin import PulsarAdmin
+from marketdata.topics import INGEST_EVENTS, TENANT
 
 Grant = tuple[str, str]
-"""Topic of a view and id of a consumer."""
+"""A topic, and the role that may do something there: a consumer's id, a publisher's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One use of topics: the namespace of its topics, and what is done there."""
+
+    namespace: str
+    actions: tuple[str, ...]
+
+
+READING: Final = Use(f"{TENANT}/delivery", ("consume",))
+PUBLISHING: Final = Use(f"{TENANT}/ingest", ("produce",))
+
+
+def publisher(name: str) -> Grant:
+    """What a publisher needs."""
+    return INGEST_EVENTS, name
 
 
 class BrokerGrants:
-    """Reads and changes the grants on delivery topics."""
+    """Reads and changes the grants on single topics; those on namespaces are the topology's."""
 
     def __init__(self, admin: PulsarAdmin) -> None:
         self._admin = admin
@@ -38,26 +52,33 @@ class BrokerGrants:
             self._enabled = await self._admin.authorization_enabled()
         return self._enabled
 
-    async def give(self, grants: Iterable[Grant]) -> None:
-        """Let consumers read topics, which have to exist."""
+    async def give(self, use: Use, grants: Iterable[Grant]) -> None:
+        """Let roles use topics, which have to exist."""
         wanted = sorted(set(grants))
         if wanted and await self.enabled():
-            await self._admin.grant_on_topics(wanted, list(READ_ONLY))
+            await self._admin.grant_on_topics(wanted, list(use.actions))
 
     async def take(self, grants: Iterable[Grant]) -> None:
-        """Let consumers no longer read topics; those who do are cut off."""
+        """Let roles no longer use topics; those who do are cut off."""
         unwanted = sorted(set(grants))
         if unwanted and await self.enabled():
             await self._admin.revoke_on_topics(unwanted)
 
-    async def held(self) -> dict[Grant, tuple[str, ...]]:
-        """What roles may do on single delivery topics; {} where the broker does not ask."""
+    async def correct(
+        self, use: Use, wanted: Collection[Grant], *, tolerated: Collection[Grant] = ()
+    ) -> tuple[set[Grant], set[Grant]]:
+        """Make the grants of a namespace those that are wanted; gives what was given and taken.
+
+        `tolerated`: grants that may be there or not.
+        """
         if not await self.enabled():
-            return {}
-        try:
-            return topic_grants(await self._admin.namespace_policies(_NAMESPACE))
-        except AdminNotFound:  # the topology is not applied yet
-            return {}
+            return set(), set()
+        held = topic_grants(await self._admin.namespace_policies(use.namespace))
+        missing = {grant for grant in wanted if held.get(grant) != use.actions}
+        foreign = held.keys() - set(wanted) - set(tolerated)
+        await self.take(foreign)
+        await self.give(use, missing)
+        return missing, foreign
 
 
 def topic_grants(document: Mapping[str, Any]) -> dict[Grant, tuple[str, ...]]:

@@ -8,8 +8,9 @@ One control plane reconciles at a time (advisory lock). Each look:
    that the worker starts again, are left to it;
 2. delivery: topics and Pulsar subscriptions of active subscriptions that are missing are made
    again, beginning at the earliest message, so that nothing is lost;
-3. grants: who may read a delivery topic is who has a subscription to it; what is missing is given,
-   and what is foreign taken away, also from those who use it at that moment;
+3. grants: who may read a delivery topic is who has a subscription to it, who may publish is who
+   has a publisher's token; what is missing is given, and what is foreign taken away, also from those
+   who use it at that moment;
 4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from control_plane.broker_grants import READ_ONLY, BrokerGrants
+from control_plane.broker_grants import PUBLISHING, READING, BrokerGrants, publisher
 from control_plane.database import Database, Lock, lock, try_lock
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.plans import repository as plan_rows
@@ -34,6 +35,7 @@ from control_plane.domains.plans.publisher import DeliveryTopics
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import State
 from control_plane.domains.system.metrics import Metrics
+from control_plane.domains.tokens import repository as token_rows
 from control_plane.errors import UnavailableError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.settings import Settings
@@ -283,23 +285,27 @@ class Reconciler:
         )
 
     async def _access(self) -> None:
-        """Make the grants on delivery topics those that the subscriptions need."""
+        """Make the grants on topics those that subscriptions and publishers' tokens need."""
         if not await self._grants.enabled():
             return
         async with self._database.transaction() as session:
             # Under the publisher's lock: it gives and takes grants too.
             await lock(session, Lock.PUBLISH)
             # Of pending ones the publisher has not made the topic yet, perhaps.
-            wanted = await subscription_rows.grants(session, [State.ACTIVE])
+            active = await subscription_rows.grants(session, [State.ACTIVE])
             pending = await subscription_rows.grants(session, [State.PENDING])
-            held = await self._grants.held()
-            missing = {grant for grant in wanted if held.get(grant) != READ_ONLY}
-            foreign = held.keys() - wanted - pending
-            await self._grants.take(foreign)
-            await self._grants.give(missing)
-        if missing or foreign:
-            self._metrics.reconcile_actions.labels("grants").inc(len(missing | foreign))
-            log.warning("grants repaired", given=sorted(missing), taken=sorted(foreign))
+            publishers = await token_rows.publishers(session)
+            try:
+                given, taken = await self._grants.correct(READING, active, tolerated=pending)
+                more, less = await self._grants.correct(PUBLISHING, set(map(publisher, publishers)))
+            except AdminNotFound as error:
+                # A topic is missing that a later look makes, or the whole topology.
+                log.info("grants are compared later", reason=str(error))
+                return
+        given, taken = given | more, taken | less
+        if given or taken:
+            self._metrics.reconcile_actions.labels("grants").inc(len(given | taken))
+            log.warning("grants corrected", given=sorted(given), taken=sorted(taken))
 
     async def _removals(self) -> None:
         live = self._board.live("distributor")

@@ -16,14 +16,11 @@ from urllib.parse import urlencode
 from cryptography.hazmat.primitives import serialization
 
 from control_plane.security.keys import KeyDirectoryError, load_keys, make_key
-from control_plane.security.roles import Role
+from control_plane.security.roles import BROKER_SUPERUSERS, Role
 from control_plane.security.tokens import DEFAULT_AUDIENCE, KeyRing
 from marketdata.connection import Access
 from scripts.devstack.certificates import Certificates, write_private
 from scripts.devstack.ports import HOST
-
-SUPERUSERS: Final = ("broker", "platform")
-"""Roles that may do everything at the broker: its own client and worker, and the control plane."""
 
 _ROLES: Final = {
     "broker": Role.PLATFORM,
@@ -108,7 +105,7 @@ class Security:
             "tokenAudienceClaim": "aud",
             "tokenAudience": DEFAULT_AUDIENCE,
             "authorizationEnabled": "true",
-            "superUserRoles": ",".join(SUPERUSERS),
+            "superUserRoles": ",".join(BROKER_SUPERUSERS),
             "brokerClientAuthenticationPlugin": (
                 "org.apache.pulsar.client.impl.auth.AuthenticationToken"
             ),
@@ -136,6 +133,7 @@ class Security:
         return {
             "DDS_HTTP_TLS_CERTIFICATE": str(self.certificates.server),
             "DDS_HTTP_TLS_KEY": str(self.certificates.server_key),
+            "DDS_AUTHENTICATION": "required",
             "DDS_SIGNING_KEYS_DIR": str(self.keys),
         }
 

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import json
 import re
-import shutil
 import ssl
 import stat
 import time
@@ -27,7 +26,6 @@ import psutil
 import psycopg
 import pulsar
 import pytest
-import yaml
 
 from control_plane.security.keys import make_key
 from control_plane.security.roles import Role
@@ -53,7 +51,7 @@ from tests.integration.local_runtime import eventually
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 FEED: Final = "feed-1"
-"""The publisher: a copy of the topology lets it produce to `ingest`."""
+"""The publisher."""
 
 REFUSED: Final = (pulsar.AuthorizationError, pulsar.AuthenticationError, pulsar.LookupError)
 FOREIGN_TOPICS: Final = (SEQUENCED_EVENTS, INGEST_EVENTS, DEADLETTER_SEQUENCER, PLANS)
@@ -94,6 +92,11 @@ class World:
     def token(self, subject: str, role: Role = Role.CONSUMER, seconds: float = 3600) -> str:
         lifetime = timedelta(seconds=seconds)
         return self.ring.issue(subject=subject, role=role, lifetime=lifetime)[0]
+
+    def issued(self, publisher: str) -> str:
+        """A publisher's token, of the control plane: that is what lets it publish."""
+        wanted = {"role": "publisher", "subject": publisher}
+        return str(self.api.request("POST", "/v1/tokens", wanted)["token"])
 
     def client(self, token: str | None, **options: Any) -> pulsar.Client:
         client = pulsar.Client(
@@ -141,18 +144,11 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world() -> Iterator[World]:
     """One secure stack for all tests; it is taken away with its data."""
-    topology = tmp_path_factory.mktemp("secure") / "topology"
-    shutil.copytree(CHECKOUT / "topology", topology)
-    path = topology / "namespaces.yaml"
-    document = yaml.safe_load(path.read_text())
-    document["namespaces"]["marketdata/ingest"]["grants"][FEED] = ["produce"]
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
     stack = Stack(CHECKOUT / ".dds-secure", console=Console())
     stack.reset()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DDS_TOPOLOGY_DIR", str(topology))
         try:
             stack.up(secure=True)
             for name, value in stack.environment().items():
@@ -192,7 +188,7 @@ def attempts(*acts: Callable[[], Any]) -> list[BaseException | None]:
 
 def publish(world: World, events: int = 200) -> None:
     batches = SyntheticTicks(SyntheticConfig(events=events, seed=1, instruments=4)).batches()
-    with Publisher(world.client(world.token(FEED, Role.PUBLISHER)), name=FEED) as publisher:
+    with Publisher(world.client(world.issued(FEED)), name=FEED) as publisher:
         for batch in batches:
             publisher.publish(batch)
 
@@ -259,7 +255,7 @@ def test_a_consumer_uses_no_subscription_but_its_own(
 
 
 def test_a_publisher_writes_ingest_and_nothing_else(world: World, alice: Party) -> None:
-    client = world.client(world.token(FEED, Role.PUBLISHER))
+    client = world.client(world.issued(FEED))
     acts = [
         lambda: client.create_producer(SEQUENCED_EVENTS),
         lambda: client.create_producer(alice.topic),
@@ -270,6 +266,13 @@ def test_a_publisher_writes_ingest_and_nothing_else(world: World, alice: Party) 
     ]
     for outcome in attempts(*acts):
         assert isinstance(outcome, REFUSED), repr(outcome)
+
+
+def test_a_publisher_without_valid_tokens_is_cut_off(world: World) -> None:
+    producer = world.client(world.issued("feed-3")).create_producer(INGEST_EVENTS)
+    assert producer.is_connected()
+    world.api.request("POST", "/v1/tokens/revoke", {"subject": "feed-3"})
+    eventually(lambda: not producer.is_connected())
 
 
 # -- the admin API -------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from sqlalchemy import func, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.broker import Broker
-from control_plane.broker_grants import BrokerGrants, Grant
+from control_plane.broker_grants import READING, BrokerGrants, Grant
 from control_plane.database import Database, Lock, lock
 from control_plane.domains.plans import repository
 from control_plane.domains.plans.models import PlanRow
@@ -62,7 +62,7 @@ class DeliveryTopics:
             partitions = await self._admin.partitions(SEQUENCED_EVENTS)
             topics = sorted({row.view.topic for row in subscriptions})
             await asyncio.gather(*(self._topic(topic, partitions) for topic in topics))
-            await self._grants.give(row.grant for row in subscriptions)
+            await self._grants.give(READING, (row.grant for row in subscriptions))
             await asyncio.gather(
                 *(
                     self._cursor(row.view.topic, row.subscription_name, start or row.start)
