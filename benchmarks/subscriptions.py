@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from benchmarks.figures import BenchmarkFailed
+from scripts.access import authenticate
 
 CONNECTIONS = 4
 ROLLOUT_TIMEOUT_S = 120.0
@@ -36,7 +37,7 @@ def subscribed(url: str, *, views: int, names: Sequence[str]) -> Iterator[list[d
     consumer = f"bench-{time.time_ns():x}"
     made: list[dict[str, Any]] = []
     with (
-        httpx.Client(base_url=f"{url}/v1", timeout=REQUEST_TIMEOUT_S) as api,
+        httpx.Client(base_url=f"{url}/v1", timeout=REQUEST_TIMEOUT_S, auth=authenticate) as api,
         ThreadPoolExecutor(CONNECTIONS) as connections,
     ):
         _send(api, "POST", "/consumers", {"name": consumer})

@@ -276,7 +276,12 @@ def _openapi() -> OpenAPIConfig:
             }
         ),
         security=[{"bearer": []}],
-        openapi_router=Router(path="/schema", route_handlers=[], opt=needs(Permission.DESCRIBE)),
+        openapi_router=Router(
+            path="/schema",
+            route_handlers=[],
+            include_in_schema=False,
+            opt=needs(Permission.DESCRIBE),
+        ),
         render_plugins=[
             JsonRenderPlugin(path=["/openapi.json", "/"]),
             YamlRenderPlugin(path=["/openapi.yaml", "/openapi.yml"]),

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import ssl
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
@@ -79,12 +78,6 @@ class _Bearer(httpx.Auth):
         yield request
 
 
-def _tls(access: Access) -> ssl.SSLContext | bool:
-    if access.trust_certs is None:
-        return True
-    return ssl.create_default_context(cafile=str(access.trust_certs))
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the admin API answered. `uncertain`: an earlier attempt may have been carried out."""
@@ -133,7 +126,7 @@ class AdminHttp:
             base_url=self.url,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 3.0)),
             auth=None if access.token_file is None else _Bearer(access),
-            verify=_tls(access),
+            verify=access.tls(),
             transport=transport,
             follow_redirects=True,
             trust_env=False,

@@ -8,6 +8,7 @@ replaced before its token expires keeps a client connected; they never stand in 
 
 import logging
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,12 @@ class Access:
                 f"the token cannot be read from {self.token_file} ({error}): put one there,"
                 " or correct DDS_TOKEN_FILE"
             ) from None
+
+    def tls(self) -> ssl.SSLContext | bool:
+        """What `verify` of an HTTP client is to be: the system's certificates where none are named."""
+        if self.trust_certs is None:
+            return True
+        return ssl.create_default_context(cafile=str(self.trust_certs))
 
     def client_arguments(self) -> dict[str, Any]:
         """The arguments of `pulsar.Client` that follow from this."""

@@ -8,6 +8,7 @@ and RS256 are taken: no shared secrets, no short ones.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -87,17 +88,31 @@ class ExternalIssuer:
 
     async def _refresh(self) -> None:
         try:
-            self._keys = _usable(jwt.PyJWKSet.from_json((await self._fetch()).decode()))
+            self._keys = _usable(await self._fetch())
             self._loaded_at = self._asked_at
-        except (httpx.HTTPError, httpx.InvalidURL, jwt.PyJWTError, ValueError, TypeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             log.warning("keys of the external issuer not read", error=type(error).__name__)
 
 
-def _usable(keys: jwt.PyJWKSet) -> dict[str, tuple[Any, str]]:
+def _usable(body: bytes) -> dict[str, tuple[Any, str]]:
+    """The keys of a key set that can be trusted, with their algorithms; ValueError for no set."""
+    try:
+        document = json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     found: dict[str, tuple[Any, str]] = {}
-    for each in keys.keys:
-        key, kid = each.key, each.key_id
-        if not kid or each.public_key_use not in (None, "sig"):
+    match document:
+        case {"keys": [*items]}:
+            pass
+        case _:
+            raise ValueError("not a JSON Web Key Set")
+    for item in items:
+        kid = item.get("kid") if isinstance(item, dict) else None
+        if not isinstance(kid, str) or item.get("use") not in (None, "sig"):
+            continue
+        try:
+            key = jwt.PyJWK(item).key
+        except (jwt.PyJWTError, ValueError, TypeError):
             continue
         if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
             found[kid] = (key, "ES256")

@@ -1,6 +1,5 @@
 """The control plane's HTTP API as a user of it would call it: plain requests with httpx."""
 
-import ssl
 import time
 from types import TracebackType
 from typing import Any, Final, Self
@@ -8,6 +7,7 @@ from typing import Any, Final, Self
 import httpx
 
 from marketdata.connection import Access
+from scripts.access import authenticate
 
 _PATIENCE_S: Final = 30.0
 
@@ -20,22 +20,12 @@ class ApiError(Exception):
         self.status = answer.status_code
 
 
-def _shown_and_trusted() -> dict[str, Any]:
-    """The arguments of `httpx.Client` for a control plane that asks who its callers are."""
-    access = Access.from_environment()
-    arguments: dict[str, Any] = {}
-    if (token := access.token()) is not None:
-        arguments["headers"] = {"Authorization": f"Bearer {token}"}
-    if access.trust_certs is not None:
-        arguments["verify"] = ssl.create_default_context(cafile=str(access.trust_certs))
-    return arguments
-
-
 class ControlApi:
     """Consumers, subscriptions and plans over HTTP. What it made, it can take away again."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=30.0, **_shown_and_trusted())
+        trusted = Access.from_environment().tls()
+        self.http = httpx.Client(base_url=url, timeout=30.0, auth=authenticate, verify=trusted)
         self._made: list[str] = []
 
     def __enter__(self) -> Self:

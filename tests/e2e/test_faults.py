@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+from scripts.access import authorization
 from tests.e2e.scenario import Scenario, await_ready, await_that, readiness
 from tests.stacks.interface import RunningStack
 
@@ -67,6 +68,7 @@ def test_nothing_is_lost_or_doubled_when_the_broker_is_killed(stack: RunningStac
             refused = httpx.post(
                 f"{stack.control_plane_url}/v1/subscriptions",
                 json={"consumer": scenario.consumer, "name": "during-the-outage"},
+                headers=authorization(),
                 timeout=20,
             )
             assert_unavailable(refused)
@@ -89,7 +91,10 @@ def test_events_flow_on_while_postgresql_is_killed(stack: RunningStack) -> None:
             await_missing(stack, "database")
             before = scenario.history.received["everything"].events
             refused = httpx.post(
-                f"{stack.control_plane_url}/v1/consumers", json={"name": "too-late"}, timeout=20
+                f"{stack.control_plane_url}/v1/consumers",
+                json={"name": "too-late"},
+                headers=authorization(),
+                timeout=20,
             )
             assert_unavailable(refused)
             await_that(

@@ -13,6 +13,7 @@ import pytest
 
 from marketdata.plans import Plan, decode_plan
 from marketdata.topics import PLANS
+from scripts.access import authenticate
 
 pytestmark = pytest.mark.integration
 
@@ -21,7 +22,7 @@ class Api:
     """The control plane's API and the broker's admin API, for one consumer of this test."""
 
     def __init__(self, stack: Any) -> None:
-        self.http = httpx.Client(base_url=stack.control_plane_url, timeout=20)
+        self.http = httpx.Client(base_url=stack.control_plane_url, timeout=20, auth=authenticate)
         self.admin = httpx.Client(base_url=f"{stack.admin_url}/admin/v2", timeout=20)
         self.service_url: str = stack.service_url
         self.consumer = f"test-{uuid.uuid4().hex[:12]}"

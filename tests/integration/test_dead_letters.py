@@ -22,6 +22,7 @@ from marketdata.topics import (
     SEQUENCED_EVENTS,
     partition_topic,
 )
+from scripts.access import authenticate
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +34,9 @@ INGEST = partition_topic(INGEST_EVENTS, PARTITION)
 
 @pytest.fixture
 def http(stack: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{stack.control_plane_url}/v1", timeout=20) as client:
+    with httpx.Client(
+        base_url=f"{stack.control_plane_url}/v1", timeout=20, auth=authenticate
+    ) as client:
         yield client
 
 

@@ -15,6 +15,7 @@ from events import trades
 from marketdata.frames import read_frame
 from marketdata.partitioning import partition_of
 from marketdata.publisher import Publisher
+from scripts.access import authenticate
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +53,9 @@ class Flow:
 
 @pytest.fixture
 def http(stack: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{stack.control_plane_url}/v1", timeout=20) as client:
+    with httpx.Client(
+        base_url=f"{stack.control_plane_url}/v1", timeout=20, auth=authenticate
+    ) as client:
         yield client
 
 

@@ -30,6 +30,7 @@ from marketdata.ordering import (
 )
 from marketdata.publisher import Publisher
 from marketdata.topics import ORDERING, RESEND, partition_topic
+from scripts.access import authenticate
 
 pytestmark = pytest.mark.integration
 
@@ -43,7 +44,7 @@ class Ordering:
     def __init__(self, stack: Any) -> None:
         self.stack = stack
         self.source = f"test-{uuid.uuid4().hex[:12]}"
-        self.http = httpx.Client(base_url=f"{stack.control_plane_url}", timeout=20)
+        self.http = httpx.Client(base_url=stack.control_plane_url, timeout=20, auth=authenticate)
         self.client = pulsar.Client(
             stack.service_url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
         )

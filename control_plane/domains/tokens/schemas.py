@@ -9,6 +9,9 @@ import msgspec
 from msgspec import Meta
 
 Subject = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
+Lifetime = Annotated[
+    int, Meta(ge=60, le=86_400, description="Absent: as the control plane is set up.")
+]
 Issuable = Literal["platform", "publisher", "consumer", "read-only"]
 
 
@@ -23,9 +26,7 @@ class TokenCreate(msgspec.Struct, forbid_unknown_fields=True):
         Meta(description="The role it is for; the platform team only."),
     ] = None
     subject: Annotated[Subject | None, Meta(description="Who has the role.")] = None
-    lifetime_seconds: Annotated[
-        int | None, Meta(ge=60, le=86_400, description="Absent: as the control plane is set up.")
-    ] = None
+    lifetime_seconds: Lifetime | None = None
 
 
 class TokenOut(msgspec.Struct):

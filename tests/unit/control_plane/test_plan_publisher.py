@@ -292,9 +292,9 @@ async def test_names_are_unique_among_live_subscriptions_of_a_consumer(world: Wo
 async def test_a_consumer_goes_only_without_live_subscriptions(world: World) -> None:
     made = await world.subscribe("one")
     with pytest.raises(ConflictError):
-        await world.consumers.delete("desk", None)
+        await world.consumers.delete("desk", None, by="ann")
     await world.subscriptions.close(made, None)
-    await world.consumers.delete("desk", None)
+    await world.consumers.delete("desk", None, by="ann")
     with pytest.raises(NotFoundError):
         await world.subscribe("two")
 
