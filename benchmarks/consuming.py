@@ -18,6 +18,7 @@ import pulsar
 
 from benchmarks.checking import BIN_NS, Arrived, DeliveryCheck, Tally
 from benchmarks.workers import Answer, serve
+from marketdata.connection import open_client
 
 RECEIVER_QUEUE_FRAMES: Final = 200
 MAX_WAITING_FRAMES: Final = 4_000
@@ -88,7 +89,7 @@ class Consuming:
     def subscribe(self, *, service_url: str, views: list[dict[str, str]]) -> Answer:
         """Open the subscriptions that the control plane made."""
         logger = pulsar.ConsoleLogger(pulsar.LoggerLevel.Warn)
-        client = self._client = pulsar.Client(service_url, logger=logger)
+        client = self._client = open_client(service_url, {"logger": logger})[0]
         reader = self._reader = Reader(len(views))
 
         def open_consumer(number: int) -> None:

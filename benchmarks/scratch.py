@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from control_plane.pulsar_admin import AdminConflict, AdminError, PulsarAdmin
+from marketdata.connection import Access
 
 NAMESPACE: Final = "marketdata/benchmark"
 
@@ -17,7 +18,7 @@ async def scratch_topics(
 ) -> AsyncIterator[tuple[PulsarAdmin, list[str]]]:
     """Partitioned topics in `NAMESPACE`, deleted afterwards together with it."""
     topics = [f"persistent://{NAMESPACE}/{name}" for name in names]
-    async with PulsarAdmin(admin_url) as admin:
+    async with PulsarAdmin(admin_url, access=Access.from_environment()) as admin:
         with suppress(AdminConflict):
             await admin.create_namespace(NAMESPACE)
         try:

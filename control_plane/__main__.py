@@ -27,6 +27,8 @@ def main() -> int:
         app,
         host=settings.http_host,
         port=settings.http_port,
+        ssl_certfile=settings.http_tls_certificate,
+        ssl_keyfile=settings.http_tls_key,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -21,6 +21,7 @@ from litestar.openapi.spec import Components, SecurityScheme, Tag
 
 from control_plane import __version__
 from control_plane.broker import Broker, Follower
+from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
 from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
@@ -79,11 +80,16 @@ class ControlPlane:
         self.settings = settings
         self.database = Database(settings.database_url, pool_size=settings.database_pool_size)
         self.broker = Broker(
-            settings.pulsar_service_url, timeout_seconds=settings.broker_timeout_seconds
+            settings.pulsar_service_url,
+            timeout_seconds=settings.broker_timeout_seconds,
+            access=settings.access,
         )
         # No retries in here: requests must fail fast, and the workers have their own rhythm.
         self.admin = PulsarAdmin(
-            settings.pulsar_admin_url, timeout_s=settings.broker_timeout_seconds, retry_for_s=0
+            settings.pulsar_admin_url,
+            timeout_s=settings.broker_timeout_seconds,
+            retry_for_s=0,
+            access=settings.access,
         )
         self.ordering_follower = OrderingFollower(
             self.database, self.broker, retention_days=settings.ordering_retention_days
@@ -91,7 +97,8 @@ class ControlPlane:
         self.metrics = Metrics(self.ordering_follower.state)
         self.board = StatusBoard(on_report=self.metrics.note_report)
         self.metrics.follow_functions(self.board)
-        self.topics = DeliveryTopics(self.admin)
+        self.grants = BrokerGrants(self.admin)
+        self.topics = DeliveryTopics(self.admin, self.grants)
         self.publisher = PlanPublisher(
             self.database,
             self.broker,
@@ -101,7 +108,13 @@ class ControlPlane:
             on_published=self.metrics.note_published,
         )
         self.reconciler = Reconciler(
-            self.database, self.admin, self.topics, self.board, self.metrics, settings
+            self.database,
+            self.admin,
+            self.topics,
+            self.grants,
+            self.board,
+            self.metrics,
+            settings,
         )
         self.ordering = OrderingService(
             self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
@@ -144,6 +157,7 @@ class ControlPlane:
             self.database,
             self.ring,
             self.revocations,
+            self.grants,
             lifetime_seconds=settings.token_lifetime_seconds,
             renewal=timedelta(days=settings.token_renewal_days),
         )

@@ -17,6 +17,7 @@ import pulsar
 import structlog
 
 from control_plane.errors import BrokerUnavailableError
+from marketdata.connection import NO_ACCESS, Access
 
 T = TypeVar("T")
 
@@ -29,8 +30,11 @@ log = structlog.get_logger(__name__)
 class Broker:
     """A Pulsar client and its producers."""
 
-    def __init__(self, service_url: str, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, service_url: str, *, timeout_seconds: float, access: Access = NO_ACCESS
+    ) -> None:
         self._service_url = service_url
+        self._access = access
         self._timeout_seconds = timeout_seconds
         self._client: pulsar.Client | None = None
         self._producers: dict[str, pulsar.Producer] = {}
@@ -43,6 +47,7 @@ class Broker:
             operation_timeout_seconds=max(1, round(self._timeout_seconds)),
             connection_timeout_ms=int(min(self._timeout_seconds, 3.0) * 1000),
             logger=logging.getLogger("pulsar.client"),
+            **self._access.client_arguments(),
         )
 
     async def close(self) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import ssl
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
@@ -43,6 +42,7 @@ from control_plane.pulsar_values import (
     stored_entries,
     topic_stats,
 )
+from marketdata.connection import NO_ACCESS, Access
 
 __all__ = [
     "AdminConflict",
@@ -75,8 +75,7 @@ class PulsarAdmin:
         *,
         timeout_s: float = 15.0,
         retry_for_s: float = 20.0,
-        token: str | None = None,
-        verify: ssl.SSLContext | bool = True,
+        access: Access = NO_ACCESS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
@@ -84,8 +83,7 @@ class PulsarAdmin:
             url,
             timeout_s=timeout_s,
             retry_for_s=retry_for_s,
-            token=token,
-            verify=verify,
+            access=access,
             transport=transport,
         )
 
@@ -136,6 +134,10 @@ class PulsarAdmin:
         """The configuration that a broker runs with; superusers only."""
         path = "/admin/v2/brokers/configuration/runtime"
         return dict(await self._get(path, "read the broker's configuration"))
+
+    async def authorization_enabled(self) -> bool:
+        """Whether the broker asks who may do what; grants can be made only then."""
+        return (await self.broker_settings()).get("authorizationEnabled") == "true"
 
     async def clusters(self) -> list[str]:
         """The names of all clusters."""
@@ -216,6 +218,27 @@ class PulsarAdmin:
         path = f"/admin/v2/namespaces/{namespace}/{endpoint}"
         what = f"remove {endpoint} of namespace {namespace}"
         await self._http.call("DELETE", path, what, params=params)
+
+    async def set_namespace_grant(self, namespace: str, role: str, actions: list[str]) -> None:
+        """What a role may do on every topic of a namespace; no actions take everything away."""
+        path = f"/admin/v2/namespaces/{namespace}/permissions/{_part(role)}"
+        what = f"let {role} {' and '.join(actions) or 'do nothing'} in namespace {namespace}"
+        if actions:
+            await self._http.call("POST", path, what, body=actions)
+        else:
+            await self._http.call("DELETE", path, what)
+
+    async def grant_on_topics(self, grants: list[tuple[str, str]], actions: list[str]) -> None:
+        """Let roles do something on topics that exist: (topic, role) each, with all partitions."""
+        body = [{"topic": topic, "role": role, "actions": actions} for topic, role in grants]
+        path = "/admin/v2/namespaces/grantPermissionsOnTopics"
+        await self._http.call("POST", path, "grant permissions on topics", body=body)
+
+    async def revoke_on_topics(self, grants: list[tuple[str, str]]) -> None:
+        """Take from roles all that was granted on a topic: (topic, role) each."""
+        body = [{"topic": topic, "role": role} for topic, role in grants]
+        path = "/admin/v2/namespaces/revokePermissionsOnTopics"
+        await self._http.call("POST", path, "revoke permissions on topics", body=body)
 
     # --- topics
 

@@ -17,15 +17,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from marketdata.connection import NO_ACCESS, Access
 from marketdata.errors import DistributionError
 
 Multipart = dict[str, tuple[str | None, bytes, str]]
@@ -61,6 +61,21 @@ class AdminConflict(AdminError):
 
 class AdminRejected(AdminError):
     """Pulsar refuses the request as it is. Change the request or the permissions; do not retry."""
+
+
+class _Bearer(httpx.Auth):
+    """Shows the token that the file holds at the time of the request."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        try:
+            token = self._access.token()
+        except DistributionError as error:
+            raise AdminRejected(str(error)) from None
+        request.headers["Authorization"] = f"Bearer {token}"
+        yield request
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +117,7 @@ class AdminHttp:
         *,
         timeout_s: float = 15.0,
         retry_for_s: float = 20.0,
-        token: str | None = None,
-        verify: ssl.SSLContext | bool = True,
+        access: Access = NO_ACCESS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
@@ -111,8 +125,8 @@ class AdminHttp:
         self._client = httpx.AsyncClient(
             base_url=self.url,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 3.0)),
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            verify=verify,
+            auth=None if access.token_file is None else _Bearer(access),
+            verify=access.tls(),
             transport=transport,
             follow_redirects=True,
             trust_env=False,

@@ -8,7 +8,10 @@ One control plane reconciles at a time (advisory lock). Each look:
    that the worker starts again, are left to it;
 2. delivery: topics and Pulsar subscriptions of active subscriptions that are missing are made
    again, beginning at the earliest message, so that nothing is lost;
-3. removal: the topic of a view that no plan holds goes once every distributor runs such a plan.
+3. grants: who may read a delivery topic is who has a subscription to it, who may publish is who
+   has a publisher's token; what is missing is given, and what is foreign taken away, also from who
+   uses it at that moment;
+4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
 fought. Functions that were never deployed are reported, not created: their code comes from
@@ -24,12 +27,16 @@ from dataclasses import dataclass
 
 import structlog
 
+from control_plane.broker_grants import PUBLISHING, READING, BrokerGrants, publisher
 from control_plane.database import Database, Lock, lock, try_lock
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.publisher import DeliveryTopics
+from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
+from control_plane.domains.subscriptions.models import State
 from control_plane.domains.system.metrics import Metrics
+from control_plane.domains.tokens import repository as token_rows
 from control_plane.errors import UnavailableError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.settings import Settings
@@ -108,6 +115,7 @@ class Reconciler:
         database: Database,
         admin: PulsarAdmin,
         topics: DeliveryTopics,
+        grants: BrokerGrants,
         board: StatusBoard,
         metrics: Metrics,
         settings: Settings,
@@ -116,6 +124,7 @@ class Reconciler:
         self._database = database
         self._admin = admin
         self._topics = topics
+        self._grants = grants
         self._board = board
         self._metrics = metrics
         self._settings = settings
@@ -180,6 +189,7 @@ class Reconciler:
             if topology is not None:
                 await self._functions(topology)
             await self._delivery()
+            await self._access()
             await self._removals()
 
     def _load(self) -> Topology | None:
@@ -274,6 +284,29 @@ class Reconciler:
         log.warning(
             "missing Pulsar subscriptions made again", subscriptions=[row.id for row in lost]
         )
+
+    async def _access(self) -> None:
+        """Make the grants on topics those that subscriptions and publishers' tokens need."""
+        if not await self._grants.enabled():
+            return
+        async with self._database.transaction() as session:
+            # Under the publisher's lock: it gives and takes grants too.
+            await lock(session, Lock.PUBLISH)
+            # Of pending ones the publisher has not made the topic yet, perhaps.
+            active = await subscription_rows.grants(session, [State.ACTIVE])
+            active |= await move_rows.grants(session)
+            pending = await subscription_rows.grants(session, [State.PENDING])
+            publishers = await token_rows.publishers(session)
+            try:
+                given, taken = await self._grants.correct(READING, active, tolerated=pending)
+                more, less = await self._grants.correct(PUBLISHING, set(map(publisher, publishers)))
+            except AdminNotFound as error:
+                log.info("the topology is not applied: no grants yet", reason=str(error))
+                return
+        given, taken = given | more, taken | less
+        if given or taken:
+            self._metrics.reconcile_actions.labels("grants").inc(len(given | taken))
+            log.warning("grants corrected", given=sorted(given), taken=sorted(taken))
 
     async def _removals(self) -> None:
         live = self._board.live("distributor")

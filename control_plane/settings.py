@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from marketdata.connection import Access
+
 ENV_PREFIX = "DDS_"
 REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,6 +58,12 @@ class Settings(BaseSettings):
         default=None,
         description="The service URL told to consumers, where it differs from pulsar_service_url.",
     )
+    token_file: Path | None = Field(
+        default=None, description="The token shown to the broker; read again at every login."
+    )
+    tls_trust_certs: Path | None = Field(
+        default=None, description="The certificates (PEM) of which the broker's must come."
+    )
     tenant: str = Field(
         default="marketdata", pattern=r"^[a-z0-9][a-z0-9-]*$", description="The Pulsar tenant."
     )
@@ -64,6 +72,12 @@ class Settings(BaseSettings):
     )
     http_host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     http_port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    http_tls_certificate: Path | None = Field(
+        default=None, description="The server's certificate (PEM); HTTPS only, where it is set."
+    )
+    http_tls_key: Path | None = Field(
+        default=None, description="The certificate's private key (PEM); only its owner reads it."
+    )
     reconcile_interval_seconds: float = Field(
         default=5.0, gt=0, le=3600, description="Pause between two looks at the cluster."
     )
@@ -192,6 +206,11 @@ class Settings(BaseSettings):
         if self.oidc_jwks_url is not None and not _is_safe(self.oidc_jwks_url):
             raise ValueError("DDS_OIDC_JWKS_URL must begin with https:// (or be on this machine)")
         return self
+
+    @property
+    def access(self) -> Access:
+        """What the control plane shows to the broker and whom it believes."""
+        return Access(self.token_file, self.tls_trust_certs)
 
     @property
     def consumer_service_url(self) -> str:

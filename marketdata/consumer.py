@@ -158,7 +158,11 @@ class Consumer:
         }
         self._client, self._owns_client = open_client(service, client_options)
         try:
-            filler = None if fill is None else GapFiller(self._client, fill, transformation)
+            filler = (
+                None
+                if fill is None
+                else GapFiller(self._client, fill, transformation, reader=subscription)
+            )
             self._consumer = self._subscribe(topic)
         except BaseException:
             if self._owns_client:

@@ -84,15 +84,22 @@ class GapFiller:
         client: to read with.
         options: what may be done.
         transformation: of the view.
+        reader: how the names of the cursors begin that it reads the consumer's topic with.
 
     Raises:
         FilterError: the filter of the options is none.
     """
 
     def __init__(
-        self, client: pulsar.Client, options: GapFill, transformation: Transformation | None
+        self,
+        client: pulsar.Client,
+        options: GapFill,
+        transformation: Transformation | None,
+        *,
+        reader: str = "",
     ) -> None:
         self._client = client
+        self._reader = reader
         self._options = options
         self._transformation = transformation or Transformation()
         self._view_history: ViewHistory | None = None
@@ -146,7 +153,7 @@ class GapFiller:
         whole, events = False, 0
         try:
             for position, message in read_stretch(
-                self._client, after.topic, before.at, last, deadline=deadline
+                self._client, after.topic, before.at, last, deadline=deadline, reader=self._reader
             ):
                 whole = whole or position == before.at
                 if before.at < position < last:

@@ -26,6 +26,7 @@ def read_stretch(
     *,
     deadline: float,
     prefetch: int = _PREFETCHED,
+    reader: str = "",
 ) -> Generator[tuple[Position, pulsar.Message]]:
     """The messages from `first` to `last`, both included as far as they are still there.
 
@@ -33,6 +34,8 @@ def read_stretch(
         topic: one partition's own topic.
         deadline: on `time.monotonic()`.
         prefetch: so many messages may be under way before they are asked for.
+        reader: how the name of the reader's cursor begins. A broker that asks who its clients are
+            lets a consumer read a view only under names that begin with its id.
 
     Raises:
         HistoryTimeout: the deadline has passed.
@@ -40,15 +43,19 @@ def read_stretch(
     """
     # The whole entry: positions tell neither whether it is a batch nor what the client calls it.
     start = pulsar.MessageId(partition_index(topic), first.ledger_id, first.entry_id, -1)
-    reader = client.create_reader(
-        topic, start, receiver_queue_size=prefetch, start_message_id_inclusive=True
+    opened = client.create_reader(
+        topic,
+        start,
+        receiver_queue_size=prefetch,
+        subscription_role_prefix=reader or None,
+        start_message_id_inclusive=True,
     )
     try:
-        while reader.has_message_available():
+        while opened.has_message_available():
             left_ms = int((deadline - time.monotonic()) * 1000)
             if left_ms <= 0:
                 raise HistoryTimeout(f"{topic} was not read to {last} in time")
-            message = reader.read_next(left_ms)
+            message = opened.read_next(left_ms)
             position = position_of(message.message_id())
             if position > last:
                 return
@@ -57,4 +64,4 @@ def read_stretch(
             if position == last:
                 return
     finally:
-        reader.close()
+        opened.close()

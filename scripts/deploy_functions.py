@@ -68,6 +68,7 @@ from control_plane.topology.render import (  # noqa: E402 - path set above
     changes_as_json,
     event_as_json,
 )
+from marketdata.connection import Access  # noqa: E402 - path set above
 from marketdata.errors import DistributionError  # noqa: E402 - path set above
 
 DONE: Final = 0
@@ -430,7 +431,7 @@ def parser() -> argparse.ArgumentParser:
 async def run(options: argparse.Namespace) -> int:
     """Run one command against the cluster."""
     deployment = Deployment(options)
-    async with PulsarAdmin(options.admin_url) as admin:
+    async with PulsarAdmin(options.admin_url, access=Access.from_environment()) as admin:
         command = {
             "plan": deployment.plan,
             "apply": deployment.apply,

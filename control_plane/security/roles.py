@@ -8,6 +8,8 @@ from enum import StrEnum
 _CONSUMER = re.compile(r"c[0-9a-f]{16}")
 _NAMED = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 FUNCTIONS_SUBJECT = "functions"
+BROKER_SUPERUSERS = ("broker", "platform")
+"""Subjects that may do everything at the broker: its own client and worker, the control plane."""
 
 
 class Role(StrEnum):
@@ -35,4 +37,5 @@ def fits(role: Role, subject: str) -> bool:
         _NAMED.fullmatch(subject) is not None
         and _CONSUMER.fullmatch(subject) is None
         and subject != FUNCTIONS_SUBJECT
+        and (role is Role.PLATFORM or subject not in BROKER_SUPERUSERS)
     )

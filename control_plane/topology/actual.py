@@ -15,7 +15,7 @@ from control_plane.topology.model import (
     TopicState,
     Topology,
 )
-from control_plane.topology.policies import read_policies
+from control_plane.topology.policies import read_grants, read_policies
 
 _STATUS_RETRY_FOR_S = 3.0
 _PARTITION = re.compile(r"(?P<topic>.+)-partition-(?P<index>\d+)")
@@ -40,6 +40,7 @@ async def read_actual(admin: PulsarAdmin, topology: Topology) -> Actual:
     ]
     declared = [name for name in names if name.split("/", 1)[0] in topology.tenants]
     documents = await asyncio.gather(*(admin.namespace_policies(name) for name in declared))
+    authorization = bool(topology.namespaces) and await admin.authorization_enabled()
     topics: dict[str, TopicState] = {}
     for name in names:
         if name in topology.namespaces:
@@ -51,7 +52,11 @@ async def read_actual(admin: PulsarAdmin, topology: Topology) -> Actual:
     return Actual(
         clusters=clusters,
         tenants=tenants,
-        namespaces=dict(zip(declared, map(read_policies, documents), strict=True)),
+        namespaces={
+            name: read_policies(document) | (read_grants(document) if authorization else {})
+            for name, document in zip(declared, documents, strict=True)
+        },
+        authorization=authorization,
         topics=topics,
         subscriptions=await _subscriptions(
             admin, {each.topic for each in topology.subscriptions} | set(topology.topics)

@@ -35,7 +35,7 @@ from control_plane.topology.model import (
     Topic,
     TopicState,
 )
-from control_plane.topology.policies import policy_steps
+from control_plane.topology.policies import grant_steps, policy_steps
 from marketdata.errors import DistributionError
 
 Stage = Literal["started", "waiting", "done", "failed", "rolling_back", "rolled_back"]
@@ -140,6 +140,9 @@ class _Applier:
         if change.action == "create":
             await self.admin.create_namespace(change.name, bundles=namespace.bundles)
         old = cast(Mapping[str, Any], change.actual or {})
+        # First of all: a function may be waiting for what it is to be allowed.
+        for role, actions in grant_steps(old, namespace.grants).items():
+            await self.admin.set_namespace_grant(change.name, role, actions)
         for policy, attributes in policy_steps(old, namespace.policies):
             params = dict(policy.params)
             if attributes:

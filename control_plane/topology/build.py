@@ -102,7 +102,11 @@ def _namespace(
     policies = flat_policies(declared.get("policies", {}))
     _check_policies(source, ("namespaces", name, "policies"), policies)
     return Namespace(
-        name, policies, declared.get("dynamic_topics", ""), int(declared.get("bundles", 4))
+        name,
+        policies,
+        declared.get("dynamic_topics", ""),
+        int(declared.get("bundles", 4)),
+        {role: tuple(sorted(actions)) for role, actions in declared.get("grants", {}).items()},
     )
 
 
@@ -300,5 +304,6 @@ _POLICIES: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
     "auto_topic_creation": lambda value: {"auto_topic_creation.allowed": value},
     "auto_subscription_creation": lambda value: {"auto_subscription_creation.allowed": value},
     "inactive_topics": lambda value: {"inactive_topics.delete": value == "delete"},
+    "subscription_auth_mode": lambda value: {"subscription_auth_mode.mode": value.capitalize()},
     "subscription_expiration": _expiration,
 }

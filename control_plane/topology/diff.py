@@ -9,7 +9,7 @@ name is left alone, unless `prune` asks for its removal.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from control_plane.topology.function_config import (
@@ -29,6 +29,7 @@ from control_plane.topology.model import (
     Topology,
     namespace_of,
 )
+from control_plane.topology.policies import grant_attributes
 
 Action = Literal["create", "update", "replace", "delete", "restart", "refuse"]
 Kind = Literal["tenant", "namespace", "topic", "subscription", "function"]
@@ -130,11 +131,13 @@ def _tenants(desired: Topology, actual: Actual) -> Iterator[Change]:
 def _namespaces(desired: Topology, actual: Actual) -> Iterator[Change]:
     for name, namespace in sorted(desired.namespaces.items()):
         found = actual.namespaces.get(name)
+        wanted = namespace if actual.authorization else replace(namespace, grants={})
+        new = {**wanted.policies, **grant_attributes(wanted.grants)}
         if found is None:
-            new = {"bundles": namespace.bundles, **namespace.policies}
-            yield Change("create", "namespace", name, _attributes({}, new), desired=namespace)
-        elif attributes := _attributes(found, namespace.policies):
-            yield Change("update", "namespace", name, attributes, desired=namespace, actual=found)
+            new = {"bundles": wanted.bundles, **new}
+            yield Change("create", "namespace", name, _attributes({}, new), desired=wanted)
+        elif attributes := _attributes(found, new):
+            yield Change("update", "namespace", name, attributes, desired=wanted, actual=found)
 
 
 def _topics(desired: Topology, actual: Actual) -> Iterator[Change]:

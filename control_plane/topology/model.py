@@ -46,6 +46,8 @@ class Namespace:
     policies: Mapping[str, Any] = field(default_factory=dict)
     dynamic_topics: str = ""
     bundles: int = 4
+    grants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What roles may do on all of its topics, where the broker asks who they are."""
 
     def is_dynamic(self, topic: str) -> bool:
         """Whether a topic of this namespace belongs to the control plane."""
@@ -185,6 +187,8 @@ class Actual:
     subscriptions: frozenset[tuple[str, str]] = frozenset()
     """Topic and subscription name, of the declared topics."""
     functions: Mapping[str, FunctionState] = field(default_factory=dict)
+    authorization: bool = False
+    """Whether the broker asks who may do what; grants matter only then."""
 
 
 def namespace_of(topic: str) -> str:

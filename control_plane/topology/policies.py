@@ -136,12 +136,21 @@ POLICIES: Final[tuple[Policy, ...]] = (
         },
     ),
     Policy(
+        "subscription_auth_mode",
+        "subscriptionAuthMode",
+        {"mode": ("subscription_auth_mode",)},
+        scalar=True,
+        unset_by="None",
+    ),
+    Policy(
         "subscription_expiration",
         "subscriptionExpirationTime",
         {"minutes": ("subscription_expiration_time_minutes",)},
         scalar=True,
     ),
 )
+
+_GRANTS: Final = "grants."
 
 _UNLIMITED: Final = {"retention.time_minutes": -1, "retention.size_mb": -1}
 
@@ -155,6 +164,32 @@ def read_policies(document: Mapping[str, Any]) -> dict[str, Any]:
     {'message_ttl.seconds': 60}
     """
     return {key: value for policy in POLICIES for key, value in policy.read(document).items()}
+
+
+def read_grants(document: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What roles may do on every topic of a namespace, as attributes.
+
+    >>> read_grants({"auth_policies": {"namespace_auth": {"feed-1": ["produce"]}}})
+    {'grants.feed-1': ('produce',)}
+    """
+    granted = (document.get("auth_policies") or {}).get("namespace_auth") or {}
+    return grant_attributes({role: tuple(sorted(actions)) for role, actions in granted.items()})
+
+
+def grant_attributes(grants: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Grants by role as attributes by `grants.<role>`."""
+    return {f"{_GRANTS}{role}": actions for role, actions in sorted(grants.items())}
+
+
+def grant_steps(old: Attributes, grants: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """Role to the actions that it shall have, for every role to change; none takes all away."""
+    new = grant_attributes(grants)
+    names = {name for name in (*old, *new) if name.startswith(_GRANTS)}
+    return {
+        name.removeprefix(_GRANTS): list(new.get(name, ()))
+        for name in sorted(names)
+        if old.get(name) != new.get(name)
+    }
 
 
 def policy_steps(old: Attributes, new: Attributes) -> list[tuple[Policy, dict[str, Any]]]:

@@ -29,6 +29,9 @@ taken to have removed them all."""
 MAX_MESSAGE_BYTES: Final = 5 * 1024 * 1024 - 64 * 1024
 """Largest payload with its properties: Pulsar's 5 MiB less what it adds itself."""
 
+ROLE: Final = "functions"
+"""Who the functions are to a broker that asks; `topology/namespaces.yaml` says what they may do."""
+
 READ_TIMEOUT_MS: Final = 5_000
 
 UNCONNECTED_LOOKS: Final = 20
@@ -141,7 +144,12 @@ class Output:
 def newest_message(client: pulsar.Client, topic: str) -> pulsar.Message | None:
     """The newest message of a topic partition; None when it holds none."""
     reader = client.create_reader(
-        topic, pulsar.MessageId.latest, receiver_queue_size=1, start_message_id_inclusive=True
+        topic,
+        pulsar.MessageId.latest,
+        receiver_queue_size=1,
+        # Views take only subscriptions whose names begin with the role that reads.
+        subscription_role_prefix=ROLE,
+        start_message_id_inclusive=True,
     )
     try:
         # Asking moves the reader to the newest message; without it `latest` never answers.

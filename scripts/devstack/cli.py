@@ -81,7 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         "for test .dds-test)",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("up", help="start what is down; nothing when everything serves")
+    up = commands.add_parser("up", help="start what is down; nothing when everything serves")
+    up.add_argument(
+        "--secure",
+        action="store_true",
+        help="with TLS, authentication and authorization; the stack keeps them until its reset",
+    )
     commands.add_parser("down", help="end every process; data stays")
     status = commands.add_parser("status", help="say what serves, where, with which process")
     status.add_argument("--json", action="store_true", help="print JSON")
@@ -109,7 +114,7 @@ def _home(options: argparse.Namespace, default: str = ".dds") -> Path:
 def _up(options: argparse.Namespace) -> int:
     console = Console()
     stack = Stack(_home(options), console=console)
-    if not stack.up():
+    if not stack.up(secure=options.secure):
         console.line("  ✓ everything is up already")
     _table(stack)
     return 0

@@ -18,6 +18,7 @@ from typing import ClassVar
 from scripts.devstack.console import Console
 from scripts.devstack.errors import ComponentError
 from scripts.devstack.processes import Identity, terminate, wait_until
+from scripts.devstack.security import Security
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The folder of this checkout."""
@@ -25,10 +26,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a stack lives and which ports it was given."""
+    """Where a stack lives, which ports it was given, and its secrets if it is a secure one."""
 
     home: Path
     ports: Mapping[str, int]
+    security: Security | None = None
 
     @property
     def logs(self) -> Path:

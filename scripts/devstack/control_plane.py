@@ -36,7 +36,8 @@ class ControlPlane(Component):
     @property
     def url(self) -> str:
         """Where the API is served."""
-        return f"http://{HOST}:{self.place.ports['control_plane']}"
+        scheme = "http" if self.place.security is None else "https"
+        return f"{scheme}://{HOST}:{self.place.ports['control_plane']}"
 
     def urls(self) -> dict[str, str]:
         """`url`: where the API is served."""
@@ -47,23 +48,25 @@ class ControlPlane(Component):
 
     def launch(self) -> Identity:
         """Start the server process."""
-        settings = {
+        listen = {
             "DDS_HTTP_HOST": HOST,
             "DDS_HTTP_PORT": str(self.place.ports["control_plane"]),
             # To try things out; what a service that is deployed has by default is "nothing".
             "DDS_DEFAULT_ENTITLEMENTS": os.environ.get("DDS_DEFAULT_ENTITLEMENTS", "everything"),
         }
+        if self.place.security is not None:
+            listen |= self.place.security.control_plane_settings()
         return spawn(
             [sys.executable, "-m", "control_plane"],
             home=self.place.home,
             log=self.log,
-            environment=process_environment({**self._environment, **settings}),
+            environment=process_environment({**self._environment, **listen}),
             cwd=CHECKOUT,
         )
 
     def healthy(self) -> bool:
         """Whether the API answers and everything it depends on does."""
-        return http.get(f"{self.url}/readyz") is not None
+        return http.get(f"{self.url}/readyz", security=self.place.security) is not None
 
 
 def run_task(

@@ -2,8 +2,10 @@
 
 The server is started directly, not through the package's own wrapper, because the stack needs its
 pid, a TCP port and a server that outlives the command. It listens on loopback only and trusts
-whoever connects there: it is a development server. PostgreSQL refuses to run as root; when the
-stack does, the server runs as the system user `postgres` or `nobody`.
+whoever connects there, being a development server; in a secure stack it wants a password (these
+binaries have no TLS).
+PostgreSQL refuses to run as root; when the stack does, the server runs as the system user
+`postgres` or `nobody`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
+from scripts.devstack.certificates import write_private
 from scripts.devstack.component import Component, process_environment
 from scripts.devstack.console import Console
 from scripts.devstack.errors import ComponentError, tail
@@ -57,7 +60,9 @@ class PostgreSQL(Component):
     @property
     def url(self) -> str:
         """Where clients connect."""
-        return f"postgresql://{USER}@{HOST}:{self.place.ports['postgresql']}/{DATABASE}"
+        url = f"postgresql://{USER}@{HOST}:{self.place.ports['postgresql']}/{DATABASE}"
+        security = self.place.security
+        return url if security is None else f"{url}?{security.database_parameters()}"
 
     def urls(self) -> dict[str, str]:
         """`url`: the address of the database."""
@@ -108,12 +113,7 @@ class PostgreSQL(Component):
     def _query(self, database: str, statement: str) -> bool:
         try:
             with psycopg.connect(
-                host=HOST,
-                port=self.place.ports["postgresql"],
-                user=USER,
-                dbname=database,
-                connect_timeout=5,
-                autocommit=True,
+                self.url, dbname=database, connect_timeout=5, autocommit=True
             ) as connection:
                 connection.execute(statement.encode())
         except psycopg.Error:
@@ -131,7 +131,7 @@ class PostgreSQL(Component):
             ended = subprocess.run(
                 [
                     _binaries() / "initdb",
-                    "--auth=trust",
+                    *self._authentication(account),
                     "--encoding=UTF8",
                     "--locale=C",
                     f"--username={USER}",
@@ -147,11 +147,26 @@ class PostgreSQL(Component):
                 extra_groups=[] if account.uid is not None else None,
                 check=False,
             )
+        self._password_file.unlink(missing_ok=True)
         if ended.returncode != 0:
             shutil.rmtree(self.data, ignore_errors=True)
             raise ComponentError(
                 self.name, "the database could not be created", log=self.log, hint=self.hint()
             )
+
+    def _authentication(self, account: _Account) -> list[str]:
+        """How `initdb` is told who may connect; a password is handed over in a file of its user."""
+        if self.place.security is None:
+            return ["--auth=trust"]
+        write_private(self._password_file, self.place.security.database_password().encode())
+        if account.uid is not None and account.gid is not None:
+            os.chown(self._password_file, account.uid, account.gid)
+        return ["--auth=scram-sha-256", f"--pwfile={self._password_file}"]
+
+    @property
+    def _password_file(self) -> Path:
+        """For `initdb` alone, whose user may not read the stack's secrets."""
+        return self.place.home / "postgresql.password"
 
     def _end_backends(self) -> None:
         """End what a killed server left, then forget it: its pid may be somebody else's by now.

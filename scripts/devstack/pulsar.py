@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
-from scripts.devstack import http
+from scripts.devstack import http, instance
 from scripts.devstack.archive import pulsar_home
 from scripts.devstack.component import Component, Place, process_environment
 from scripts.devstack.console import Console
@@ -44,6 +44,7 @@ That also forbids less: with 2 s, instances that started on a busy machine ended
 because the worker's first connections had failed and its pause before the next had grown.
 """
 
+_PYTHON_INSTANCE = "instances/python-instance/python_instance_main.py"
 _LOST_BOOKIE = b"Lock on resource /ledgers/available/"
 _LOST_TIMES = 5
 
@@ -68,12 +69,14 @@ class Pulsar(Component):
     @property
     def service_url(self) -> str:
         """Where clients connect."""
-        return f"pulsar://{HOST}:{self.place.ports['pulsar']}"
+        scheme = "pulsar" if self.place.security is None else "pulsar+ssl"
+        return f"{scheme}://{HOST}:{self.place.ports['pulsar']}"
 
     @property
     def admin_url(self) -> str:
         """The admin API of broker and functions worker."""
-        return f"http://{HOST}:{self.place.ports['pulsar_admin']}"
+        scheme = "http" if self.place.security is None else "https"
+        return f"{scheme}://{HOST}:{self.place.ports['pulsar_admin']}"
 
     @property
     def has_data(self) -> bool:
@@ -96,7 +99,10 @@ class Pulsar(Component):
         worker = conf / "functions_worker.yml"
         settings = yaml.safe_load(worker.read_text())
         settings.update(self._worker_settings())
-        settings["functionRuntimeFactoryConfigs"]["logDirectory"] = str(self.place.logs)
+        runtime = settings["functionRuntimeFactoryConfigs"]
+        runtime["logDirectory"] = str(self.place.logs)
+        if self.place.security is not None:
+            runtime["pythonInstanceLocation"] = instance.__file__
         worker.write_text(yaml.safe_dump(settings, sort_keys=False))
         self.function_logs.mkdir(parents=True, exist_ok=True)
 
@@ -122,6 +128,11 @@ class Pulsar(Component):
                 "FUNCTIONS_LOG_CONF": str(conf / "functions_log4j2.xml"),
             }
         )
+        if self.place.security is not None:
+            environment |= {
+                "DDS_PYTHON_INSTANCE": str(distribution / _PYTHON_INSTANCE),
+                "DDS_FUNCTIONS_TOKEN_FILE": str(self.place.security.token_file("functions")),
+            }
         command = [
             str(distribution / "bin" / "pulsar"),
             "standalone",
@@ -183,7 +194,8 @@ class Pulsar(Component):
         for function in self._deployed():
             if not self._running(function):
                 # When this fails, the reconciler of the control plane tries again.
-                http.post(f"{self.admin_url}/admin/v3/functions/{function}/restart")
+                url = f"{self.admin_url}/admin/v3/functions/{function}/restart"
+                http.post(url, security=self.place.security)
 
     def _deployed(self) -> list[str]:
         assignments = json.loads(self._get("/admin/v2/worker/assignments") or b"{}")
@@ -204,10 +216,10 @@ class Pulsar(Component):
         )
 
     def _get(self, path: str) -> bytes | None:
-        return http.get(f"{self.admin_url}{path}")
+        return http.get(f"{self.admin_url}{path}", security=self.place.security)
 
     def _broker_settings(self) -> dict[str, str]:
-        return {
+        settings = {
             "brokerServicePort": str(self.place.ports["pulsar"]),
             "webServicePort": str(self.place.ports["pulsar_admin"]),
             "bindAddress": HOST,
@@ -228,9 +240,14 @@ class Pulsar(Component):
             "forceDeleteTenantAllowed": "true",
             "defaultNumberOfNamespaceBundles": "4",
         }
+        if self.place.security is not None:
+            settings |= self.place.security.broker_settings(
+                port=self.place.ports["pulsar"], admin_port=self.place.ports["pulsar_admin"]
+            )
+        return settings
 
     def _worker_settings(self) -> dict[str, Any]:
-        return {
+        settings = {
             "workerHostname": HOST,
             "workerPort": self.place.ports["pulsar_admin"],
             "pulsarServiceUrl": self.service_url,
@@ -242,6 +259,14 @@ class Pulsar(Component):
             "failureCheckFreqMs": 5000,
             "rescheduleTimeoutMs": 5000,
         }
+        if self.place.security is not None:
+            # Credentials and trust are the broker's: an embedded worker takes them from it.
+            settings |= {
+                "workerPortTls": self.place.ports["pulsar_admin"],
+                "useTls": True,
+                "brokerClientAuthenticationEnabled": True,
+            }
+        return settings
 
 
 def with_properties(text: str, settings: Mapping[str, str]) -> str:

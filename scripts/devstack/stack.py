@@ -30,6 +30,7 @@ from scripts.devstack.fingerprint import fingerprint
 from scripts.devstack.postgresql import PostgreSQL
 from scripts.devstack.processes import Identity, end_all, leftovers, wait_until
 from scripts.devstack.pulsar import Pulsar
+from scripts.devstack.security import Security
 from scripts.devstack.state import State, exclusive
 
 COMPONENTS = ("pulsar", "postgresql", "control_plane")
@@ -93,7 +94,7 @@ class Stack:
             "DDS_CONTROL_PLANE_URL": self.control_plane_url,
             "DDS_TOPOLOGY_DIR": os.environ.get("DDS_TOPOLOGY_DIR") or str(CHECKOUT / "topology"),
             "DDS_HOME": str(self.home),
-        }
+        } | ({} if self.security is None else self.security.environment())
 
     def log(self, component: str) -> Path:
         """The log file of a component."""
@@ -121,13 +122,19 @@ class Stack:
 
     # -- what it does -------------------------------------------------------------------------
 
-    def up(self) -> bool:
+    def up(self, *, secure: bool = False) -> bool:
         """Bring everything up; False when there was nothing to do.
+
+        `secure`: with TLS, authentication and authorization; a stack that has them keeps them.
 
         Raises `StackError` naming the component that failed.
         """
         with self._exclusive():
+            if secure:
+                self._secure()
             self._sweep_unrecorded()
+            if self.security is not None:
+                self.security.ensure()
             self._assign_ports(COMPONENTS)
             self._check_external()
             servers = [name for name in ("pulsar", "postgresql") if self._managed(name)]
@@ -187,6 +194,28 @@ class Stack:
             raise ComponentError(component, f"process {identity.pid} survived SIGKILL")
         return identity.pid
 
+    @property
+    def security(self) -> Security | None:
+        """The secrets of a secure stack; None for one that asks nobody who they are."""
+        return Security(self.home) if self._state.secure else None
+
+    def _secure(self) -> None:
+        """Make this a secure stack: from its beginning, so that nothing of it was ever open."""
+        if self._state.secure:
+            return
+        if self._external != External():
+            raise UsageError(
+                "--secure is for servers that this command starts, and your settings name others",
+                hint="unset DDS_PULSAR_SERVICE_URL, DDS_PULSAR_ADMIN_URL and DDS_DATABASE_URL",
+            )
+        if self._pulsar.has_data or PostgreSQL(self._place).data.exists():
+            raise UsageError(
+                f"the stack in {self.home} was made without security",
+                hint="delete it first (`python3 scripts/dev.py reset`), or use another --home",
+            )
+        self._state.secure = True
+        self._save()
+
     # -- parts --------------------------------------------------------------------------------
 
     @property
@@ -195,7 +224,8 @@ class Stack:
 
     @property
     def _place(self) -> Place:
-        return Place(self.home, {**port_choice.USUAL, **self._state.ports})
+        ports = {**port_choice.USUAL, **self._state.ports}
+        return Place(self.home, ports, self.security)
 
     @property
     def _external(self) -> External:

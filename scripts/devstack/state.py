@@ -27,11 +27,13 @@ class State:
     `components`: name -> pid, created_at_s, log and the component's URLs.
     `ports`: name -> port used last, kept so that addresses stay the same.
     `fingerprints`: step -> digest of the sources that it was last done with.
+    `secure`: whether the servers speak TLS only and ask everybody who they are.
     """
 
     components: dict[str, dict[str, Any]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    secure: bool = False
 
     def identity(self, component: str) -> Identity | None:
         """The process recorded for a component; None when none is or it no longer lives."""
@@ -57,6 +59,7 @@ class State:
             components=document.get("components", {}),
             ports=document.get("ports", {}),
             fingerprints=document.get("fingerprints", {}),
+            secure=bool(document.get("secure", False)),
         )
 
     def save(self, path: Path) -> None:
@@ -66,6 +69,7 @@ class State:
             "components": self.components,
             "ports": self.ports,
             "fingerprints": self.fingerprints,
+            "secure": self.secure,
         }
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -6,6 +6,7 @@ from typing import Any, Final, Self
 
 import httpx
 
+from marketdata.connection import Access
 from scripts.access import authenticate
 
 _PATIENCE_S: Final = 30.0
@@ -23,7 +24,8 @@ class ControlApi:
     """Consumers, subscriptions and plans over HTTP. What it made, it can take away again."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=30.0, auth=authenticate)
+        trusted = Access.from_environment().tls()
+        self.http = httpx.Client(base_url=url, timeout=30.0, auth=authenticate, verify=trusted)
         self._made: list[str] = []
 
     def __enter__(self) -> Self:

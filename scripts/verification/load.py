@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from threading import Event, Thread
 from typing import Final
 
-import pulsar
 import pyarrow as pa
 
+from marketdata.connection import open_client
 from marketdata.publisher import Publisher
 from marketdata.sources.synthetic import SyntheticConfig, SyntheticTicks
 from scripts.verification.recording import History
@@ -58,11 +58,7 @@ class Load:
             rate=float(rate),
             batch_rows=max(1, rate // BATCHES_A_SECOND),
         )
-        self._client = pulsar.Client(
-            service_url,
-            operation_timeout_seconds=30,
-            logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error),
-        )
+        self._client, _ = open_client(service_url)
         self._publisher = Publisher(self._client, name=f"load-{run}")
         self._publisher.on_confirmed(
             lambda partition, _sequence_id, _message_id, batch: history.accepted(

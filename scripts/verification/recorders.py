@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 import pulsar
 import pyarrow as pa
 
+from marketdata.connection import Access
 from marketdata.topics import SEQUENCED_EVENTS, partition_index
 from scripts.verification.decoding import decode_arrow, decode_json
 from scripts.verification.recording import History
@@ -32,6 +33,7 @@ def open_client(service_url: str, *, log: Path | None = None) -> pulsar.Client:
         operation_timeout_seconds=30,
         io_threads=1,
         logger=pulsar.FileLogger(level, str(log)) if log else pulsar.ConsoleLogger(level),
+        **Access.from_environment().client_arguments(),
     )
 
 

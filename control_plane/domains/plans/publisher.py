@@ -2,10 +2,13 @@
 
 Guarantees:
 
-- A plan is published only when the delivery topic and the Pulsar subscription of every subscription
-  in it exist, so no event of a subscription can be routed before its cursor is there.
+- A plan is published only when the delivery topic and the Pulsar subscription of every
+  subscription in it exist and its consumer may read them, so no event of a subscription can be
+  routed before its cursor is there.
 - A plan is published only when no subscription can read a view of it that it has left, so no event
   that is routed from then on reaches a consumer who has lost it.
+- The Pulsar subscription of a closed one is deleted, and its consumer cut off, when the plan
+  without it is published.
 - One control plane publishes at a time (advisory lock), always the newest plan.
 - Every step may be repeated: a crash anywhere is repaired by the next run.
 - The topic is compared with the database at the start and at intervals; a plan that is missing
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -26,12 +29,13 @@ from sqlalchemy import func, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.broker import Broker
+from control_plane.broker_grants import READING, BrokerGrants, Grant
 from control_plane.database import Database, Lock, lock
 from control_plane.domains.plans import repository
 from control_plane.domains.plans.models import PlanRow, ViewRow
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
-from control_plane.domains.subscriptions.models import Subscription
+from control_plane.domains.subscriptions.models import LIVE, Subscription
 from control_plane.errors import BrokerUnavailableError, UnavailableError
 from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
 from marketdata.plans import PLAN_KEY, Plan, decode_plan
@@ -54,15 +58,23 @@ class Cursor(Protocol):
     def subscription_name(self) -> str:
         """The name of the Pulsar subscription."""
 
+    @property
+    def grant(self) -> Grant:
+        """The topic, and the consumer who may read it for this."""
+
 
 AnyCursor = TypeVar("AnyCursor", bound=Cursor)
 
 
 class DeliveryTopics:
-    """Creates and removes delivery topics and the Pulsar subscriptions on them; all idempotent."""
+    """Creates and removes delivery topics, the Pulsar subscriptions on them and the grants to read.
 
-    def __init__(self, admin: PulsarAdmin) -> None:
+    All of it may be repeated.
+    """
+
+    def __init__(self, admin: PulsarAdmin, grants: BrokerGrants) -> None:
         self._admin = admin
+        self._grants = grants
         self._limit = asyncio.Semaphore(MAX_CONCURRENT_ADMIN_CALLS)
 
     async def ensure(self, subscriptions: Sequence[Subscription], *, start: str | None) -> None:
@@ -73,6 +85,7 @@ class DeliveryTopics:
             partitions = await self._admin.partitions(SEQUENCED_EVENTS)
             topics = sorted({row.view.topic for row in subscriptions})
             await asyncio.gather(*(self._topic(topic, partitions) for topic in topics))
+            await self._grants.give(READING, (row.grant for row in subscriptions))
             await asyncio.gather(
                 *(
                     self._cursor(
@@ -90,8 +103,19 @@ class DeliveryTopics:
         except AdminError as error:
             raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
 
-    async def drop_cursors(self, rows: Sequence[AnyCursor]) -> list[AnyCursor]:
-        """Delete Pulsar subscriptions, connected or not; gives the rows of those that are gone."""
+    async def drop_cursors(
+        self, rows: Sequence[AnyCursor], *, still_granted: Collection[Grant]
+    ) -> list[AnyCursor]:
+        """Delete Pulsar subscriptions, connected or not; gives the rows of those that are gone.
+
+        First their consumers lose the grants that no other subscription needs (`still_granted`): a
+        client that is cut off tries to connect again at once.
+        """
+        try:
+            await self._grants.take({row.grant for row in rows} - set(still_granted))
+        except AdminError as error:
+            log.warning("grants not taken away yet", error=str(error))
+            return []
 
         async def drop(row: AnyCursor) -> bool:
             name = row.subscription_name
@@ -231,20 +255,29 @@ class PlanPublisher:
                 await self._publish(session, plan)
             await subscription_rows.activate(session, [row.id for row in pending])
             closed = await subscription_rows.cursors_left(session, plan.number)
-            dropped = await self._topics.drop_cursors(closed)
+            dropped = await self._drop(session, closed)
             await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])
-            drained = await self._topics.drop_cursors(await move_rows.overdue(session))
+            drained = await self._drop(session, await move_rows.overdue(session))
             await move_rows.end(session, [move.id for move in drained])
 
     async def _cut_off(self, session: AsyncSession, number: int) -> None:
         """Take away what could read a plan's views without having them any more."""
         exposed = await move_rows.exposed(session, number)
-        dropped = await self._topics.drop_cursors(exposed)
+        dropped = await self._drop(session, exposed)
         await move_rows.end(session, [move.id for move in dropped])
         if len(dropped) < len(exposed):
             raise BrokerUnavailableError(
                 "A Pulsar subscription on a view that was left could not be removed."
             )
+
+    async def _drop(self, session: AsyncSession, rows: Sequence[AnyCursor]) -> list[AnyCursor]:
+        """Delete Pulsar subscriptions and the grants that nothing else of their consumers needs."""
+        if not rows:
+            return []
+        among = {row.grant for row in rows}
+        needed = await subscription_rows.grants(session, LIVE, among=among)
+        needed |= await move_rows.grants(session, without=rows)
+        return await self._topics.drop_cursors(rows, still_granted=needed)
 
     async def _has_work(self, session: AsyncSession) -> bool:
         return bool(

@@ -36,6 +36,10 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
+LIVE = (State.PENDING, State.ACTIVE)
+"""What is not closed."""
+
+
 class Subscription(Base):
     """One subscription of a consumer to a view."""
 
@@ -115,6 +119,11 @@ class Subscription(Base):
         return f"{self.consumer_id}-{self.id}"
 
     @property
+    def grant(self) -> tuple[str, str]:
+        """What its consumer may read: the topic of the view, which has to be loaded, and its id."""
+        return self.view.topic, self.consumer_id
+
+    @property
     def next_start(self) -> str:
         """Where a new Pulsar subscription begins; on a later view with what comes from then on."""
         return "latest" if self.activated_at else self.start
@@ -152,3 +161,9 @@ class Move(Base):
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     view: Mapped[ViewRow] = relationship(lazy="raise")
+    subscription: Mapped[Subscription] = relationship(lazy="raise")
+
+    @property
+    def grant(self) -> tuple[str, str]:
+        """What its consumer may still read; view and subscription have to be loaded."""
+        return self.view.topic, self.subscription.consumer_id

@@ -108,6 +108,14 @@ async def overdue(session: AsyncSession) -> Sequence[Move]:
     return (await session.scalars(query)).all()
 
 
+async def grants(
+    session: AsyncSession, *, without: Collection[object] = ()
+) -> set[tuple[str, str]]:
+    """Topic and consumer of every open move, but for those that are in `without`."""
+    moves = (await session.scalars(_open())).all()
+    return {move.grant for move in moves if move not in without}
+
+
 async def end(session: AsyncSession, ids: Collection[int]) -> None:
     """Note that the Pulsar subscriptions of moves are gone."""
     if ids:
@@ -124,7 +132,7 @@ _LIVE = Subscription.state != State.CLOSED
 
 def _open() -> Select[Move]:
     query = select(Move).where(Move.ended_at.is_(None)).order_by(Move.id)
-    return query.options(joinedload(Move.view))
+    return query.options(joinedload(Move.view), joinedload(Move.subscription))
 
 
 async def _live_of(session: AsyncSession, consumer_id: str) -> Sequence[Subscription]:

@@ -10,6 +10,7 @@ from sqlalchemy import exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
+from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import NotFoundError
 
@@ -133,6 +134,24 @@ async def active(session: AsyncSession, *, after: str, limit: int) -> Sequence[S
         .order_by(Subscription.view_id, Subscription.id)
     )
     return (await session.scalars(query)).all()
+
+
+async def grants(
+    session: AsyncSession,
+    states: Collection[State],
+    *,
+    among: Collection[tuple[str, str]] | None = None,
+) -> set[tuple[str, str]]:
+    """Topic and consumer of every subscription in these states; `among`: only such of these."""
+    query = (
+        select(ViewRow.topic, Subscription.consumer_id)
+        .join(ViewRow, Subscription.view_id == ViewRow.id)
+        .where(Subscription.state.in_(states))
+        .distinct()
+    )
+    if among is not None:
+        query = query.where(tuple_(ViewRow.topic, Subscription.consumer_id).in_(among))
+    return {(topic, consumer) for topic, consumer in await session.execute(query)}
 
 
 async def still_active(session: AsyncSession, ids: Collection[str]) -> Sequence[Subscription]:

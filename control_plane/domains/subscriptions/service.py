@@ -23,7 +23,7 @@ from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
-from control_plane.domains.subscriptions.models import UNIQUE_NAME, State, Subscription
+from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer
 from control_plane.domains.subscriptions.schemas import (
     DrainingOut,
@@ -46,8 +46,6 @@ from marketdata.plans import ViewSpec, sets_of
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
 # lets members of a group be added at any time.
 SUBSCRIPTION_TYPE = "Failover"
-
-LIVE_STATES = (State.PENDING.value, State.ACTIVE.value)
 
 log = structlog.get_logger(__name__)
 
@@ -171,7 +169,7 @@ class SubscriptionService:
                 limit=limit + 1,
                 consumer=consumer,
                 name=name,
-                states=(state,) if state else LIVE_STATES,
+                states=(state,) if state else LIVE,
                 only=only,
             )
             return page_of(

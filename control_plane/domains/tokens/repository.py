@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.tokens.models import IssuedToken, Revocation
 from control_plane.security.revocation import Revoked
+from control_plane.security.roles import Role
 from control_plane.security.tokens import LEEWAY, MAX_LIFETIME
 
 KEPT = timedelta(days=1)
@@ -74,6 +75,17 @@ async def revoked(session: AsyncSession) -> Revoked:
         frozenset((await session.scalars(select(tree.c.id))).all()),
         {subject: until for subject, until in subjects if subject and until},
     )
+
+
+async def publishers(session: AsyncSession) -> set[str]:
+    """The subjects of publishers' tokens that were issued over HTTP and are valid now."""
+    rows = await session.scalars(
+        select(IssuedToken).where(
+            IssuedToken.role == Role.PUBLISHER.value, IssuedToken.expires_at > func.now()
+        )
+    )
+    gone = await revoked(session)
+    return {row.subject for row in rows if not gone.covers(row.id, row.subject, row.issued_at)}
 
 
 async def purge(session: AsyncSession) -> None:

@@ -12,6 +12,7 @@ from typing import cast
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.broker_grants import PUBLISHING, BrokerGrants, publisher
 from control_plane.database import Database
 from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.tokens import repository
@@ -32,6 +33,7 @@ from control_plane.errors import (
     NotFoundError,
 )
 from control_plane.pages import Page, decode_cursor, page_of
+from control_plane.pulsar_admin import AdminError
 from control_plane.security.callers import Caller
 from control_plane.security.keys import KeyDirectoryError
 from control_plane.security.revocation import Revocations, Revoked
@@ -52,6 +54,7 @@ class TokenService:
         database: Database,
         ring: KeyRing | None,
         revocations: Revocations,
+        grants: BrokerGrants,
         *,
         lifetime_seconds: int,
         renewal: timedelta,
@@ -59,6 +62,7 @@ class TokenService:
         self._database = database
         self._ring = ring
         self._revocations = revocations
+        self._grants = grants
         self._lifetime_seconds = lifetime_seconds
         self._renewal = renewal
 
@@ -99,6 +103,8 @@ class TokenService:
             )
             await repository.purge(session)
         log.info("token issued", token_id=claims.token_id, subject=subject, token_role=role.value)
+        if role is Role.PUBLISHER:
+            await self._let_publish(subject)
         return TokenMade(
             token=token,
             id=claims.token_id,
@@ -107,6 +113,12 @@ class TokenService:
             expires_at=claims.expires_at,
             renewable_until=claims.authenticated_at + self._renewal,
         )
+
+    async def _let_publish(self, subject: str) -> None:
+        try:
+            await self._grants.give(PUBLISHING, [publisher(subject)])
+        except AdminError as error:
+            log.warning("the reconciler has to let it publish", subject=subject, error=str(error))
 
     def _renewable(self, role: Role, subject: str, caller: Caller) -> Claims:
         """What the caller's own token says; ForbiddenError when that is not to be renewed."""

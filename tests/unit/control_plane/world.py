@@ -7,7 +7,7 @@ integration tests use a real broker.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 from control_plane.broker import Broker
@@ -53,6 +53,7 @@ class RecordingTopics:
         self.cursors: set[tuple[str, str]] = set()
         self.starts: dict[tuple[str, str], str] = {}
         self.plans_before_cursor: dict[str, int] = {}
+        self.still_granted: set[tuple[str, str]] = set()
         self.stuck = False
         self.down = False
 
@@ -70,9 +71,12 @@ class RecordingTopics:
             self.starts.setdefault(place, start or row.next_start)
             self.plans_before_cursor.setdefault(row.id, len(self.broker.plans))
 
-    async def drop_cursors(self, rows: Sequence[Cursor]) -> Sequence[Cursor]:
+    async def drop_cursors(
+        self, rows: Sequence[Cursor], *, still_granted: Collection[tuple[str, str]]
+    ) -> Sequence[Cursor]:
         if self.down or self.stuck:
             return []
+        self.still_granted = set(still_granted)
         for row in rows:
             self.cursors.discard((row.view.topic, row.subscription_name))
         return rows
