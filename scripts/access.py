@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import httpx
 
-
-class TokenNotFound(Exception):
-    """DDS_TOKEN_FILE names a file that cannot be read: put a token there, or unset it."""
+from marketdata.connection import Access
 
 
 def authorization(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The header that authenticates a request to the control plane; none without a token."""
-    token, file = environment.get("DDS_TOKEN"), environment.get("DDS_TOKEN_FILE")
-    if not token and file:
-        try:
-            token = Path(file).read_text("ascii")
-        except (OSError, ValueError) as error:
-            raise TokenNotFound(
-                f"{file} (DDS_TOKEN_FILE) holds no token that can be read ({type(error).__name__})"
-            ) from None
+    """The header that authenticates a request to the control plane; none without a token.
+
+    Raises:
+        DistributionError: `DDS_TOKEN_FILE` cannot be read.
+    """
+    token = environment.get("DDS_TOKEN") or Access.from_environment(environment).token()
     return {"Authorization": f"Bearer {token.strip()}"} if token else {}
 
 

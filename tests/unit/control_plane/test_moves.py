@@ -36,6 +36,10 @@ def cursor(out: SubscriptionOut) -> tuple[str, str]:
     return out.topic, out.subscription_name
 
 
+def grant(out: SubscriptionOut) -> tuple[str, str]:
+    return out.topic, out.consumer
+
+
 def topics(world: World) -> set[str]:
     return {view.topic for view in world.broker.last.views}
 
@@ -68,6 +72,7 @@ async def test_a_topic_of_ones_own_is_left_to_be_drained(world: World) -> None:
     assert (after.state, after.plan) == ("active", world.broker.last.number)
     assert topics(world) == {after.topic}
     assert world.topics.cursors == {cursor(before), cursor(after)}
+    assert world.topics.granted == {grant(before), grant(after)}
     (left,) = after.draining
     assert (left.topic, left.plan) == (before.topic, after.plan)
     assert isinstance(left.until, datetime)
@@ -76,6 +81,7 @@ async def test_a_topic_of_ones_own_is_left_to_be_drained(world: World) -> None:
         assert await plan_rows.retired_views(session, after.plan) == []
     await drained(world)
     assert world.topics.cursors == {cursor(after)}
+    assert world.topics.granted == {grant(after)}
     assert (await get(world, key)).draining == []
     async with world.database.transaction() as session:
         (retired,) = await plan_rows.retired_views(session, after.plan)
@@ -98,6 +104,7 @@ async def test_a_topic_that_goes_on_for_others_is_cut_off_before_the_plan(world:
         await world.publisher.publish_once()
     after = await get(world, key)
     assert world.topics.cursors == {cursor(after), cursor(foreign)}
+    assert world.topics.granted == {grant(after), grant(foreign)}
     assert len(world.broker.plans) == plans
     world.broker.down = False
     await world.settle()
@@ -245,3 +252,22 @@ async def test_a_set_that_changes_leaves_topic_and_cursor(world: World) -> None:
     assert world.broker.last.sets == {"mine": ("B",)}
     after = await get(world, made.id)
     assert (after.topic, after.plan, after.draining) == (made.topic, made.plan, [])
+
+
+async def test_a_grant_that_is_drained_outlives_another_subscription_to_the_view(
+    world: World,
+) -> None:
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    twin = await world.subscribe("two", filter="price > 1")
+    await world.settle()
+    before = await get(world, key)
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    after = await get(world, key)
+    assert world.topics.granted == {grant(before), grant(after)}
+    await world.subscriptions.close(twin, None)
+    await world.settle()
+    assert world.topics.granted == {grant(before), grant(after)}
+    await drained(world)
+    assert world.topics.granted == {grant(after)}

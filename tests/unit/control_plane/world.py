@@ -46,14 +46,14 @@ class RecordingBroker:
 
 
 class RecordingTopics:
-    """Topics and cursors as sets, in the order of the broker's plans."""
+    """Topics, cursors and grants as sets, in the order of the broker's plans."""
 
     def __init__(self, broker: RecordingBroker) -> None:
         self.broker = broker
         self.cursors: set[tuple[str, str]] = set()
         self.starts: dict[tuple[str, str], str] = {}
         self.plans_before_cursor: dict[str, int] = {}
-        self.still_granted: set[tuple[str, str]] = set()
+        self.granted: set[tuple[str, str]] = set()
         self.stuck = False
         self.down = False
 
@@ -68,6 +68,7 @@ class RecordingTopics:
         for row in subscriptions:
             place = row.view.topic, row.subscription_name
             self.cursors.add(place)
+            self.granted.add(row.grant)
             self.starts.setdefault(place, start or row.next_start)
             self.plans_before_cursor.setdefault(row.id, len(self.broker.plans))
 
@@ -76,7 +77,7 @@ class RecordingTopics:
     ) -> Sequence[Cursor]:
         if self.down or self.stuck:
             return []
-        self.still_granted = set(still_granted)
+        self.granted -= {row.grant for row in rows} - set(still_granted)
         for row in rows:
             self.cursors.discard((row.view.topic, row.subscription_name))
         return rows

@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scripts.access import TokenNotFound, authenticate, authorization
+from marketdata.errors import DistributionError
+from scripts.access import authenticate, authorization
 from scripts.verification.control_api import ControlApi
 
 
@@ -27,7 +28,7 @@ def test_a_file_is_read_anew_and_the_variable_comes_first(tmp_path: Path) -> Non
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TokenNotFound, match="DDS_TOKEN_FILE"):
+    with pytest.raises(DistributionError, match="DDS_TOKEN_FILE"):
         authorization({"DDS_TOKEN_FILE": str(tmp_path / "missing")})
 
 
