@@ -2,9 +2,9 @@
 
 A consumer is known to the broker by its id. It may consume the topic of a view while it has a
 subscription to it, under Pulsar subscriptions whose names begin with its id (the namespace's
-`subscription_auth_mode`), of which only the control plane makes new ones. A publisher may produce to
-`ingest/events` while it has a token that was issued here. Everything here may be repeated, and does
-nothing where the broker does not ask who its clients are.
+`subscription_auth_mode`), of which only the control plane makes new ones. A publisher may produce
+to `ingest/events` while it has a token that was issued here. Everything here may be repeated, and
+does nothing where the broker does not ask who its clients are.
 
 A grant that is taken away ends the connection of whoever uses it as soon as the broker hears of it.
 """

@@ -9,8 +9,8 @@ One control plane reconciles at a time (advisory lock). Each look:
 2. delivery: topics and Pulsar subscriptions of active subscriptions that are missing are made
    again, beginning at the earliest message, so that nothing is lost;
 3. grants: who may read a delivery topic is who has a subscription to it, who may publish is who
-   has a publisher's token; what is missing is given, and what is foreign taken away, also from those
-   who use it at that moment;
+   has a publisher's token; what is missing is given, and what is foreign taken away, also from who
+   uses it at that moment;
 4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not

@@ -55,7 +55,7 @@ class Access:
             ) from None
 
     def tls(self) -> ssl.SSLContext | bool:
-        """What `verify` of an HTTP client is to be: the system's certificates where none are named."""
+        """For `verify` of an HTTP client: what is named here, else the system's certificates."""
         if self.trust_certs is None:
             return True
         return ssl.create_default_context(cafile=str(self.trust_certs))

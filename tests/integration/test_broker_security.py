@@ -187,7 +187,7 @@ def attempts(*acts: Callable[[], Any]) -> list[BaseException | None]:
 
 
 def publish(world: World, events: int = 200) -> None:
-    batches = SyntheticTicks(SyntheticConfig(events=events, seed=1, instruments=4)).batches()
+    batches = SyntheticTicks(SyntheticConfig(events=events, seed=1, instruments=4))
     with Publisher(world.client(world.issued(FEED)), name=FEED) as publisher:
         for batch in batches:
             publisher.publish(batch)
