@@ -53,13 +53,16 @@ class Revocations:
         self._renewal: asyncio.Task[None] | None = None
 
     async def current(self) -> tuple[Revoked, bool]:
-        """What is revoked, and whether that is certain: no older than the stated time."""
-        age = self._monotonic() - self._as_of
-        if age > self._limit / 2 and self._monotonic() - self._failed_at >= RETRY_SECONDS:
-            renewal = self._renew_once()
-            if age > self._limit:
-                await asyncio.shield(renewal)
-        return self._revoked, self._monotonic() - self._as_of <= self._limit
+        """What is revoked, and whether that is certain.
+
+        It is when it was read at most the stated time before this call, or later.
+        """
+        asked_at = self._monotonic()
+        while asked_at - self._as_of > self._limit and self._may_ask():
+            await asyncio.shield(self._renew_once())
+        if asked_at - self._as_of > self._limit / 2 and self._may_ask():
+            self._renew_once()
+        return self._revoked, asked_at - self._as_of <= self._limit
 
     async def renew(self) -> None:
         """Read anew, as after a change made here; failures are told by `current`."""
@@ -73,6 +76,9 @@ class Revocations:
             self._renewal.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewal
+
+    def _may_ask(self) -> bool:
+        return self._monotonic() - self._failed_at >= RETRY_SECONDS
 
     def _renew_once(self) -> asyncio.Task[None]:
         if self._renewal is None:

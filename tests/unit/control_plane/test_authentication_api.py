@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import httpx
 import psycopg
 import psycopg.sql
 import pytest
+import structlog
 import uvicorn
 from access import ISSUER, Client, Tokens, header, secured
 from litestar.routes import HTTPRoute
@@ -42,6 +44,19 @@ def safe(settings: Settings, tmp_path: Path) -> Settings:
 @pytest.fixture
 def tokens(safe: Settings) -> Tokens:
     return Tokens(safe)
+
+
+@pytest.fixture
+def logs(settings: Settings) -> Iterator[io.StringIO]:
+    """Everything that is logged, as the service logs it; put back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    configure_logging(settings.model_copy(update={"log_level": "DEBUG"}), stream)
+    yield stream
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 async def broker_is_there() -> None:
@@ -367,15 +382,14 @@ async def test_while_revocations_cannot_be_read_only_metrics_are_answered(
 
 async def test_authentication_that_is_off_says_so_loudly(
     settings: Settings,
+    logs: io.StringIO,
 ) -> None:
-    stream = io.StringIO()
-    configure_logging(settings, stream)
     async with AsyncTestClient(create_app(settings)) as client:
         assert (await client.get("/v1/consumers")).status_code == 200
         assert (await client.get("/.well-known/jwks.json")).json() == {"keys": []}
         refused = await client.post("/v1/tokens", json={"role": "platform", "subject": "ann"})
         assert refused.status_code == 409
-    assert "AUTHENTICATION IS OFF" in stream.getvalue()
+    assert "AUTHENTICATION IS OFF" in logs.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -404,11 +418,9 @@ def test_settings_that_would_not_protect_are_refused(
 
 
 async def test_neither_logs_nor_the_database_hold_a_token(
-    safe: Settings, tokens: Tokens, tmp_path: Path
+    safe: Settings, tokens: Tokens, tmp_path: Path, logs: io.StringIO
 ) -> None:
     """Every token of the test, good and refused, is looked for where it must not be."""
-    stream = io.StringIO()
-    configure_logging(safe.model_copy(update={"log_level": "DEBUG"}), stream)
     foreign = KeyRing(make_and_return(tmp_path / "theirs"))
     used = [tokens.make(Role.PLATFORM)]
     used.append(foreign.issue(subject="eve", role=Role.PLATFORM, lifetime=HOUR)[0])
@@ -433,15 +445,15 @@ async def test_neither_logs_nor_the_database_hold_a_token(
         listed = (await client.get("/v1/tokens", headers=header(used[0]))).text
     server.should_exit = True
     await task
-    logs = stream.getvalue()
-    assert '"reason": "unknown-key"' in logs
-    assert "token issued" in logs
+    logged = logs.getvalue()
+    assert '"reason": "unknown-key"' in logged
+    assert "token issued" in logged
     stored = everything_stored(safe.database_url)
     assert own in stored
     assert len(used) == 5
     for token in used:
         for secret in (token, token.split(".")[1], token.split(".")[2]):
-            assert secret not in logs
+            assert secret not in logged
             assert secret not in stored
             assert secret not in listed
 
