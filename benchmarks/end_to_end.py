@@ -81,8 +81,8 @@ def add_pace_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-delay-ms",
         type=float,
-        default=5.0,
-        help="how long the publisher may wait for a frame to fill (default 5, the client's own)",
+        default=25.0,
+        help="how long the publisher may wait for a frame to fill (default 25, the client's own)",
     )
 
 

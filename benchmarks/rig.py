@@ -108,7 +108,7 @@ class Rig:
         batch_rows: int,
         rate: float | None = None,
         frame_rows: int = MAX_ROWS,
-        max_delay_ms: float = 5.0,
+        max_delay_ms: float = 25.0,
         during: Callable[[], None] | None = None,
         count_bytes: bool = True,
         keep_passages: bool = False,

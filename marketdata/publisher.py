@@ -108,7 +108,7 @@ class Publisher:
         topic: str = INGEST_EVENTS,
         max_events: int = MAX_ROWS,
         max_bytes: int = 5 * 512 * 1024,
-        max_delay_ms: float | None = 5.0,
+        max_delay_ms: float | None = 25.0,
         max_pending_frames: int = 256,
         max_pending_bytes: int = 64 * 1024 * 1024,
         publish_timeout_s: float | None = None,
