@@ -241,7 +241,6 @@ def test_a_consumer_uses_no_subscription_but_its_own(
     world: World, alice: Party, bob: Party
 ) -> None:
     """On its own topic, too: not another's name, none without its id, and no new one."""
-    del world
     client, topic = alice.client, alice.topic
     another = bob.id + "-" + alice.name.partition("-")[2]
     assert all(
@@ -252,7 +251,8 @@ def test_a_consumer_uses_no_subscription_but_its_own(
             lambda: client.create_reader(f"{topic}-partition-0", pulsar.MessageId.earliest),
         )
     )
-    (invented,) = attempts(lambda: client.subscribe(topic, f"{alice.id}-of-my-own"))
+    impatient = world.client(world.token(alice.id), timeout_s=2)
+    (invented,) = attempts(lambda: impatient.subscribe(topic, f"{alice.id}-of-my-own"))
     assert isinstance(invented, pulsar.PulsarException)
     with alice.read():
         pass
@@ -432,7 +432,8 @@ def test_one_of_two_subscriptions_to_a_view_is_closed(world: World) -> None:
     consumer = party.client.subscribe(party.topic, party.name)
     world.unsubscribe(party)
     eventually(lambda: not consumer.is_connected(), within_s=10)
-    (again,) = attempts(lambda: party.client.subscribe(party.topic, party.name))
+    impatient = world.client(world.token(party.id), timeout_s=2)
+    (again,) = attempts(lambda: impatient.subscribe(party.topic, party.name))
     assert isinstance(again, pulsar.PulsarException)
     party.client.subscribe(second["topic"], second["subscription_name"])
 
