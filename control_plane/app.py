@@ -62,7 +62,7 @@ from control_plane.security.external import ExternalIssuer, fetch_from
 from control_plane.security.permissions import Permission, needs
 from control_plane.security.revocation import Revocations, Revoked
 from control_plane.security.tokens import KeyRing, Trust
-from control_plane.settings import Settings
+from control_plane.settings import Settings, SettingsError
 from marketdata.topics import STATUS
 
 MAX_BODY_BYTES = 256 * 1024
@@ -148,11 +148,14 @@ class ControlPlane:
             lifetime_seconds=settings.token_lifetime_seconds,
             renewal=timedelta(days=settings.token_renewal_days),
         )
-        self.authenticate: Authenticate = (
-            Authenticator(self.ring, self.revocations, _external_issuer(settings))
-            if settings.authentication == "required" and self.ring is not None
-            else admit_anybody
-        )
+        self.authenticate = self._authentication()
+
+    def _authentication(self) -> Authenticate:
+        if self.settings.authentication == "off":
+            return admit_anybody
+        if self.ring is None:
+            raise SettingsError("DDS_AUTHENTICATION=required needs DDS_SIGNING_KEYS_DIR")
+        return Authenticator(self.ring, self.revocations, _external_issuer(self.settings))
 
     async def _load_revoked(self) -> Revoked:
         async with self.database.transaction() as session:

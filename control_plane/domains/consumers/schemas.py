@@ -37,8 +37,8 @@ class ConsumerCreate(msgspec.Struct, forbid_unknown_fields=True):
     labels: Labels = {}
 
 
-PLATFORM_FIELDS = ("owner",)
-"""What a consumer cannot change of itself."""
+OWN_FIELDS = frozenset({"contact", "region", "labels"})
+"""What a consumer may change of itself; everything else is the platform team's."""
 
 
 class ConsumerUpdate(msgspec.Struct, forbid_unknown_fields=True):

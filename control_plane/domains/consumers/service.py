@@ -12,7 +12,7 @@ from control_plane.database import Database, integrity_constraint
 from control_plane.domains.consumers import repository
 from control_plane.domains.consumers.models import UNIQUE_NAME, Consumer
 from control_plane.domains.consumers.schemas import (
-    PLATFORM_FIELDS,
+    OWN_FIELDS,
     ConsumerCreate,
     ConsumerOut,
     ConsumerUpdate,
@@ -133,6 +133,7 @@ class ConsumerService:
 
 
 def _require_own_fields(data: ConsumerUpdate) -> None:
-    foreign = [name for name in PLATFORM_FIELDS if getattr(data, name) is not UNSET]
+    given = (name for name in data.__struct_fields__ if getattr(data, name) is not UNSET)
+    foreign = sorted(set(given) - OWN_FIELDS)
     if foreign:
         raise ForbiddenError(f"Only the platform team changes {', '.join(foreign)}.")

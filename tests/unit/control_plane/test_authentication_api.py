@@ -7,6 +7,7 @@ import io
 import logging
 import re
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from litestar.routes import HTTPRoute
 from litestar.testing import AsyncTestClient
 
 from control_plane.app import create_app
+from control_plane.domains.consumers.schemas import OWN_FIELDS, ConsumerUpdate
 from control_plane.errors import DatabaseUnavailableError
 from control_plane.logs import configure_logging
 from control_plane.security.keys import make_key
@@ -153,27 +155,25 @@ async def test_nothing_but_health_and_keys_is_answered_without_a_token(guarded: 
     assert all(each == seen[0] for each in seen)
 
 
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        ("Basic YTpi", "malformed"),
-        ("Bearer", "malformed"),
-        ("Bearer ", "malformed"),
-        ("Bearer x.y.z", "malformed"),
-        ("Bearer " + "x" * 5000, "oversized"),
-        ("Bearer eyJhbGciOiJub25lIn0.e30.", "algorithm"),
-    ],
-)
 async def test_every_refusal_looks_the_same_and_is_counted_by_reason(
-    guarded: Client, tokens: Tokens, given: str, reason: str
+    guarded: Client, tokens: Tokens
 ) -> None:
-    refused = await guarded.get("/v1/consumers", headers={"Authorization": given})
-    assert refused.status_code == 401
-    assert refused.headers["www-authenticate"] == 'Bearer realm="dds", error="invalid_token"'
-    assert refused.json()["detail"] == "This needs a valid bearer token."
-    assert given.rsplit(maxsplit=1)[-1] not in refused.text.replace("Bearer", "")
+    wrong = {
+        "Basic YTpi": "malformed",
+        "Bearer": "malformed",
+        "Bearer ": "malformed",
+        "Bearer x.y.z": "malformed",
+        "Bearer " + "x" * 5000: "oversized",
+        "Bearer eyJhbGciOiJub25lIn0.e30.": "algorithm",
+    }
+    for given in wrong:
+        refused = await guarded.get("/v1/consumers", headers={"Authorization": given})
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == 'Bearer realm="dds", error="invalid_token"'
+        assert refused.json()["detail"] == "This needs a valid bearer token."
     text = (await guarded.get("/metrics", headers=tokens.platform())).text
-    assert metric(text, reason) == 1
+    for reason, count in Counter(wrong.values()).items():
+        assert metric(text, reason) == count
     assert metric(text, "signature") == 0
 
 
@@ -247,18 +247,22 @@ async def test_a_consumer_knows_only_itself(guarded: Client, tokens: Tokens) -> 
         ("bravo", "nobdy"),
         (other, NOBODY_ID),
         (subscription["id"], "s" + "0" * 16),
-        (subscription["view"], "0" * len(subscription["view"])),
         (subscription["subscription_name"], f"{NOBODY_ID}-s{'0' * 16}"),
         (renewed["id"], "0" * 32),
         ("secret-plan", "nosuch-plan"),
     ]
     asked = 0
     for path, method, permission in routes(guarded.app):
+        assert permission is not None
         if permission is Permission.PUBLIC:
             continue
+        # A guard that refuses has read neither query nor body.
+        most = None if Role.CONSUMER in ROLES[permission] else 1
         for real, unreal in pairs:
             for there, absent in zip(
-                attempts(path, method, real), attempts(path, method, unreal), strict=True
+                attempts(path, method, real)[:most],
+                attempts(path, method, unreal)[:most],
+                strict=True,
             ):
                 first = await guarded.request(method, headers=mine, **there)
                 second = await guarded.request(method, headers=mine, **absent)
@@ -267,10 +271,11 @@ async def test_a_consumer_knows_only_itself(guarded: Client, tokens: Tokens) -> 
                 assert first.status_code < 500
                 for secret in ("SECRET", *(value for value, _ in pairs)):
                     if secret != real:
-                        assert secret not in first.text, (method, there, first.text)
+                        said = first.text.replace(real, "")
+                        assert secret not in said, (method, there, said)
                         assert secret not in str(first.headers)
                 asked += 1
-    assert asked > 300
+    assert asked > 200
     assert await everything(guarded, platform, "bravo", subscription["id"]) == before
     for path in ("/v1/consumers", "/v1/subscriptions", "/v1/tokens"):
         listed = await guarded.get(path, headers=mine)
@@ -283,19 +288,17 @@ async def test_a_consumer_knows_only_itself(guarded: Client, tokens: Tokens) -> 
 def attempts(path: str, method: str, value: str) -> list[dict[str, Any]]:
     """Requests to a route that name something: in the path, the query, the body."""
     url = filled(path, value)
-    if method == "GET":
-        names = ("consumer", "name", "subject", "source", "instrument", "cursor")
+    if method == "GET" and "{" not in path:
+        names = ("consumer", "name", "subject", "cursor")
         return [{"url": url}, *({"url": url, "params": {name: value}} for name in names)]
-    if method == "DELETE":
+    if method in ("GET", "DELETE"):
         return [{"url": url}]
     bodies: list[dict[str, Any]] = [
         {},
         {"consumer": value},
         {"subject": value},
-        {"consumer": value, "name": "mine"},
-        {"consumer": value, "name": "mine", "filter": "instrument = 'A'", "format": "json"},
+        {"consumer": value, "name": "mine", "filter": "instrument = 'A'"},
         {"name": value, "labels": {"a": "b"}},
-        {"labels": {"a": "b"}},
         {"role": "platform", "subject": value},
     ]
     return [{"url": url, "json": each} for each in bodies]
@@ -331,6 +334,8 @@ async def test_a_consumer_manages_its_own(guarded: Client, tokens: Tokens) -> No
     assert "owner" in refused.json()["detail"]
     found = (await guarded.get("/v1/consumers/alpha", headers=mine)).json()
     assert (found["owner"], found["contact"]) == ("us", "x")
+    # Whatever else there is to change, now or later, is the platform team's.
+    assert set(ConsumerUpdate.__struct_fields__) - OWN_FIELDS >= {"owner"}
     made = await guarded.post(
         "/v1/subscriptions", json={"consumer": own, "name": "all"}, headers=mine
     )
