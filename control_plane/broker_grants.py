@@ -11,11 +11,12 @@ A grant that is taken away ends the connection of whoever uses it as soon as the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from control_plane.pulsar_admin import PulsarAdmin
+from control_plane.pulsar_admin import AdminNotFound, PulsarAdmin
 from marketdata.topics import INGEST_EVENTS, TENANT
 
 Grant = tuple[str, str]
@@ -53,16 +54,26 @@ class BrokerGrants:
         return self._enabled
 
     async def give(self, use: Use, grants: Iterable[Grant]) -> None:
-        """Let roles use topics, which have to exist."""
-        wanted = sorted(set(grants))
-        if wanted and await self.enabled():
-            await self._admin.grant_on_topics(wanted, list(use.actions))
+        """Let roles use topics; those that do not exist have no grants."""
+        await self._change(grants, lambda some: self._admin.grant_on_topics(some, [*use.actions]))
 
     async def take(self, grants: Iterable[Grant]) -> None:
         """Let roles no longer use topics; those who do are cut off."""
-        unwanted = sorted(set(grants))
-        if unwanted and await self.enabled():
-            await self._admin.revoke_on_topics(unwanted)
+        await self._change(grants, self._admin.revoke_on_topics)
+
+    async def _change(
+        self, grants: Iterable[Grant], change: Callable[[list[Grant]], Awaitable[None]]
+    ) -> None:
+        ordered = sorted(set(grants))
+        if not ordered or not await self.enabled():
+            return
+        try:
+            await change(ordered)
+        except AdminNotFound:
+            # One topic that is missing fails all of them.
+            for grant in ordered:
+                with suppress(AdminNotFound):
+                    await change([grant])
 
     async def correct(
         self, use: Use, wanted: Collection[Grant], *, tolerated: Collection[Grant] = ()

@@ -299,8 +299,7 @@ class Reconciler:
                 given, taken = await self._grants.correct(READING, active, tolerated=pending)
                 more, less = await self._grants.correct(PUBLISHING, set(map(publisher, publishers)))
             except AdminNotFound as error:
-                # A topic is missing that a later look makes, or the whole topology.
-                log.info("grants are compared later", reason=str(error))
+                log.info("the topology is not applied: no grants yet", reason=str(error))
                 return
         given, taken = given | more, taken | less
         if given or taken:

@@ -34,6 +34,7 @@ class FakeBroker:
         self.changes: list[tuple[str, Any]] = []
         self.asked = 0
         self.fails: set[str] = set()
+        self.missing: set[str] = set()
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -45,6 +46,8 @@ class FakeBroker:
         if request.method == "GET":
             return httpx.Response(200, json={"auth_policies": {"destination_auth": self.held}})
         body = json.loads(request.content) if request.content else None
+        if path in (GRANT, REVOKE) and self.missing & {each["topic"] for each in body}:
+            return httpx.Response(404, json={"reason": "not found"})
         self.changes.append((f"{request.method} {path}", body))
         return httpx.Response(204)
 
@@ -98,6 +101,19 @@ async def test_what_is_missing_is_given_and_what_is_foreign_taken() -> None:
                 {"topic": other, "role": BOB, "actions": ["consume"]},
             ],
         ),
+    ]
+
+
+async def test_a_topic_that_is_missing_keeps_no_other_from_its_grant() -> None:
+    """Pulsar refuses all of a request in which one topic does not exist."""
+    gone, broker = "persistent://marketdata/delivery/view-0", FakeBroker()
+    broker.missing.add(gone)
+    async with broker.admin() as admin:
+        await BrokerGrants(admin).take([(gone, ALICE), (VIEW, ALICE)])
+        await BrokerGrants(admin).give(READING, [(gone, BOB), (VIEW, BOB)])
+    assert broker.changes == [
+        (f"POST {REVOKE}", [{"topic": VIEW, "role": ALICE}]),
+        (f"POST {GRANT}", [{"topic": VIEW, "role": BOB, "actions": ["consume"]}]),
     ]
 
 
