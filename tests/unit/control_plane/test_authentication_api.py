@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import re
 import socket
@@ -254,7 +255,8 @@ async def test_a_consumer_knows_only_itself(guarded: Client, tokens: Tokens) -> 
     asked = 0
     for path, method, permission in routes(guarded.app):
         assert permission is not None
-        if permission is Permission.PUBLIC:
+        # The API's description is made of code alone.
+        if permission is Permission.PUBLIC or path.startswith("/schema"):
             continue
         # A guard that refuses has read neither query nor body.
         most = None if Role.CONSUMER in ROLES[permission] else 1
@@ -364,6 +366,37 @@ async def test_no_discovery_where_the_issuer_is_no_url(
 ) -> None:
     async for client in serving(safe.model_copy(update={"token_issuer": "urn:dds"})):
         assert (await client.get("/.well-known/openid-configuration")).status_code == 404
+
+
+async def test_callers_of_an_external_issuer_have_its_role_and_can_be_revoked(
+    safe: Settings, tokens: Tokens, tmp_path: Path
+) -> None:
+    make_key(tmp_path / "theirs")
+    theirs = KeyRing(tmp_path / "theirs", issuer="https://id.example", audience="us")
+    trusting = safe.model_copy(
+        update={
+            "oidc_issuer": "https://id.example",
+            "oidc_audience": "us",
+            "oidc_jwks_url": "https://id.example/keys",
+        }
+    )
+
+    async def fetch() -> bytes:
+        return json.dumps(theirs.jwks()).encode()
+
+    async for client in serving(trusting):
+        client.app.state.control_plane.authenticate._external._fetch = fetch
+        token, claims = theirs.issue(subject="bob", role=Role.READ_ONLY, lifetime=HOUR)
+        assert (await client.get("/v1/plans", headers=header(token))).status_code == 200
+        assert (await client.post("/v1/consumers", headers=header(token))).status_code == 403
+        renewed = await client.post("/v1/tokens", json={}, headers=header(token))
+        assert renewed.status_code == 403
+        gone = await client.delete(f"/v1/tokens/{claims.token_id}", headers=tokens.platform())
+        assert gone.status_code == 204
+        assert (await client.get("/v1/plans", headers=header(token))).status_code == 401
+        foreign = KeyRing(make_and_return(tmp_path / "foreign"), issuer="https://id.example")
+        token, _ = foreign.issue(subject="bob", role=Role.PLATFORM, lifetime=HOUR)
+        assert (await client.get("/v1/plans", headers=header(token))).status_code == 401
 
 
 async def test_while_revocations_cannot_be_read_only_metrics_are_answered(

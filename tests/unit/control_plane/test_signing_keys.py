@@ -63,7 +63,7 @@ def test_the_newest_active_key_signs_and_all_verify(keys: Path) -> None:
             "sub": "ann",
             "role": "platform",
             "iat": NOW,
-            "exp": NOW + HOUR,
+            "exp": NOW + 12 * HOUR,
         }
         token = jwt.encode(claims, key.private, "ES256", headers={"kid": kid})
         assert ring.verify(token).subject == "ann"
