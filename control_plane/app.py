@@ -39,6 +39,7 @@ from control_plane.domains.ordering.service import OrderingService
 from control_plane.domains.plans.controller import PlanController
 from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
 from control_plane.domains.plans.service import PlanService
+from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.controller import SubscriptionController
 from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.domains.system.controller import SystemController
@@ -249,6 +250,7 @@ def create_app(settings: Settings) -> Litestar:
                     OrderingController,
                     DeadLetterController,
                     ExplainController,
+                    SchemaController,
                     TokenController,
                 ],
             ),
