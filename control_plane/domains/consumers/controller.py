@@ -99,7 +99,9 @@ class ConsumerController(Controller):
         the broker has their topics. A subscription for which they make a difference has another
         topic from then on: ask for it again. While it is `pending` the old entitlements hold.
 
-        A consumer can change neither its own `owner` nor its own `entitlements`.
+        `suspended` is the same for a while: nothing is received, and what was not read is lost.
+
+        A consumer can change none of `owner`, `entitlements` and `suspended` of its own.
         """
         changed, version = await consumers.update(key, data, if_match, only=caller.consumer)
         return Response(changed, headers={"ETag": etag(version)})

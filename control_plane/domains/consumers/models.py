@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, DateTime, Index, Integer, Text, func, text
+import msgspec
+from sqlalchemy import Boolean, CheckConstraint, DateTime, Index, Integer, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.database import Base
+from marketdata.entitlements import NOTHING, Entitlements
 
 UNIQUE_NAME = "uq_consumers_name_live"
 
@@ -35,6 +37,7 @@ class Consumer(Base):
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     # No default: who enters a consumer says what it may receive.
     entitlements: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    suspended: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     version: Mapped[int] = mapped_column(Integer, server_default="1")
     created_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.clock_timestamp()
@@ -43,3 +46,8 @@ class Consumer(Base):
         DateTime(timezone=True), server_default=func.clock_timestamp()
     )
     deleted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    @property
+    def allowed(self) -> Entitlements:
+        """What it may receive now: nothing while it is suspended."""
+        return NOTHING if self.suspended else msgspec.convert(self.entitlements, Entitlements)

@@ -82,6 +82,13 @@ class ConsumerUpdate(msgspec.Struct, forbid_unknown_fields=True):
             examples=[{"venues": ["XNAS"], "kinds": None}],
         ),
     ] = UNSET
+    suspended: Annotated[
+        bool | UnsetType,
+        Meta(
+            description="Whether the consumer receives nothing, whatever its entitlements; live. "
+            "What it has not read by then is lost to it."
+        ),
+    ] = UNSET
 
 
 class ConsumerOut(msgspec.Struct):
@@ -96,5 +103,6 @@ class ConsumerOut(msgspec.Struct):
     entitlements: Annotated[
         Entitlements, Meta(description="What the consumer may receive; null is no bound.")
     ]
+    suspended: Annotated[bool, Meta(description="It receives nothing as long as this is so.")]
     created_at: datetime
     updated_at: datetime

@@ -1,7 +1,7 @@
 """Rules of consumers: names are unique among those not deleted; none goes while subscribed.
 
-A change of entitlements commits together with the plan that it makes for the consumer's
-subscriptions. A set that entitlements name cannot be deleted.
+A change of what a consumer may receive, by its entitlements or by suspending it, commits together
+with the plan that it makes for its subscriptions. A set that entitlements name cannot be deleted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -51,6 +51,7 @@ def consumer_out(row: Consumer) -> ConsumerOut:
         region=row.region,
         labels=row.labels,
         entitlements=msgspec.convert(row.entitlements, Entitlements),
+        suspended=row.suspended,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
@@ -143,24 +144,25 @@ class ConsumerService:
         """
         plan = None
         async with self._database.transaction() as session:
-            if data.entitlements is not UNSET and only is None:
+            if only is None and (data.entitlements is not UNSET or data.suspended is not UNSET):
                 await lock(session, Lock.PLAN_SEQUENCE)
             row = await repository.find(session, key, only=only, for_update=True)
             if only is not None:
                 _require_own_fields(data)
             check_match(if_match, row.version)
-            entitlements = await _changed(session, row, data.entitlements)
-            for name in ("owner", "contact", "region", "labels"):
+            before = row.allowed
+            if data.entitlements is not UNSET:
+                row.entitlements = await _changed(session, row, data.entitlements)
+            for name in ("owner", "contact", "region", "labels", "suspended"):
                 value = getattr(data, name)
                 if value is not UNSET:
                     setattr(row, name, value)
-            if entitlements is not None:
-                row.entitlements = msgspec.to_builtins(entitlements)
             if session.is_modified(row):
                 repository.touch(row)
             await session.flush()
-            if entitlements is not None:
-                plan = await follow_entitlements(session, row, drain_seconds=self._drain_seconds)
+            if row.allowed != before:
+                drain = 0.0 if row.suspended else self._drain_seconds
+                plan = await follow_entitlements(session, row, drain_seconds=drain)
                 log.info("entitlements changed", consumer=row.id, version=row.version, plan=plan)
             await session.refresh(row)
         if plan is not None:
@@ -187,19 +189,18 @@ class ConsumerService:
 
 
 async def _changed(
-    session: AsyncSession, row: Consumer, change: EntitlementsUpdate | UnsetType
-) -> Entitlements | None:
-    """What a consumer is entitled to after a change; None where that is what it was before."""
-    if change is UNSET:
-        return None
+    session: AsyncSession, row: Consumer, change: EntitlementsUpdate
+) -> dict[str, Any]:
+    """The entitlements of a consumer after a change; sets that it names must be there."""
     bounds: dict[str, Any] = msgspec.structs.asdict(change)
     named = {name: values for name, values in bounds.items() if values is not UNSET}
     before = msgspec.convert(row.entitlements, Entitlements)
     after = msgspec.structs.replace(before, **named)
     if after == before:
-        return None
+        return row.entitlements
     await _require_sets(session, after)
-    return after
+    made: dict[str, Any] = msgspec.to_builtins(after)
+    return made
 
 
 async def _require_sets(session: AsyncSession, entitlements: Entitlements) -> None:

@@ -28,7 +28,7 @@ from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.requests import current_request_id
-from marketdata.entitlements import Entitlements, bounded
+from marketdata.entitlements import bounded
 from marketdata.plans import ViewSpec, view_of
 
 
@@ -42,7 +42,7 @@ async def follow_entitlements(
     Returns:
         The plan from which the new views hold; None when none is another one.
     """
-    entitlements = msgspec.convert(consumer.entitlements, Entitlements)
+    entitlements = consumer.allowed
     others: list[tuple[Subscription, ViewRow]] = []
     for row in await _live_of(session, consumer.id):
         spec = bounded(msgspec.convert(row.spec, ViewSpec), entitlements)

@@ -40,7 +40,7 @@ from control_plane.domains.subscriptions.view_check import (
 from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match, decode_cursor, page_of
 from control_plane.requests import current_request_id
-from marketdata.entitlements import Entitlements, receives_nothing
+from marketdata.entitlements import receives_nothing
 from marketdata.plans import ViewSpec, sets_of
 
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
@@ -87,7 +87,7 @@ class SubscriptionService:
             InvalidRequestError: the filter or the transformation is refused, or nothing that is
                 asked for is within the consumer's entitlements.
             NotFoundError: there is no such consumer, or the caller may only know of another one.
-            ConflictError: the consumer has a live subscription of this name.
+            ConflictError: the consumer has a live subscription of this name, or is suspended.
             UnavailableError: the broker or the database is down; nothing was stored.
         """
         spec = view_spec(data)
@@ -121,9 +121,10 @@ class SubscriptionService:
         await session.refresh(consumer, with_for_update={"read": True})
         if consumer.deleted_at is not None:
             raise ConflictError(f"Consumer {consumer.name!r} is being deleted.")
+        if consumer.suspended:
+            raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
         require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
-        entitlements = msgspec.convert(consumer.entitlements, Entitlements)
-        effective = entitled_spec(data, spec, entitlements)
+        effective = entitled_spec(data, spec, consumer.allowed)
         view = await plan_rows.ensure_view(session, effective)
         latest = await plan_rows.newest(session)
         shared = latest is not None and await plan_rows.is_live(session, view.id)

@@ -19,7 +19,7 @@ from control_plane.domains.instrument_sets.service import InstrumentSetService
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions.models import Move
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionOut
-from control_plane.errors import BrokerUnavailableError
+from control_plane.errors import BrokerUnavailableError, ConflictError
 from marketdata.entitlements import Entitlements
 
 
@@ -252,6 +252,33 @@ async def test_a_set_that_changes_leaves_topic_and_cursor(world: World) -> None:
     assert world.broker.last.sets == {"mine": ("B",)}
     after = await get(world, made.id)
     assert (after.topic, after.plan, after.draining) == (made.topic, made.plan, [])
+
+
+async def test_who_is_suspended_receives_nothing_until_it_is_not(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    await world.settle()
+    before = await get(world, key)
+    await world.consumers.update("desk", ConsumerUpdate(suspended=True), None)
+    await world.settle()
+    during = await get(world, key)
+    assert during.receives_nothing
+    assert during.plan > before.plan
+    assert before.topic not in topics(world)
+    assert world.topics.cursors == {cursor(during)}
+    assert world.topics.granted == {grant(during)}
+    with pytest.raises(ConflictError, match="suspended"):
+        await world.subscribe("two")
+    # Entitlements that change meanwhile hold when the consumer comes back, not before.
+    await entitle(world, venues=("XNAS",))
+    assert (await get(world, key)).plan == during.plan
+    await world.consumers.update("desk", ConsumerUpdate(suspended=False), None)
+    await world.settle()
+    after = await get(world, key)
+    assert not after.receives_nothing
+    assert "'XNAS'" in after.effective_filter
+    assert world.topics.starts[cursor(after)] == "latest"
+    assert topics(world) == {after.topic}
 
 
 async def test_a_grant_that_is_drained_outlives_another_subscription_to_the_view(
