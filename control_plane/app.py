@@ -41,6 +41,8 @@ from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
 from control_plane.domains.plans.service import PlanService
 from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.controller import SubscriptionController
+from control_plane.domains.subscriptions.health import Thresholds
+from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.domains.system.controller import SystemController
 from control_plane.domains.system.metrics import Metrics
@@ -144,6 +146,11 @@ class ControlPlane:
             service_url=settings.consumer_service_url,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
+        self.readings = ReadingService(
+            self.database,
+            self.admin,
+            Thresholds(settings.lagging_after_seconds, settings.stalled_after_seconds),
+        )
         self.instrument_sets = InstrumentSetService(
             self.database,
             self.publisher,
@@ -216,6 +223,7 @@ class ControlPlane:
         parts = {
             "consumers": self.consumers,
             "subscriptions": self.subscriptions,
+            "readings": self.readings,
             "plans": self.plans,
             "instrument_sets": self.instrument_sets,
             "ordering": self.ordering,

@@ -287,10 +287,13 @@ class PulsarAdmin:
         path = f"{_topic(topic)}/stats"
         return topic_stats(await self._get(path, f"read the statistics of {topic}"))
 
-    async def partitioned_stats(self, topic: str) -> TopicStats:
-        """Counters of a partitioned topic, summed and for each partition."""
+    async def partitioned_stats(self, topic: str, *, oldest: bool = False) -> TopicStats:
+        """Counters of a partitioned topic, summed and for each partition.
+
+        `oldest`: look up the age of each backlog too, for which the broker reads a message.
+        """
         path = f"{_topic(topic)}/partitioned-stats"
-        params = {"perPartition": "true"}
+        params = {"perPartition": "true", "getEarliestTimeInBacklog": str(oldest).lower()}
         what = f"read the statistics of {topic}"
         return topic_stats(await self._get(path, what, params=params))
 

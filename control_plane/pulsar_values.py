@@ -30,8 +30,23 @@ StartPosition = Literal["earliest", "latest"] | MessagePosition
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectedConsumer:
+    """A client that reads under a subscription; times are 0 before the first message."""
+
+    name: str
+    address: str
+    unacknowledged_messages: int
+    delivered_messages: int
+    last_delivered_ms: int
+    last_acknowledged_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriptionStats:
-    """A cursor's state. `backlog_messages` counts frames, not events; rates are per second."""
+    """A cursor's state. `backlog_messages` counts frames, not events; rates are per second.
+
+    `oldest_backlog_published_ms` is told only where it was asked for, and 0 without a backlog.
+    """
 
     backlog_messages: int
     backlog_bytes: int
@@ -42,6 +57,11 @@ class SubscriptionStats:
     unacknowledged_messages: int
     kind: str
     durable: bool = True
+    rate_redelivered: float = 0.0
+    last_acknowledged_ms: int = 0
+    connected: tuple[ConnectedConsumer, ...] = ()
+    active: str = ""
+    """Of a Failover subscription: the name of the consumer that gets the messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,4 +189,18 @@ def _subscription_stats(found: Json) -> SubscriptionStats:
         unacknowledged_messages=int(found.get("unackedMessages", 0)),
         kind=str(found.get("type", "None")),
         durable=bool(found.get("durable", True)),
+        rate_redelivered=float(found.get("msgRateRedeliver", 0)),
+        last_acknowledged_ms=int(found.get("lastAckedTimestamp", 0)),
+        connected=tuple(
+            ConnectedConsumer(
+                name=str(each.get("consumerName", "")),
+                address=str(each.get("address", "")),
+                unacknowledged_messages=int(each.get("unackedMessages", 0)),
+                delivered_messages=int(each.get("msgOutCounter", 0)),
+                last_delivered_ms=int(each.get("lastConsumedTimestamp", 0)),
+                last_acknowledged_ms=int(each.get("lastAckedTimestamp", 0)),
+            )
+            for each in found.get("consumers") or ()
+        ),
+        active=str(found.get("activeConsumerName") or ""),
     )

@@ -117,6 +117,16 @@ class Settings(BaseSettings):
         description="How long a subscription that another topic was given, because entitlements"
         " changed, may still read what was routed to its old one before.",
     )
+    lagging_after_seconds: float = Field(
+        default=10,
+        gt=0,
+        description="How old the oldest unread message of a healthy subscription may be.",
+    )
+    stalled_after_seconds: float = Field(
+        default=30,
+        gt=0,
+        description="How long a client that has something to read may acknowledge nothing.",
+    )
     broker_timeout_seconds: float = Field(
         default=5.0, gt=0, le=60, description="Longest wait for one answer of the broker."
     )

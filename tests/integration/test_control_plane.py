@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pulsar
 import pytest
+from events import trades
 
 from marketdata.plans import Plan, decode_plan
+from marketdata.publisher import Publisher
 from marketdata.topics import PLANS
 from scripts.access import authenticate
 
@@ -115,6 +118,54 @@ def test_computed_columns_are_described_and_stand_in_the_plan(api: Api) -> None:
     assert plan is not None
     (view,) = [view for view in plan.views if view.id == made["view"]]
     assert set(view.computed or ()) == {"mid", "notional"}
+
+
+def test_how_a_subscription_is_read_is_told(api: Api) -> None:
+    name = uuid.uuid4().hex[:16].upper()
+    made = api.subscribe("one", filter=f"instrument = '{name}'")
+    path = f"/v1/subscriptions/{made['id']}/health"
+
+    def health() -> dict[str, Any]:
+        return dict(api.get(path))
+
+    assert (health()["state"], health()["members"]) == ("gone", [])
+    with Publisher(api.service_url, name=f"health-{name}") as publisher:
+        publisher.publish(trades([name] * 3))
+    eventually(lambda: health()["backlog_messages"] > 0, within_s=30)
+    assert health()["backlog_age_seconds"] is not None
+    client = pulsar.Client(api.service_url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error))
+    try:
+        consumer = client.subscribe(
+            made["topic"],
+            made["subscription_name"],
+            pulsar.ConsumerType.Failover,
+            consumer_name="reader-1",
+        )
+        message = consumer.receive(timeout_millis=30_000)
+        read = health()
+        assert read["state"] in {"healthy", "lagging"}
+        assert read["unacknowledged_messages"] > 0
+        (member,) = read["members"]
+        assert (member["name"], member["partitions"]) == ("reader-1", [0, 1, 2, 3])
+        said: list[dict[str, Any]] = []
+
+        def all_is_read() -> bool:
+            """Heartbeats come meanwhile; each answer is of one moment."""
+            nonlocal message
+            with suppress(pulsar.Timeout):
+                consumer.acknowledge(message)
+                message = consumer.receive(timeout_millis=100)
+            said.append(health())
+            return said[-1]["backlog_messages"] == 0
+
+        eventually(all_is_read, within_s=60)
+        assert (said[-1]["state"], said[-1]["reason"]) == ("healthy", "Everything is acknowledged.")
+        assert said[-1]["last_acknowledged_at"] is not None
+    finally:
+        client.close()
+    eventually(lambda: health()["state"] == "gone", within_s=30)
+    api.http.delete(f"/v1/subscriptions/{made['id']}").raise_for_status()
+    assert health()["reason"] == "The subscription is closed."
 
 
 def test_a_plan_reaches_every_distributor(api: Api) -> None:

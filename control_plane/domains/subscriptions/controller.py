@@ -8,6 +8,8 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
+from control_plane.domains.subscriptions.health import HealthOut
+from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.schemas import (
     SubscriptionCreate,
     SubscriptionOut,
@@ -98,6 +100,22 @@ class SubscriptionController(Controller):
         """One subscription, closed ones too."""
         found, version = await subscriptions.get(key, only=caller.consumer)
         return Response(found, headers={"ETag": etag(version)})
+
+    @get(
+        "/{key:str}/health",
+        operation_id="getSubscriptionHealth",
+        summary="How a subscription is read",
+        opt=needs(Permission.READ),
+        responses=responses(400, 404, 503),
+    )
+    async def health(
+        self,
+        key: Key,
+        readings: NamedDependency[ReadingService],
+        caller: NamedDependency[Caller],
+    ) -> HealthOut:
+        """State with its reason, backlog, acknowledgements and connected clients, as of now."""
+        return await readings.health(key, only=caller.consumer)
 
     @patch(
         "/{key:str}",
