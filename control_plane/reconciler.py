@@ -279,7 +279,11 @@ class Reconciler:
             # Under the publisher's lock, and only what is active still: it removes cursors too.
             await lock(session, Lock.PUBLISH)
             lost = await subscription_rows.still_active(session, missing)
-            await self._topics.ensure(lost, start="earliest")
+            # What a set held before is not for who is entitled by it now.
+            by_sets = [row for row in lost if row.consumer.allowed.instrument_sets]
+            await self._topics.ensure(by_sets, start="latest")
+            others = [row for row in lost if row not in by_sets]
+            await self._topics.ensure(others, start="earliest")
         self._metrics.reconcile_actions.labels("delivery").inc(len(lost))
         log.warning(
             "missing Pulsar subscriptions made again", subscriptions=[row.id for row in lost]
@@ -296,9 +300,9 @@ class Reconciler:
             active = await subscription_rows.grants(session, [State.ACTIVE])
             active |= await move_rows.grants(session)
             pending = await subscription_rows.grants(session, [State.PENDING])
-            publishers = await token_rows.publishers(session)
             try:
                 given, taken = await self._grants.correct(READING, active, tolerated=pending)
+                publishers = await token_rows.publishers(session)
                 more, less = await self._grants.correct(PUBLISHING, set(map(publisher, publishers)))
             except AdminNotFound as error:
                 log.info("the topology is not applied: no grants yet", reason=str(error))

@@ -104,6 +104,24 @@ def load_keys(directory: Path) -> dict[str, SigningKey]:
     return {key.kid: key for key in keys}
 
 
+def still_there(directory: Path, keys: Mapping[str, SigningKey]) -> dict[str, SigningKey]:
+    """Those of some keys whose files the directory has, whatever else is in it.
+
+    While the directory itself cannot be read nothing tells that a key was deleted: all stay.
+    """
+    try:
+        names = {path.name for path in directory.iterdir()}
+    except FileNotFoundError:
+        return {}
+    except OSError:
+        return dict(keys)
+    return {
+        kid: key
+        for kid, key in keys.items()
+        if f"{key.active_from.strftime(_TIME)}-{kid}.pem" in names
+    }
+
+
 def signing_key(keys: Mapping[str, SigningKey], now: datetime) -> SigningKey:
     """The newest key that is active at `now`; KeyDirectoryError while none is."""
     active = [key for key in keys.values() if key.active_from <= now]

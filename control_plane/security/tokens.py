@@ -27,6 +27,7 @@ from control_plane.security.keys import (
     jwks,
     load_keys,
     signing_key,
+    still_there,
 )
 from control_plane.security.roles import Role, fits
 
@@ -101,8 +102,8 @@ class KeyRing:
     """The keys of a directory: issues and verifies tokens.
 
     What changes in the directory is taken over within `RELOAD_SECONDS`, without a restart; a
-    directory that becomes unusable is logged, and what was known of it stays. Safe to use from
-    several threads.
+    directory that becomes unusable is logged, and of what was known those keys stay whose files
+    are there. Safe to use from several threads.
     """
 
     def __init__(
@@ -130,6 +131,8 @@ class KeyRing:
                     self._keys = load_keys(self._directory)
                 except KeyDirectoryError as error:
                     log.error("signing keys not reloaded", error=str(error))  # noqa: TRY400
+                    # A key that was deleted is not to be believed, whatever else is wrong there.
+                    self._keys = still_there(self._directory, self._keys)
             return self._keys
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:

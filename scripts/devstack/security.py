@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
 from cryptography.hazmat.primitives import serialization
 
-from control_plane.security.keys import KeyDirectoryError, load_keys, make_key
+from control_plane.security.keys import KeyDirectoryError, load_keys, make_key, signing_key
 from control_plane.security.roles import BROKER_SUPERUSERS, Role
 from control_plane.security.tokens import DEFAULT_AUDIENCE, KeyRing
 from marketdata.connection import Access
@@ -61,7 +61,7 @@ class Security:
         except KeyDirectoryError:
             make_key(self.keys)
             keys = load_keys(self.keys)
-        (key, *_) = keys.values()
+        key = signing_key(keys, datetime.now(UTC))
         write_private(
             self.public_key,
             key.private.public_key().public_bytes(

@@ -26,7 +26,7 @@ from control_plane.domains.consumers.schemas import (
     EntitlementsUpdate,
 )
 from control_plane.domains.instrument_sets import repository as set_rows
-from control_plane.domains.subscriptions.moves import follow_entitlements
+from control_plane.domains.subscriptions.moves import drain_none, follow_entitlements
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.domains.tokens.repository import revoke_subject
 from control_plane.errors import (
@@ -164,8 +164,10 @@ class ConsumerService:
                 drain = 0.0 if row.suspended else self._drain_seconds
                 plan = await follow_entitlements(session, row, drain_seconds=drain)
                 log.info("entitlements changed", consumer=row.id, version=row.version, plan=plan)
+            if data.suspended is True:
+                await drain_none(session, row.id)
             await session.refresh(row)
-        if plan is not None:
+        if plan is not None or data.suspended is True:
             await self._publication.published(self._wait_seconds)
         return consumer_out(row), row.version
 

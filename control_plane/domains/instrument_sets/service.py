@@ -187,7 +187,9 @@ class InstrumentSetService:
         )
         session.add(newest)
         await session.flush()
-        newest.plan = await plan_rows.compile_next(session, current_request_id())
+        newest.plan = await plan_rows.compile_next(
+            session, current_request_id(), growing=len(new) > len(old)
+        )
         await session.flush()
         await session.refresh(newest)
         return newest

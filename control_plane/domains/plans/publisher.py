@@ -253,7 +253,7 @@ class PlanPublisher:
             await self._cut_off(session, plan.number)
             if plan.published_at is None:
                 await self._publish(session, plan)
-            await subscription_rows.activate(session, [row.id for row in pending])
+            await subscription_rows.activate(session, [row.id for row in pending], plan.number)
             closed = await subscription_rows.cursors_left(session, plan.number)
             dropped = await self._drop(session, closed)
             await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,8 +17,11 @@ from control_plane.database import Lock, lock
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans.models import PlanRow, ViewRow
 from control_plane.domains.subscriptions.models import Move, State, Subscription
-from control_plane.errors import NotFoundError
+from control_plane.errors import ConflictError, NotFoundError
 from marketdata.plans import ViewSpec, compile_plan, encode_plan, sets_of, view_of
+
+ROOM_BYTES = 4 * 1024 * 1024
+"""Of the 5 MiB that a message may have, compressed."""
 
 
 async def newest(session: AsyncSession, *, with_document: bool = False) -> PlanRow | None:
@@ -55,7 +59,11 @@ async def newest_published(session: AsyncSession) -> int:
 
 
 async def ensure_view(session: AsyncSession, spec: ViewSpec) -> ViewRow:
-    """The row of a view, made where there is none and no longer retired."""
+    """The row of a view, made where there is none and no longer retired.
+
+    Raises:
+        ConflictError: another view has its name: the topic would be somebody else's.
+    """
     view = view_of(spec)
     values = {"id": view.id, "topic": view.topic, "spec": spec_json(spec)}
     # The update also waits for a transaction that is removing the view's topic right now.
@@ -66,7 +74,13 @@ async def ensure_view(session: AsyncSession, spec: ViewSpec) -> ViewRow:
         .returning(ViewRow)
     )
     rows = await session.scalars(statement, execution_options={"populate_existing": True})
-    return rows.one()
+    row = rows.one()
+    there = msgspec.convert(row.spec, ViewSpec)
+    # What the name is the digest of.
+    named = ("filter", "transformation", "format", "delivery")
+    if any(getattr(there, part) != getattr(spec, part) for part in named):
+        raise ConflictError("The view cannot be made: change its filter or its columns a little.")
+    return row
 
 
 async def is_live(session: AsyncSession, view_id: str) -> bool:
@@ -91,13 +105,21 @@ async def live_specs(session: AsyncSession) -> list[ViewSpec]:
 
 
 async def compile_next(
-    session: AsyncSession, correlation_id: str, *, above: int | None = None
+    session: AsyncSession,
+    correlation_id: str,
+    *,
+    above: int | None = None,
+    growing: bool = False,
 ) -> int:
     """Compile the live views with the instrument sets they name, store the plan, give its number.
 
     When nothing has changed since the newest plan, that one's number is given and nothing is
     stored. `above` forces a plan with a higher number than that, whatever its content. The caller
     holds Lock.PLAN_SEQUENCE, which this takes too, until its transaction ends.
+
+    Raises:
+        ConflictError: `growing`, for changes that ask for more, and the plan would be so large
+            that little room is left in a message for changes that must not fail.
     """
     await lock(session, Lock.PLAN_SEQUENCE)
     specs = await live_specs(session)
@@ -112,17 +134,30 @@ async def compile_next(
     )
     if latest is not None and above is None and latest.digest == plan.digest:
         return latest.number
+    document = encode_plan(plan)
+    if growing and _stored_bytes(document) > ROOM_BYTES:
+        raise ConflictError(
+            "The plan has no room for this: close subscriptions that nobody needs, or name many"
+            " instruments by a set instead of in filters."
+        )
     session.add(
         PlanRow(
             number=number,
             digest=plan.digest,
-            document=encode_plan(plan),
+            document=document,
             view_count=len(plan.views),
             correlation_id=correlation_id,
         )
     )
     await session.flush()
     return number
+
+
+def _stored_bytes(document: bytes) -> int:
+    """The size of a plan's message, which is compressed; at most, where it is small anyhow."""
+    if len(document) <= ROOM_BYTES:
+        return len(document)
+    return len(pa.compress(document, codec="zstd", asbytes=True))
 
 
 async def retire_views(session: AsyncSession, view_ids: Collection[str], number: int) -> None:

@@ -90,6 +90,20 @@ async def drain_no_longer(session: AsyncSession, subscription_id: str) -> None:
     )
 
 
+async def drain_none(session: AsyncSession, consumer_id: str) -> None:
+    """Let what a consumer may still read on topics it left be taken away at once."""
+    await session.execute(
+        update(Move)
+        .where(
+            Move.subscription_id == Subscription.id,
+            Move.ended_at.is_(None),
+            Subscription.consumer_id == consumer_id,
+        )
+        .values(drain_until=func.clock_timestamp())
+        .execution_options(synchronize_session=False)
+    )
+
+
 async def exposed(session: AsyncSession, plan: int) -> Sequence[Move]:
     """Open moves up to a plan whose view somebody has: its topic goes on. Rows are locked."""
     somebody = exists().where(Subscription.view_id == Move.view_id, _LIVE)

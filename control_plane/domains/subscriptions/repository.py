@@ -159,17 +159,24 @@ async def still_active(session: AsyncSession, ids: Collection[str]) -> Sequence[
     query = (
         select(Subscription)
         .where(Subscription.id.in_(ids), Subscription.state == State.ACTIVE)
-        .options(joinedload(Subscription.view))
+        .options(joinedload(Subscription.view), joinedload(Subscription.consumer))
     )
     return (await session.scalars(query)).all()
 
 
-async def activate(session: AsyncSession, ids: Collection[str]) -> None:
-    """Make pending subscriptions active; those closed in the meantime stay closed."""
+async def activate(session: AsyncSession, ids: Collection[str], number: int) -> None:
+    """Make those pending subscriptions active that wait for a plan up to this number.
+
+    Those closed in the meantime stay closed, and those moved to a later plan pending.
+    """
     if ids:
         await session.execute(
             update(Subscription)
-            .where(Subscription.id.in_(ids), Subscription.state == State.PENDING)
+            .where(
+                Subscription.id.in_(ids),
+                Subscription.state == State.PENDING,
+                Subscription.plan <= number,
+            )
             .values(
                 state=State.ACTIVE.value,
                 activated_at=func.clock_timestamp(),

@@ -87,7 +87,8 @@ class SubscriptionService:
             InvalidRequestError: the filter or the transformation is refused, or nothing that is
                 asked for is within the consumer's entitlements.
             NotFoundError: there is no such consumer, or the caller may only know of another one.
-            ConflictError: the consumer has a live subscription of this name, or is suspended.
+            ConflictError: the consumer has a live subscription of this name, or is suspended; or
+                the plan is full.
             UnavailableError: the broker or the database is down; nothing was stored.
         """
         spec = view_spec(data)
@@ -142,7 +143,7 @@ class SubscriptionService:
         session.add(row)
         await session.flush()
         if not shared:
-            row.plan = await plan_rows.compile_next(session, current_request_id())
+            row.plan = await plan_rows.compile_next(session, current_request_id(), growing=True)
         return row.plan
 
     async def get(self, key: str, *, only: str | None = None) -> tuple[SubscriptionOut, int]:

@@ -14,6 +14,8 @@ from control_plane.domains.ordering.follower import FollowerState
 from control_plane.domains.ordering.metrics import OrderingCollector
 from control_plane.security.tokens import Reason
 
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+
 LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -78,7 +80,8 @@ class Metrics:
         self._published_at_ns: dict[int, int] = {}
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answered request."""
+        """Count one answered request; a method that HTTP does not have is `other`."""
+        method = method if method in _METHODS else "other"
         self.requests.labels(method, route, str(status)).inc()
         self.request_seconds.labels(method, route).observe(seconds)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import delete, exists, func, select, tuple_, union
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.tokens.models import IssuedToken, Revocation
@@ -14,11 +14,17 @@ from control_plane.security.roles import Role
 from control_plane.security.tokens import LEEWAY, MAX_LIFETIME
 
 KEPT = timedelta(days=1)
+"""How long what is over is kept; a token counts until nothing can be renewed from it any more."""
 PURGED_AT_ONCE = 100
 
 
 async def page(
-    session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int, subject: str | None
+    session: AsyncSession,
+    *,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    subject: str | None,
+    role: Role | None,
 ) -> Sequence[IssuedToken]:
     """Up to `limit` tokens that have not expired after a place in the order (created_at, id)."""
     query = (
@@ -31,12 +37,24 @@ async def page(
         query = query.where(tuple_(IssuedToken.created_at, IssuedToken.id) > after)
     if subject is not None:
         query = query.where(IssuedToken.subject == subject)
+    if role is not None:
+        query = query.where(IssuedToken.role == role.value)
     return (await session.scalars(query)).all()
 
 
 async def find(session: AsyncSession, key: str) -> IssuedToken | None:
     """The token with this id, if it was issued over HTTP."""
     return await session.get(IssuedToken, key)
+
+
+async def has_other_role(session: AsyncSession, subject: str, role: Role) -> bool:
+    """Whether a token of the subject that is valid still was issued for another role."""
+    other = exists().where(
+        IssuedToken.subject == subject,
+        IssuedToken.role != role.value,
+        IssuedToken.expires_at > func.now(),
+    )
+    return bool(await session.scalar(select(other)))
 
 
 def revoke_token(session: AsyncSession, key: str, *, by: str) -> None:
@@ -60,11 +78,18 @@ def revoke_subject(session: AsyncSession, subject: str, *, by: str) -> datetime:
 
 async def revoked(session: AsyncSession) -> Revoked:
     """All that is revoked and might still be valid otherwise."""
-    tree = (
-        select(Revocation.token_id.label("id"))
-        .where(Revocation.token_id.is_not(None), Revocation.forget_after > func.now())
-        .cte("tree", recursive=True)
+    in_force = Revocation.forget_after > func.now()
+    named = select(Revocation.token_id.label("id")).where(
+        Revocation.token_id.is_not(None), in_force
     )
+    # What was renewed meanwhile from a token of a revoked subject is revoked with it.
+    of_subject = select(IssuedToken.id).join(
+        Revocation,
+        (IssuedToken.subject == Revocation.subject)
+        & (IssuedToken.issued_at <= Revocation.issued_until),
+    )
+    roots = union(named, of_subject.where(in_force)).subquery()
+    tree = select(roots.c.id).cte("tree", recursive=True)
     tree = tree.union(select(IssuedToken.id).join(tree, IssuedToken.renewed_from == tree.c.id))
     subjects = await session.execute(
         select(Revocation.subject, func.max(Revocation.issued_until))
@@ -88,15 +113,21 @@ async def publishers(session: AsyncSession) -> set[str]:
     return {row.subject for row in rows if not gone.covers(row.id, row.subject, row.issued_at)}
 
 
-async def purge(session: AsyncSession) -> None:
-    """Forget some of what ended a while ago."""
-    for table, moment in (
-        (IssuedToken, IssuedToken.expires_at),
-        (Revocation, Revocation.forget_after),
+async def purge(session: AsyncSession, *, renewal: timedelta) -> None:
+    """Forget some of what ended a while ago.
+
+    A token's row stays while what was renewed from it may live: it is what leads there.
+
+    Args:
+        renewal: for how long tokens are renewed after the first one.
+    """
+    for table, moment, kept in (
+        (IssuedToken, IssuedToken.expires_at, KEPT + renewal),
+        (Revocation, Revocation.forget_after, KEPT),
     ):
         old = (
             select(table.id)
-            .where(moment < func.now() - KEPT)
+            .where(moment < func.now() - kept)
             .limit(PURGED_AT_ONCE)
             .with_for_update(skip_locked=True)
         )

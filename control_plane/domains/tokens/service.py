@@ -101,7 +101,7 @@ class TokenService:
                     expires_at=claims.expires_at,
                 )
             )
-            await repository.purge(session)
+            await repository.purge(session, renewal=self._renewal)
         log.info("token issued", token_id=claims.token_id, subject=subject, token_role=role.value)
         if role is Role.PUBLISHER:
             await self._let_publish(subject)
@@ -141,7 +141,11 @@ class TokenService:
             return Page([], None)
         async with self._database.transaction() as session:
             rows = await repository.page(
-                session, after=after, limit=limit + 1, subject=caller.only_subject or subject
+                session,
+                after=after,
+                limit=limit + 1,
+                subject=caller.only_subject or subject,
+                role=None if caller.only_subject is None else caller.role,
             )
             revoked = await repository.revoked(session)
             return page_of(
@@ -166,10 +170,19 @@ class TokenService:
         await self._revocations.renew()
 
     async def revoke_all(self, data: RevokeRequest, caller: Caller) -> RevokedOut:
-        """Revoke every token of a subject; answers when a new one can be issued."""
+        """Revoke every token of a subject; answers when a new one can be issued.
+
+        Raises:
+            NotFoundError: the subject is not the caller's.
+            ForbiddenError: it is, but somebody with another role has the same name.
+        """
         if caller.only_subject not in (None, data.subject):
             raise NotFoundError("subject", data.subject)
         async with self._database.transaction() as session:
+            if caller.only_subject is not None and await repository.has_other_role(
+                session, data.subject, caller.role
+            ):
+                raise ForbiddenError("Others use the same name; revoke your tokens one by one.")
             until = repository.revoke_subject(session, data.subject, by=caller.subject)
         log.info("tokens revoked", subject=data.subject)
         await self._revocations.renew()
@@ -186,6 +199,8 @@ async def _wanted(session: AsyncSession, data: TokenCreate, caller: Caller) -> t
         raise _refused("/role", "name both role and subject, or neither to renew your own token")
     if data.role is not None and data.subject is not None:
         return Role(data.role), data.subject
+    if data.consumer is not None and caller.role not in (Role.PLATFORM, Role.CONSUMER):
+        raise ForbiddenError("Only your own token can be renewed; the platform issues others.")
     key = data.consumer or caller.consumer
     if key is None:
         return caller.role, caller.subject

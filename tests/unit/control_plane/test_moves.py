@@ -281,6 +281,70 @@ async def test_who_is_suspended_receives_nothing_until_it_is_not(world: World) -
     assert topics(world) == {after.topic}
 
 
+async def test_suspending_ends_what_may_still_be_drained(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    await world.settle()
+    await entitle(world, venues=())
+    await world.settle()
+    assert (await get(world, key)).draining
+    # Nothing changes for the views: they were empty already.
+    await world.consumers.update("desk", ConsumerUpdate(suspended=True), None)
+    await world.publisher.publish_once()
+    after = await get(world, key)
+    assert after.draining == []
+    assert world.topics.cursors == {cursor(after)}
+
+
+async def test_a_move_while_the_plan_before_it_is_published_waits_for_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    before = await get(world, key)
+    make = world.topics.ensure
+
+    async def ensure_slowly(rows: Any, *, start: str | None) -> None:
+        monkeypatch.undo()
+        await make(rows, start=start)
+        await entitle(world, venues=("XNAS",))
+
+    monkeypatch.setattr(world.topics, "ensure", ensure_slowly)
+    await world.publisher.publish_once()
+    between = await get(world, key)
+    assert (between.state, between.plan) == ("pending", before.plan + 1)
+    await world.settle()
+    after = await get(world, key)
+    assert (after.state, after.plan) == ("active", world.broker.last.number)
+    assert topics(world) == {after.topic}
+    assert cursor(after) in world.topics.cursors
+    assert grant(after) in world.topics.granted
+
+
+async def test_a_view_that_takes_the_name_of_another_is_refused(world: World) -> None:
+    await world.settle()
+    await world.subscribe("one", filter="price > 1")
+    async with world.database.transaction() as session:
+        other = """{"filter": "price > 2"}"""
+        await session.execute(text(f"UPDATE views SET spec = '{other}'"))  # as a collision would
+    with pytest.raises(ConflictError, match="change its filter"):
+        await world.subscribe("two", filter="price > 1")
+
+
+async def test_a_full_plan_takes_no_more_but_can_be_narrowed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    await world.settle()
+    monkeypatch.setattr(plan_rows, "ROOM_BYTES", 300)
+    with pytest.raises(ConflictError, match="no room"):
+        await world.subscribe("two", filter="price > 2")
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    assert (await get(world, key)).state == "active"
+
+
 async def test_a_grant_that_is_drained_outlives_another_subscription_to_the_view(
     world: World,
 ) -> None:

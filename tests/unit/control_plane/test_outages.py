@@ -131,3 +131,7 @@ async def test_requests_are_counted_by_route_not_by_path(client: Client) -> None
         'dds_http_requests_total{method="GET",route="/v1/consumers/{key}",status="404"} 2.0' in text
     )
     assert 'dds_subscriptions{state="active"} 0.0' in text
+    await client.request("FROBNICATE", "/v1/consumers/one")
+    text = (await client.get("/metrics")).text
+    assert 'dds_http_requests_total{method="other"' in text
+    assert "FROBNICATE" not in text

@@ -21,7 +21,7 @@ from control_plane.security.keys import (
     signing_key,
 )
 from control_plane.security.roles import Role
-from control_plane.security.tokens import KeyRing
+from control_plane.security.tokens import KeyRing, TokenRefused
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
@@ -67,6 +67,21 @@ def test_the_newest_active_key_signs_and_all_verify(keys: Path) -> None:
         }
         token = jwt.encode(claims, key.private, "ES256", headers={"kid": kid})
         assert ring.verify(token).subject == "ann"
+
+
+def test_a_deleted_key_is_not_believed_whatever_else_is_wrong(keys: Path) -> None:
+    now = 0.0
+    make_key(keys, active_from=NOW - timedelta(minutes=1))
+    ring = KeyRing(keys, monotonic=lambda: now)
+    token, _ = ring.issue(subject="ann", role=Role.PLATFORM, lifetime=HOUR)
+    (keys / "notes.pem").write_text("not a key")
+    now = 10.0
+    assert ring.verify(token).subject == "ann"
+    newest = max(path for path in keys.iterdir() if path.name != "notes.pem")
+    newest.unlink()
+    now = 20.0
+    with pytest.raises(TokenRefused):
+        ring.verify(token)
 
 
 def test_no_key_signs_before_its_time(tmp_path: Path) -> None:

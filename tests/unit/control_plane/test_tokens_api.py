@@ -116,6 +116,7 @@ async def test_nobody_becomes_somebody_else(guarded: Client, tokens: Tokens) -> 
             {"role": "publisher", "subject": "other"},
             {"role": "platform", "subject": "feed"},
             {"consumer": other},
+            {"consumer": "nobody"},
         ],
         (Role.READ_ONLY, "grafana"): [{"role": "platform", "subject": "grafana"}],
     }
@@ -265,8 +266,8 @@ async def test_what_ended_long_ago_is_forgotten(
     async with database.transaction() as session:
         await session.execute(
             text(
-                "UPDATE tokens SET issued_at = issued_at - interval '3 days',"
-                " expires_at = expires_at - interval '3 days' WHERE subject = 'old'"
+                "UPDATE tokens SET issued_at = issued_at - interval '33 days',"
+                " expires_at = expires_at - interval '33 days' WHERE subject = 'old'"
             )
         )
         await session.execute(
@@ -281,6 +282,64 @@ async def test_what_ended_long_ago_is_forgotten(
         revocations = await session.scalar(text("SELECT count(*) FROM token_revocations"))
     assert left == ["new", "newest"]
     assert revocations == 1
+
+
+async def test_a_chain_of_renewals_is_revoked_from_its_start_weeks_later(
+    guarded: Client, tokens: Tokens, database: Database
+) -> None:
+    first = await issued(guarded, {"role": "publisher", "subject": "feed"}, tokens.platform())
+    second = await issued(guarded, {}, header(first["token"]))
+    third = await issued(guarded, {}, header(second["token"]))
+    async with database.transaction() as session:
+        await session.execute(
+            text(
+                "UPDATE tokens SET issued_at = issued_at - interval '20 days',"
+                " expires_at = expires_at - interval '20 days' WHERE id <> :newest"
+            ),
+            {"newest": third["id"]},
+        )
+    await issued(guarded, {"role": "publisher", "subject": "other"}, tokens.platform())
+    assert await status(guarded, third["token"]) == 200
+    await guarded.delete(f"/v1/tokens/{first['id']}", headers=tokens.platform())
+    assert await status(guarded, third["token"]) == 401
+
+
+async def test_who_renews_while_a_subject_is_revoked_gains_nothing(
+    guarded: Client, tokens: Tokens, database: Database
+) -> None:
+    """Another control plane that had not heard of it yet renewed the token a moment later."""
+    stolen = await issued(guarded, {"role": "publisher", "subject": "feed"}, tokens.platform())
+    renewed = await issued(guarded, {}, header(stolen["token"]))
+    fresh = await issued(guarded, {"role": "publisher", "subject": "feed"}, tokens.platform())
+    other = await issued(guarded, {"role": "publisher", "subject": "other"}, tokens.platform())
+    async with database.transaction() as session:
+        await session.execute(
+            text(
+                "INSERT INTO token_revocations (subject, issued_until, revoked_by, forget_after)"
+                " VALUES ('feed', now() - interval '1 hour', 'ann', now() + interval '1 day')"
+            )
+        )
+        await session.execute(
+            text("UPDATE tokens SET issued_at = issued_at - interval '2 hours' WHERE id = :stolen"),
+            {"stolen": stolen["id"]},
+        )
+    # Whoever revokes reads what is revoked anew.
+    await guarded.delete(f"/v1/tokens/{other['id']}", headers=tokens.platform())
+    assert await status(guarded, renewed["token"]) == 401
+    assert await status(guarded, fresh["token"]) == 200
+
+
+async def test_a_name_that_two_roles_have_is_not_revoked_by_one_of_them(
+    guarded: Client, tokens: Tokens
+) -> None:
+    mine = await issued(guarded, {"role": "read-only", "subject": "alice"}, tokens.platform())
+    other = await issued(guarded, {"role": "publisher", "subject": "alice"}, tokens.platform())
+    listed = await guarded.get("/v1/tokens", headers=header(mine["token"]))
+    assert [token["id"] for token in listed.json()["items"]] == [mine["id"]]
+    body = {"subject": "alice"}
+    refused = await post(guarded, "/v1/tokens/revoke", body, header(mine["token"]))
+    assert refused.status_code == 403
+    assert await status(guarded, other["token"]) == 200
 
 
 class Store:
