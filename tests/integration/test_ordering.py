@@ -48,8 +48,8 @@ class Ordering:
         self.client = pulsar.Client(
             stack.service_url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
         )
-        # Batched, so that a position may lie within an entry. The deployed sequencer has the topic for
-        # itself as soon as it had something to tell, in whatever test that was.
+        # Batched, so that a position may lie within an entry. The deployed sequencer has the topic
+        # for itself as soon as it had something to tell, in whatever test that was.
         self.producer = self.client.create_producer(
             partition_topic(ORDERING, PARTITION),
             access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
