@@ -48,7 +48,10 @@ def client(stack: Any) -> Iterator[pulsar.Client]:
 
 
 def send(client: pulsar.Client, topic: str, data: bytes, **properties: str) -> str:
-    producer = client.create_producer(topic, batching_enabled=False)
+    # A function that has written a letter there has the topic for itself.
+    mode = pulsar.ProducerAccessMode
+    access = mode.ExclusiveWithFencing if "/deadletter/" in topic else mode.Shared
+    producer = client.create_producer(topic, batching_enabled=False, access_mode=access)
     place = producer.send(data, properties=properties)
     producer.close()
     return f"{place.ledger_id()}:{place.entry_id()}"
