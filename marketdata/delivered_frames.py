@@ -10,7 +10,7 @@ import pyarrow as pa
 from marketdata.control_frames import CONTROL_KINDS
 from marketdata.errors import DistributionError
 from marketdata.findings import Finding
-from marketdata.formats import get_format
+from marketdata.formats import FormatError, get_format
 from marketdata.frames import read_frame
 from marketdata.positions import Position
 from marketdata.schemas import SEQUENCED_SCHEMAS, decimal_scale
@@ -119,7 +119,8 @@ def decode_payload(
             and computed columns.
 
     Raises:
-        InvalidFrame, FormatError: the payload is not of that format, or the format is unknown.
+        InvalidFrame, FormatError: the payload is not of that format, or the format is unknown or
+            fails in whatever way.
     """
     name = properties.get("format", "arrow")
     if not data and properties.get("kind") in CONTROL_KINDS:
@@ -128,7 +129,17 @@ def decode_payload(
         return read_frame(data)
     whole = SEQUENCED_SCHEMAS.get(properties.get("kind", ""))
     schema = None if transformation is None or whole is None else transformation.schema(whole)
-    return get_format(name).decode(data, schema)
+    format_ = get_format(name)
+    try:
+        batch = format_.decode(data, schema)
+    except DistributionError:
+        raise
+    except Exception as error:
+        # Formats may be installed by others.
+        raise FormatError(f"format {name!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(batch, pa.RecordBatch):
+        raise FormatError(f"format {name!r} gave {type(batch).__name__}, not a record batch")
+    return batch
 
 
 def position_of(message_id: Any) -> Position:

@@ -15,6 +15,7 @@ from events import trades
 from hypothesis import HealthCheck, given, settings
 
 from functions.operators.render import render
+from marketdata.delivered_frames import decode_payload
 from marketdata.formats import FormatError, format_of_view, formats, get_format, registry
 from marketdata.formats.registry import BUILT_IN, GROUP, SHIPPED, load_formats
 from marketdata.plans import Delivery, ViewSpec, view_of
@@ -157,3 +158,20 @@ def test_a_format_that_gives_no_bytes_is_refused_when_it_renders(site: Path) -> 
     install(site, "wrong", {"good": "wrong:Good"}, {"wrong.py": GOOD.replace('b"hello"', '"hi"')})
     with pytest.raises(FormatError, match="'good' gave str, not bytes"):
         render(view_of(ViewSpec(format="good")), trades(["A"]))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return {}['a']", "format 'good' failed: KeyError: 'a'"),
+        ("raise ZeroDivisionError('by 0')", "format 'good' failed: ZeroDivisionError: by 0"),
+        ("return None", "format 'good' gave NoneType, not a record batch"),
+    ],
+)
+def test_a_format_that_fails_to_decode_is_refused_as_a_payload(
+    site: Path, body: str, reason: str
+) -> None:
+    source = GOOD.replace("schema=None): return None", f"schema=None): {body}")
+    install(site, "wrong", {"good": "wrong:Good"}, {"wrong.py": source})
+    with pytest.raises(FormatError, match=reason):
+        decode_payload(b"x", {"format": "good", "kind": "trade"})
