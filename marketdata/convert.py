@@ -33,7 +33,7 @@ SUFFIXES: Final[Mapping[str, str]] = {
     ".msgpack": "msgpack",
     ".fix": "fix",
 }
-"""Suffix -> format: `arrow` is an IPC stream, `json` is NDJSON, `protobuf` delimited events."""
+"""Suffix -> format: `arrow` is IPC streams, `json` is NDJSON, `protobuf` delimited events."""
 
 FRAME_ROWS: Final = 8_192
 """Most events in memory at once, and in a row group, a batch or a block that is written."""
@@ -114,10 +114,19 @@ def _cut(path: Path, format_name: str) -> Iterator[pa.RecordBatch]:
 
 
 def _read_arrow(path: Path, _: str) -> Iterator[pa.RecordBatch]:
+    """The batches of all streams of a file: delivered messages may stand behind one another."""
     with path.open("rb") as file:
         try:
-            yield from pa.ipc.open_stream(file)
-        except pa.ArrowException as error:
+            while file.peek(1):
+                reader = pa.ipc.open_stream(file)
+                at = file.tell()
+                for batch in reader:
+                    yield batch
+                    at = file.tell()
+                # Arrow takes the end of a file for the end of a stream.
+                if file.tell() == at:
+                    raise FormatError(f"{path} ends early: the end-of-stream marker is missing")
+        except (pa.ArrowException, OSError) as error:
             raise FormatError(f"{path} is no Arrow stream: {error}") from error
 
 

@@ -138,6 +138,34 @@ def test_frames_are_no_larger_than_said(tmp_path: Path, monkeypatch: pytest.Monk
         assert len(sizes) == 3, suffix
 
 
+def test_arrow_messages_behind_one_another_are_all_read(tmp_path: Path) -> None:
+    batch = trades(20)
+    message = write_arrow(tmp_path / "one.arrow", batch).read_bytes()
+    empty = write_arrow(tmp_path / "none.arrow", batch.slice(0, 0)).read_bytes()
+    (tmp_path / "a.arrow").write_bytes(empty + message + empty + message)
+    assert convert(tmp_path / "a.arrow", tmp_path / "b.arrow") == 40
+    assert raw(read_arrow(tmp_path / "b.arrow")) == raw(pa.Table.from_batches([batch, batch]))
+
+
+@pytest.mark.parametrize("whole", [0, 1])
+def test_an_arrow_file_that_is_cut_anywhere_is_refused(tmp_path: Path, whole: int) -> None:
+    # As the bytes of a price that is the marker of the end.
+    batch = (
+        trades(2)
+        .select(["price"])
+        .set_column(0, SEQUENCED_SCHEMAS["trade"].field("price"), pa.array([1, 2**32 - 1]))
+    )
+    message = write_arrow(tmp_path / "a.arrow", batch).read_bytes()
+    assert message[-16:-8] == message[-8:]
+    for end in range(1, len(message)):
+        (tmp_path / "a.arrow").write_bytes(whole * message + message[:end])
+        with pytest.raises(FormatError, match=r"a\.arrow (ends early|is no Arrow stream)"):
+            convert(tmp_path / "a.arrow", tmp_path / "b.json")
+    (tmp_path / "a.arrow").write_bytes(message[:-8] + message)
+    with pytest.raises(FormatError, match="is no Arrow stream"):
+        convert(tmp_path / "a.arrow", tmp_path / "b.json")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [("a.ndjson", '{"kind":"trade","price":"1.5"}'), ("a.csv", 'kind,price\n"trade",1.5')],
