@@ -54,24 +54,29 @@ def convert(source: Path, target: Path) -> int:
 
     Raises:
         FormatError: an unknown suffix, or a source that is not what its suffix says, holds no
-            event, or events of several kinds.
+            event, events of several kinds, or what the target's format cannot hold.
         OSError: a file cannot be read or written.
     """
     read, written = _format_of(source), _format_of(target)
-    batches = _events(source, read)
-    first = next(batches, None)
-    if first is None:
-        raise FormatError(f"{source} holds no event")
     part = target.with_name(f"{target.name}.part")
     events = 0
     try:
+        batches = _events(source, read)
+        first = next(batches, None)
+        if first is None:
+            raise FormatError(f"{source} holds no event")
         with _writer(part, written, first.schema) as write:
             for batch in chain([first], batches):
                 if not batch.schema.equals(first.schema, check_metadata=True):
-                    raise FormatError(f"{source}: events of another kind, or with other columns")
+                    raise FormatError(
+                        f"{source}: events of another kind, with other columns, or with nulls in a"
+                        " column that began without"
+                    )
                 write(batch)
                 events += batch.num_rows
         part.replace(target)
+    except pa.ArrowException as error:
+        raise FormatError(f"{source} cannot become {target}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
     return events
@@ -91,10 +96,16 @@ def _events(path: Path, format_name: str) -> Iterator[pa.RecordBatch]:
 
 
 def _as_delivered(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with the types of events and dictionaries of what occurs in it."""
-    schema = schema_of(kind_of(batch), batch.schema.names)
-    columns = []
-    for field, column in zip(schema, batch.columns, strict=True):
+    """The batch with the types of events and dictionaries of what occurs in it.
+
+    Masked columns hold nulls where those of events never do: what the file's schema says, or the
+    column, outweighs.
+    """
+    fields, columns = [], []
+    contract = schema_of(kind_of(batch), batch.schema.names)
+    for expected, own, column in zip(contract, batch.schema, batch.columns, strict=True):
+        field = expected.with_nullable(expected.nullable or own.nullable or column.null_count > 0)
+        fields.append(field)
         if pa.types.is_dictionary(field.type):
             encoded = column.cast(pa.utf8()).dictionary_encode()
             codes = encoded.indices.cast(field.type.index_type)
@@ -103,7 +114,7 @@ def _as_delivered(batch: pa.RecordBatch) -> pa.RecordBatch:
             raise FormatError(f"column {field.name!r} is {column.type}, not {field.type}")
         else:
             columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, contract.metadata))
 
 
 def _cut(path: Path, format_name: str) -> Iterator[pa.RecordBatch]:

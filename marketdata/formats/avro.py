@@ -76,7 +76,7 @@ class AvroFormat:
             events = list(reader)
             wanted = schema
             if wanted is None:
-                wanted = schema_of(written.get("kind"), [f["name"] for f in written["fields"]])
+                wanted = _schema_of(written)
         except FormatError:
             raise
         except Exception as error:
@@ -152,6 +152,16 @@ def _header(serialized: bytes) -> tuple[bytes, bytes]:
     entries = [(b"avro.schema", text), (b"avro.codec", b"null")]
     meta = b"".join(_long(len(one)) + one for entry in entries for one in entry)
     return b"".join((_MAGIC, _long(len(entries)), meta, b"\x00", sync)), sync
+
+
+def _schema_of(written: dict[str, Any]) -> pa.Schema:
+    """That of the events of a file; masked columns may be null, too."""
+    types = {field["name"]: field["type"] for field in written["fields"]}
+    schema = schema_of(written.get("kind"), types)
+    fields = [
+        field.with_nullable(field.nullable or "null" in types[field.name]) for field in schema
+    ]
+    return pa.schema(fields, schema.metadata)
 
 
 def _is_decimal(field: pa.Field) -> bool:

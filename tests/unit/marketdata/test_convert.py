@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 
 from marketdata import convert as conversion
 from marketdata.convert import SUFFIXES, convert
-from marketdata.formats import FormatError, formats
+from marketdata.formats import FormatError, formats, get_format
 from marketdata.schemas import SEQUENCED_SCHEMAS
+from marketdata.transformations import Transformation
 from scripts.convert import main
 
 sys.path.insert(0, str(Path(__file__).parent / "filters"))
@@ -210,6 +211,51 @@ def test_events_of_another_kind_further_on_are_refused_and_the_target_stays(tmp_
     with pytest.raises(FormatError, match="of another kind"):
         convert(tmp_path / "a.ndjson", tmp_path / "b.csv")
     assert (tmp_path / "b.csv").read_text() == "what was there"
+
+
+@pytest.mark.usefixtures("_small_frames")
+@pytest.mark.parametrize("suffix", FORMS)
+def test_masked_columns_come_through_every_format(tmp_path: Path, suffix: str) -> None:
+    masked = ["venue", "source", "ts_event"]
+    batch = Transformation(mask=tuple(masked)).apply(trades(7))
+    path = write_arrow(tmp_path / "0.arrow", batch)
+    for at, each in enumerate([suffix, ".avro", suffix, ".parquet", suffix, ".arrow"], 1):
+        target = tmp_path / f"{at}{each}"
+        assert convert(path, target) == 7
+        path = target
+    found = read_arrow(path)
+    # Where an absent field is null or left out, what is null on every event is left out.
+    kept = batch.drop_columns(masked) if suffix in {".fix", ".pb"} else batch
+    assert raw(found) == raw(kept)
+    assert found.schema.equals(kept.schema, check_metadata=True)
+
+
+def test_an_avro_file_says_which_columns_may_be_null(tmp_path: Path) -> None:
+    batch = Transformation(mask=("venue",)).apply(trades(4))
+    assert get_format("avro").decode(get_format("avro").encode(batch)).schema == batch.schema
+    # A block without a null has the same columns.
+    frames = [trades(2).cast(batch.schema), batch]
+    convert(write_arrow(tmp_path / "a.arrow", *frames), tmp_path / "b.avro")
+    assert convert(tmp_path / "b.avro", tmp_path / "c.parquet") == 6
+
+
+def test_nulls_further_on_where_the_file_forbids_them_are_refused(tmp_path: Path) -> None:
+    whole = trades(2)
+    holed = Transformation(mask=("venue",)).apply(whole)
+    broken = pa.RecordBatch.from_arrays(holed.columns, schema=whole.schema)
+    write_arrow(tmp_path / "a.arrow", whole, broken)
+    with pytest.raises(FormatError, match="with nulls in a column that began without"):
+        convert(tmp_path / "a.arrow", tmp_path / "b.parquet")
+
+
+def test_what_arrow_cannot_convert_is_told_with_both_files(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [pa.field("venue", pa.list_(pa.utf8()))], SEQUENCED_SCHEMAS["trade"].metadata
+    )
+    batch = pa.RecordBatch.from_arrays([pa.array([["X"]])], schema=schema)
+    write_arrow(tmp_path / "a.arrow", batch)
+    with pytest.raises(FormatError, match=r"a\.arrow cannot become .*b\.csv: "):
+        convert(tmp_path / "a.arrow", tmp_path / "b.csv")
 
 
 def test_columns_of_other_types_are_refused(tmp_path: Path) -> None:
