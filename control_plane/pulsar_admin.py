@@ -36,6 +36,7 @@ from control_plane.pulsar_values import (
     Json,
     MessagePosition,
     StartPosition,
+    StoredEntries,
     SubscriptionStats,
     TopicStats,
     instance_status,
@@ -297,8 +298,8 @@ class PulsarAdmin:
         what = f"read the statistics of {topic}"
         return topic_stats(await self._get(path, what, params=params))
 
-    async def stored_entries(self, topic: str) -> list[tuple[int, int]]:
-        """The ledgers of one partition in log order: id and number of entries that can be read."""
+    async def stored_entries(self, topic: str) -> StoredEntries:
+        """The ledgers of one partition, with their numbers of entries."""
         path = f"{_topic(topic)}/internalStats"
         return stored_entries(await self._get(path, f"read the ledgers of {topic}"))
 

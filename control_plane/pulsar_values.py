@@ -135,16 +135,31 @@ def instance_status(found: Json) -> InstanceStatus:
     )
 
 
-def stored_entries(found: Json) -> list[tuple[int, int]]:
-    """Ledgers with their numbers of entries, of a topic's internal statistics.
+@dataclass(frozen=True, slots=True)
+class StoredEntries:
+    """What a partition holds.
 
-    That of the ledger being written is not told; its last confirmed entry is.
+    Attributes:
+        ledgers: id and number of entries that can be read of each, in log order.
+        written: whether it ever held an entry; also when retention has removed them all.
+    """
+
+    ledgers: tuple[tuple[int, int], ...] = ()
+    written: bool = False
+
+
+def stored_entries(found: Json) -> StoredEntries:
+    """The entries of a partition, of its internal statistics.
+
+    Their number in the ledger being written is not told; its last confirmed entry is.
     """
     counts = {int(each["ledgerId"]): int(each["entries"]) for each in found["ledgers"]}
     ledger, _, entry = str(found["lastConfirmedEntry"]).partition(":")
     if int(ledger) in counts:
         counts[int(ledger)] = int(entry) + 1
-    return sorted(counts.items())
+    return StoredEntries(
+        ledgers=tuple(sorted(counts.items())), written=int(entry) >= 0 or any(counts.values())
+    )
 
 
 def topic_stats(found: Json) -> TopicStats:

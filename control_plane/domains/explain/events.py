@@ -104,10 +104,12 @@ class ViewTrace:
         message: the one that has the event; else the first one whose inputs reach to it or beyond;
             None when the view has not come so far.
         preceded: it holds messages from before the event too.
+        emptied: it holds nothing any more, but once did.
     """
 
     message: ViewMessage | None
     preceded: bool
+    emptied: bool = False
 
 
 def find_event(
@@ -203,7 +205,8 @@ def trace(
             read = read_message(message, position_of(message.message_id()), view, event)
             if read.row is not None or read.place >= place:
                 return ViewTrace(read, found.preceded)
-    return ViewTrace(None, found.preceded)
+    nothing = found.message is None and not found.preceded
+    return ViewTrace(None, found.preceded, emptied=nothing and stored.written)
 
 
 def read_message(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 
 import pulsar
 
+from control_plane.pulsar_values import StoredEntries
 from marketdata.errors import DistributionError
 from marketdata.history import read_stretch
 from marketdata.positions import Position
@@ -67,12 +68,13 @@ class Stored:
 
     Args:
         topic: the partition's own topic; each entry holds one message.
-        ledgers: id and number of entries of each, in log order.
+        entries: what it holds.
     """
 
-    def __init__(self, topic: str, ledgers: Sequence[tuple[int, int]]) -> None:
-        filled = [ledger for ledger in ledgers if ledger[1]]
+    def __init__(self, topic: str, entries: StoredEntries) -> None:
+        filled = [ledger for ledger in entries.ledgers if ledger[1]]
         self.topic = topic
+        self.written = entries.written
         self._ids = [ledger_id for ledger_id, _ in filled]
         self._ends = list(accumulate(entries for _, entries in filled))
 

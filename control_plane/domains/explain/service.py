@@ -37,6 +37,7 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.errors import BrokerUnavailableError, NotFoundError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
+from control_plane.pulsar_values import StoredEntries
 from control_plane.topic_reads import TopicReads
 from marketdata.filters import Filter, UnknownSet
 from marketdata.history import HistoryTimeout
@@ -150,7 +151,7 @@ class ExplainService:
             try:
                 return stored, Stored(delivered, await self._admin.stored_entries(delivered))
             except AdminNotFound:  # nobody has subscribed to the view or written to it yet
-                return stored, Stored(delivered, [])
+                return stored, Stored(delivered, StoredEntries())
         except AdminError as error:
             raise BrokerUnavailableError(f"The log cannot be found: {error}") from error
 

@@ -85,6 +85,14 @@ def judge(
             "The view's topic does not show the event; the subscription is closed.",
         ),
         (
+            trace.emptied,
+            "unknown",
+            (
+                "The filter lets the event pass, but the view's topic is empty: retention has"
+                " removed what was there."
+            ),
+        ),
+        (
             message is None,
             "not_yet",
             (

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pulsar
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control_plane.domains.explain.events import LoggedEvent, trace
 from control_plane.domains.explain.search import Budget, OutOfBounds, Place, Stored, find_place
+from control_plane.pulsar_values import StoredEntries, stored_entries
+from marketdata.plans import ViewSpec, view_of
+from marketdata.positions import Position
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Partition:
     @property
     def stored(self) -> Stored:
         ledgers = [(7 + 3 * n, len(messages)) for n, messages in enumerate(self.ledgers)]
-        return Stored("topic-partition-0", ledgers)
+        return Stored("topic-partition-0", StoredEntries(tuple(ledgers), written=any(self.ledgers)))
 
 
 def partition_of_numbers(payloads: list[list[bytes]], gone: int = 0) -> Partition:
@@ -139,3 +144,54 @@ def test_a_search_that_would_read_too_much_says_so(bounds: dict[str, int]) -> No
 
 def test_an_empty_partition_has_no_place() -> None:
     assert find(partition_of_numbers([[], []]), 1) == Place(0, None, preceded=False)
+
+
+@pytest.mark.parametrize(
+    ("ledgers", "last", "expected"),
+    [
+        ([(9, 0)], "9:-1", StoredEntries(((9, 0),), written=False)),
+        ([(9, 0)], "9:4", StoredEntries(((9, 5),), written=True)),
+        ([(7, 813), (9, 0)], "7:812", StoredEntries(((7, 813), (9, 0)), written=True)),
+        ([(7, 813), (9, 0)], "9:-1", StoredEntries(((7, 813), (9, 0)), written=True)),
+        # Retention has removed the ledger of the last entry.
+        ([(9, 0)], "7:812", StoredEntries(((9, 0),), written=True)),
+    ],
+)
+def test_the_brokers_statistics_tell_what_a_partition_holds(
+    ledgers: list[tuple[int, int]], last: str, expected: StoredEntries
+) -> None:
+    told = [{"ledgerId": ledger, "entries": entries} for ledger, entries in ledgers]
+    assert stored_entries({"ledgers": told, "lastConfirmedEntry": last}) == expected
+
+
+class Heartbeat(Message):
+    """A message of a view without events; the payload is the place of its last input."""
+
+    def properties(self) -> dict[str, str]:
+        numbers = dict.fromkeys(("plan", "delivery_epoch", "delivery_sequence"), "1")
+        return {"kind": "heartbeat", "position": self.payload.decode()} | numbers
+
+    def publish_timestamp(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("places", "gone", "preceded", "emptied"),
+    [
+        ([], 0, False, False),
+        ([(7, 2)], 0, True, False),
+        # So close to the event that it is looked for behind it.
+        ([(7, 3)], 0, False, False),
+        ([(7, 2)], 1, False, True),
+    ],
+)
+def test_a_view_that_has_lost_all_it_held_is_told_from_one_that_is_behind(
+    places: list[tuple[int, int]], gone: int, *, preceded: bool, emptied: bool
+) -> None:
+    event = LoggedEvent(pa.RecordBatch.from_pylist([]), 0, Position(7, 3, 5))
+    payloads = [b"%d" % Position(*place).pack() for place in places]
+    messages = [Heartbeat(7, entry, payload) for entry, payload in enumerate(payloads)]
+    partition = Partition([list[Message](messages)], gone=gone)
+    client, view = cast("pulsar.Client", partition), view_of(ViewSpec())
+    found = trace(client, view, partition.stored, event, Budget(timeout_s=60))
+    assert (found.message, found.preceded, found.emptied) == (None, preceded, emptied)

@@ -105,6 +105,8 @@ def test_what_the_filter_holds_back_is_filtered(found: ViewTrace, at: datetime) 
     [
         (ViewTrace(None, preceded=False), span(), LATER, "not_yet"),
         (ViewTrace(None, preceded=False), span(), BEFORE, "before_start"),
+        (ViewTrace(None, preceded=False, emptied=True), span(), LATER, "unknown"),
+        (ViewTrace(None, preceded=False, emptied=True), span(), BEFORE, "before_start"),
         (ViewTrace(None, preceded=True), span(), LATER, "not_yet"),
         # A view that is behind still has the events from before the subscription to come.
         (ViewTrace(None, preceded=True), span(), BEFORE, "not_yet"),
