@@ -4,14 +4,15 @@
 may not. Products that would overflow first drop the trailing zeros that all their values share
 (real prices and sizes use few of their digits), so notional values mostly stay in int64 too.
 `/` and whatever has a float operand is computed in doubles, each exact number first rounded to the
-nearest double. Division by zero, and any result that is not finite, is NULL: filters never fail.
+nearest double, or to infinity beyond all of them. Division by zero, and any result that is not
+finite, is NULL: filters never fail.
 """
 
 import operator
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, inf
 from typing import Any, Final
 
 import numpy as np
@@ -165,13 +166,24 @@ def choose(at: Mask, x: Numbers, y: Numbers) -> Numbers:
 
 
 def as_floats(x: Numbers) -> npt.NDArray[np.float64]:
-    """The nearest doubles."""
+    """The nearest doubles; infinite where a number is beyond all of them."""
     if x.scale is None:
         return x.values
     if x.values.dtype == np.int64 and x.scale <= _EXACT_POWER and _peak(x.values) <= _EXACT_DOUBLE:
         return x.values / 10.0**x.scale
-    exact: npt.NDArray[np.float64] = (x.values.astype(object) / 10**x.scale).astype(np.float64)
+    values, unit = x.values.astype(object), 10**x.scale
+    try:
+        exact: npt.NDArray[np.float64] = (values / unit).astype(np.float64)
+    except OverflowError:
+        exact = np.array([_nearest(value, unit) for value in values.tolist()], np.float64)
     return exact
+
+
+def _nearest(value: int, unit: int) -> float:
+    try:
+        return value / unit
+    except OverflowError:
+        return inf if value > 0 else -inf
 
 
 def either_null(x: Mask | None, y: Mask | None) -> Mask | None:

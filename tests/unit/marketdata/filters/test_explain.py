@@ -65,3 +65,25 @@ def test_the_parts_name_what_the_event_had() -> None:
     assert time == "2023-11-14T22:13:20.000000000Z"
     with pytest.raises(UnknownSet):
         found.explain(batch)
+
+
+@pytest.mark.parametrize(
+    ("template", "values"),
+    [
+        ("{} / 2 > 1", [None, None, True]),
+        ("1 / ({}) < 1", [True, True, True]),
+        ("abs({} / 2) > 1 OR price > 0", [True, None, True]),
+        ("round({} / 3, 2) * 1.5 > price / 2", [None, None, True]),
+        ("{} > price / 2", [True, False, True]),
+        ("coalesce({}, price / 2) > 1", [True, False, True]),
+        ("CASE WHEN true THEN {} ELSE price / 2 END < 0", [False, True, False]),
+    ],
+)
+def test_numbers_beyond_all_doubles_fail_no_filter(
+    template: str, values: list[bool | None]
+) -> None:
+    # Odd powers: a price of all digits gives more than 10^308, with either sign.
+    batch = trades(["A", "B", "C"], price=[2**63 - 1, -(2**63) + 1, 2_000_000_000])
+    found = compile_filter(template.format(" * ".join(["price"] * 31)))
+    assert found.mask(batch).tolist() == [value is True for value in values]
+    assert [found.explain(batch.slice(row, 1)).value for row in range(3)] == values
