@@ -1,11 +1,11 @@
 """The distributor: routes the log's frames to views, transforms and converts them.
 
 Delivery guarantee: each event that a view's filter lets pass is in the view's topic exactly once,
-in the order of its partition. A view's output depends only on the view, never on the plan's
-number, so what is done again after a crash comes out the same. An input is acknowledged when
-every view has confirmed it. A frame that a view cannot render goes to the dead-letter topic with
-the view's name; other views get it all the same. A view that gets no rows gets heartbeats, and
-every view an epoch frame when sequences start anew.
+in the order of its partition. A view's output depends only on the view, never on the plan's number,
+so what is done again after a crash comes out the same. An input is acknowledged when every view has
+confirmed it. A frame that a view's filter fails on, or that it cannot render, goes to the dead-
+letter topic with the view's name; other views get it all the same. A view that gets no rows gets
+heartbeats, and every view an epoch frame when sequences start anew.
 """
 
 from collections import defaultdict
@@ -178,12 +178,16 @@ class DistributorStage(PartitionStage):
         What goes wrong with outputs is no input's fault: an instance that is being ended cannot
         open any more, and must not take that for a frame that cannot be routed.
         """
+        failed: dict[str, Exception] = {}
         try:
             batch = group.batch()
-            routed = list(self._function.router.route(batch, group.kind))
+            routed = list(self._function.router.route(batch, group.kind, failed))
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
             self._isolate(group, f"not routed: {type(error).__name__}: {error}")
             return
+        for view_id, error in failed.items():
+            if not self._isolate_view(group, view_id, error):
+                return
         self._views.open([view for view, _ in routed])
         pieces = self._pieces(group, batch, routed)
         while True:
@@ -203,15 +207,15 @@ class DistributorStage(PartitionStage):
         try:
             data = render(piece.view, piece.rows)
         except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
-            return self._isolate_view(group, piece.view, error)
+            return self._isolate_view(group, piece.view.id, error)
         try:
             self._send(piece, group.kind, data)
         except MessageTooLarge as error:
-            return self._isolate_view(group, piece.view, error)
+            return self._isolate_view(group, piece.view.id, error)
         return True
 
-    def _isolate_view(self, group: FrameGroup[Input], view: View, error: Exception) -> bool:
-        self._isolate(group, f"view {view.id}: {type(error).__name__}: {error}")
+    def _isolate_view(self, group: FrameGroup[Input], view_id: str, error: Exception) -> bool:
+        self._isolate(group, f"view {view_id}: {type(error).__name__}: {error}")
         return len(group.items) == 1
 
     def _pieces(

@@ -48,9 +48,17 @@ class Router:
         }
         self.index: FilterIndex = FilterIndex(self.bound, before.index if before else None)
 
-    def route(self, batch: pa.RecordBatch, kind: str) -> Iterator[Routed]:
-        """The views that at least one row of the batch goes to."""
+    def route(
+        self, batch: pa.RecordBatch, kind: str, failed: dict[str, Exception] | None = None
+    ) -> Iterator[Routed]:
+        """The views that at least one row of the batch goes to.
+
+        Args:
+            batch, kind: a frame or several as one.
+            failed: is given the ids of views whose filters raised, with what was raised. Without
+                it that is raised once the other views have been told.
+        """
         for view in self._all:
             yield view, None
-        for view_id, rows in self.index.match_rows(batch, kind):
+        for view_id, rows in self.index.match_rows(batch, kind, failed):
             yield self.views[view_id], rows

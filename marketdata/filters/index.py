@@ -79,16 +79,30 @@ class FilterIndex:
             yield view_id, mask
 
     def match_rows(
-        self, batch: pa.RecordBatch, kind: str | None = None
+        self,
+        batch: pa.RecordBatch,
+        kind: str | None = None,
+        failed: dict[str, Exception] | None = None,
     ) -> Iterator[tuple[str, Rows | None]]:
-        """As `match`, with ascending row numbers, which are cheaper where views take few rows."""
+        """As `match`, with ascending row numbers, which are cheaper where views take few rows.
+
+        Args:
+            batch, kind: as for `match`.
+            failed: is given the views whose filters raised, which get nothing, with what was
+                raised. Without it that is raised once the other views have been told.
+        """
         columns = FrameColumns(batch, kind or frame_kind(batch))
         if not columns.rows:
             return
-        for number, rows in self._by_kind[columns.kind].match(columns):
+        raised: dict[int, Exception] = {}
+        for number, rows in self._by_kind[columns.kind].match(columns, raised):
             whole = rows is None or len(rows) == columns.rows
             for view_id in self._views[number]:
                 yield view_id, None if whole else rows
+        for number, error in raised.items():
+            if failed is None:
+                raise error
+            failed.update(dict.fromkeys(self._views[number], error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,18 +170,29 @@ class _KindIndex:
         self._bulk = BulkTerms(bulk, len(entries))
         self._filters = len(entries)
 
-    def match(self, columns: FrameColumns) -> Iterator[tuple[int, Rows | None]]:
+    def match(
+        self, columns: FrameColumns, raised: dict[int, Exception]
+    ) -> Iterator[tuple[int, Rows | None]]:
+        """Filters that get something; what evaluating one raised goes to `raised`."""
         for number in self._all:
             yield number, None
         for name, postings in self._postings.items():
-            yield from self._match_indexed(name, postings, columns)
+            yield from self._match_indexed(name, postings, columns, raised)
         for number, condition in self._unindexed:
-            rows = np.flatnonzero(holds(condition, columns))
+            try:
+                rows = np.flatnonzero(holds(condition, columns))
+            except Exception as error:  # noqa: BLE001 - whatever a filter does, others go on
+                raised[number] = error
+                continue
             if len(rows):
                 yield number, rows
 
     def _match_indexed(
-        self, name: str, postings: "_Postings", columns: FrameColumns
+        self,
+        name: str,
+        postings: "_Postings",
+        columns: FrameColumns,
+        raised: dict[int, Exception],
     ) -> Iterator[tuple[int, Rows]]:
         numbers, rows = postings.hits(columns.texts(name))
         numbers, rows = self._bulk.keep(numbers, rows, columns)
@@ -184,7 +209,11 @@ class _KindIndex:
             of_view = rows[start:end]
             rest = self._rest.get(number)
             if rest is not None:
-                of_view = of_view[holds(rest, columns.narrow(of_view))]
+                try:
+                    of_view = of_view[holds(rest, columns.narrow(of_view))]
+                except Exception as error:  # noqa: BLE001 - as above
+                    raised[number] = error
+                    continue
                 if not len(of_view):
                     continue
             yield number, of_view

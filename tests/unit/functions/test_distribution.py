@@ -1,6 +1,8 @@
 """What is a frame's own fault in the distributor, and what is not."""
 
+import logging
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +15,17 @@ from functions.distributor import DistributorStage
 from functions.operators.route import Router
 from functions.operators.sequence import InstrumentSequences, with_sequences
 from functions.runtime.inputs import Input
+from functions.runtime.outputs import Output
 from functions.runtime.settings import FunctionSettings, Topics
-from marketdata.frames import encode_frame
-from marketdata.plans import ViewSpec, compile_plan
+from marketdata.filters import compile_filter, index
+from marketdata.filters.columns import FrameColumns
+from marketdata.filters.tree import columns_of
+from marketdata.frames import encode_frame, read_frame
+from marketdata.plans import Plan, View, ViewSpec, compile_plan, view_of
 
 
-def frame() -> bytes:
-    batch = trades(["A"])
+def frame(instruments: Sequence[str] = ("A",)) -> bytes:
+    batch = trades(list(instruments))
     numbers = InstrumentSequences().assign(batch)
     return encode_frame(
         with_sequences(batch, "trade", numbers, epoch=1, ts_sequenced_ns=1)
@@ -47,3 +53,91 @@ def test_an_instance_that_is_being_ended_blames_no_frame() -> None:
 
     assert sent == []
     assert function.reporter.counters["render_failures"] == 0
+
+
+class Broker:
+    """A client whose topics are empty."""
+
+    def create_producer(self, *_: Any, **__: Any) -> Any:
+        return SimpleNamespace(last_sequence_id=lambda: -1, close=lambda: None)
+
+    def create_reader(self, *_: Any, **__: Any) -> Any:
+        return SimpleNamespace(has_message_available=lambda: False, close=lambda: None)
+
+
+def filtered(sql: str) -> ViewSpec:
+    one = compile_filter(sql)
+    return ViewSpec(filter=one.canonical, predicate=one.to_json())
+
+
+def told(distribution: list[Sequence[Input]], plan: Plan) -> list[tuple[str, int, str]]:
+    """What a distributor sends that is given inputs so: topic, position, and reason or rows."""
+    sent = []
+
+    def send(
+        output: Output,
+        _: int,
+        items: Sequence[Input],
+        data: bytes,
+        properties: dict[str, str],
+        *,
+        position: int | None = None,
+        **__: Any,
+    ) -> None:
+        output.position = items[-1].position if position is None else position
+        told = properties.get("reason") or str(read_frame(data)["instrument"].to_pylist())
+        sent.append((output.topic, output.position, told))
+
+    reporter = SimpleNamespace(counters=Counter(), observe_latency=lambda _: None)
+    function: Any = SimpleNamespace(
+        name="distributor",
+        settings=FunctionSettings(Topics(deadletter="persistent://t/n/dead"), partitions=1),
+        reporter=reporter,
+        router=Router(plan),
+        openers=ThreadPoolExecutor(1),
+        client=Broker(),
+        log=logging.getLogger("test"),
+        send=send,
+    )
+    stage = DistributorStage(function, 0)
+    for items in distribution:
+        stage.apply(items)
+    return sorted(sent)
+
+
+@pytest.mark.parametrize("term", ["size + 1 > 0", "instrument <> 'X' AND size + 1 > 0"])
+@pytest.mark.parametrize("indexed", ["", "instrument IN ('A', 'B', 'C', 'D') AND "])
+def test_a_filter_that_fails_costs_only_its_own_view(
+    monkeypatch: pytest.MonkeyPatch, indexed: str, term: str
+) -> None:
+    """Merged or one by one, as it may be after a crash: the same messages and dead letters."""
+    evaluate = index.holds
+
+    def fails_on_c(node: Any, columns: FrameColumns) -> Any:
+        text = columns.texts("instrument")
+        if "size" in columns_of(node) and "C" in text.values.take(text.codes).to_pylist():
+            raise ArithmeticError("beyond me")
+        return evaluate(node, columns)
+
+    monkeypatch.setattr(index, "holds", fails_on_c)
+    specs = [ViewSpec(), filtered("instrument <> 'D'"), filtered(indexed + term)]
+    plan = compile_plan(1, specs, created_at_ns=1)
+    everything, others, failing = (view_of(spec) for spec in specs)
+    frames = (["A"], ["B", "C"], ["D"])
+    items = [
+        Input(pulsar.MessageId(0, n, 0), frame(names), {"kind": "trade"})
+        for n, names in enumerate(frames, start=1)
+    ]
+
+    merged, single = told([items], plan), told([[item] for item in items], plan)
+
+    def messages(view: View, found: list[tuple[str, int, str]]) -> list[str]:
+        return [what for topic, _, what in found if view.topic in topic]
+
+    for found in (merged, single):
+        assert messages(failing, found) == ["['A']", "['D']"]
+        [letter] = [(place, what) for topic, place, what in found if "dead" in topic]
+        assert letter == (items[1].position, f"view {failing.id}: ArithmeticError: beyond me")
+        assert messages(everything, found) == ["['A']", "['B', 'C']", "['D']"]
+        assert messages(others, found) == ["['A']", "['B', 'C']"]
+    assert merged == single
