@@ -3,8 +3,8 @@
 Delivery guarantee: each event that a view's filter lets pass is in the view's topic exactly once,
 in the order of its partition. A view's output depends only on the view, never on the plan's number,
 so what is done again after a crash comes out the same. An input is acknowledged when every view has
-confirmed it. A frame that a view's filter fails on, or that it cannot render, goes to the dead-
-letter topic with the view's name; other views get it all the same. A view that gets no rows gets
+confirmed it. A frame that a view's filter fails on, or that it cannot render, goes to the dead
+letters with the view's name; other views get it all the same. A view that gets no rows gets
 heartbeats, and every view an epoch frame when sequences start anew.
 """
 
@@ -185,8 +185,8 @@ class DistributorStage(PartitionStage):
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
             self._isolate(group, f"not routed: {type(error).__name__}: {error}")
             return
-        for view_id, error in failed.items():
-            if not self._isolate_view(group, view_id, error):
+        for view_id, raised in failed.items():
+            if not self._isolate_view(group, view_id, raised):
                 return
         self._views.open([view for view, _ in routed])
         pieces = self._pieces(group, batch, routed)

@@ -17,8 +17,9 @@ from functions.operators.sequence import InstrumentSequences, with_sequences
 from functions.runtime.inputs import Input
 from functions.runtime.outputs import Output
 from functions.runtime.settings import FunctionSettings, Topics
-from marketdata.filters import compile_filter, index
+from marketdata.filters import compile_filter
 from marketdata.filters.columns import FrameColumns
+from marketdata.filters.evaluate import holds
 from marketdata.filters.tree import columns_of
 from marketdata.frames import encode_frame, read_frame
 from marketdata.plans import Plan, View, ViewSpec, compile_plan, view_of
@@ -111,15 +112,14 @@ def test_a_filter_that_fails_costs_only_its_own_view(
     monkeypatch: pytest.MonkeyPatch, indexed: str, term: str
 ) -> None:
     """Merged or one by one, as it may be after a crash: the same messages and dead letters."""
-    evaluate = index.holds
 
     def fails_on_c(node: Any, columns: FrameColumns) -> Any:
         text = columns.texts("instrument")
         if "size" in columns_of(node) and "C" in text.values.take(text.codes).to_pylist():
             raise ArithmeticError("beyond me")
-        return evaluate(node, columns)
+        return holds(node, columns)
 
-    monkeypatch.setattr(index, "holds", fails_on_c)
+    monkeypatch.setattr("marketdata.filters.index.holds", fails_on_c)
     specs = [ViewSpec(), filtered("instrument <> 'D'"), filtered(indexed + term)]
     plan = compile_plan(1, specs, created_at_ns=1)
     everything, others, failing = (view_of(spec) for spec in specs)
