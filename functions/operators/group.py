@@ -108,7 +108,7 @@ class FrameGroup(Generic[Item]):
             position: what is at or before it is left out.
             rows: ascending row numbers of the merged batch; None stands for every row.
             max_rows: most selected rows of a run of several frames.
-            max_message_rows: most selected rows of a message, the same at every call.
+            max_message_rows: most selected rows of a message, at least 8, the same at every call.
 
         Yields:
             The frames of a run, their selected rows, at least one (None when that is every row of

@@ -7,6 +7,7 @@ import pyarrow as pa
 from marketdata.filters.computed import computed_field
 from marketdata.filters.tree import Expression, Text, walk
 from marketdata.formats import FormatError, format_of_view
+from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_SYMBOL_BYTES
 from marketdata.plans import View
 
@@ -20,9 +21,10 @@ _AROUND_TEXT_BYTES: Final = 8
 
 def max_rows(view: View) -> int:
     """Most events in a message of a view: fewer than its format has, the more it computes."""
-    share = _MESSAGE_BYTES // format_of_view(view.format).max_rows
+    most = format_of_view(view.format).max_rows
+    share = _MESSAGE_BYTES // most
     wider = sum(len(name) + _width(tree) for name, tree in (view.computed or {}).items())
-    return _MESSAGE_BYTES // (share + wider)
+    return max(LEAST_ROWS, min(most, _MESSAGE_BYTES // (share + wider)))
 
 
 def _width(tree: Expression) -> int:

@@ -28,7 +28,11 @@ class Format(Protocol):
 
     @property
     def max_rows(self) -> int:
-        """Most events in a message with the columns of any kind, so that it stays below 5 MiB."""
+        """Most events in a message with the columns of any kind, so that it stays below 5 MiB.
+
+        At least 8. It may never change under a name: where a frame was cut tells which of its
+        events a view has.
+        """
 
     @property
     def renames(self) -> bool:

@@ -46,19 +46,25 @@ bundle and the images hold its sources without the metadata of an installed dist
 MOST_ROWS: Final = 32_768
 """No frame has more events."""
 
+LEAST_ROWS: Final = 8
+"""No message has room for fewer: the pieces of the longest frame take 4,096 places in the log."""
+
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-_MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = MappingProxyType(
+_MEMBERS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = MappingProxyType(
     {
-        "media_type": lambda value: isinstance(value, str) and bool(value),
-        "description": lambda value: isinstance(value, str) and bool(value),
-        "max_rows": lambda value: type(value) is int and 0 < value <= MOST_ROWS,
-        "renames": lambda value: isinstance(value, bool),
-        "encode": callable,
-        "decode": callable,
-        "no_events": callable,
+        "media_type": ("a text", lambda value: isinstance(value, str) and bool(value)),
+        "description": ("a text", lambda value: isinstance(value, str) and bool(value)),
+        "max_rows": (
+            f"a whole number from {LEAST_ROWS} to {MOST_ROWS:,}",
+            lambda value: type(value) is int and LEAST_ROWS <= value <= MOST_ROWS,
+        ),
+        "renames": ("True or False", lambda value: isinstance(value, bool)),
+        "encode": ("a method", callable),
+        "decode": ("a method", callable),
+        "no_events": ("a method", callable),
     }
 )
-"""What a format has -> whether a value will do."""
+"""What a format has -> what that must be, and whether a value is."""
 
 _log: Final = logging.getLogger("marketdata.formats")
 _loading: Final = Lock()
@@ -144,9 +150,9 @@ def _loaded(point: EntryPoint, taken: Mapping[str, Format]) -> Format:
     given = point.load()()
     if getattr(given, "name", None) != point.name:
         raise FormatError(f"its `name` must be {point.name!r}, as the entry point's")
-    for member, will_do in _MEMBERS.items():
+    for member, (wanted, will_do) in _MEMBERS.items():
         if not will_do(getattr(given, member, None)):
-            raise FormatError(f"its `{member}` is not what marketdata.formats.Format asks for")
+            raise FormatError(f"its `{member}` must be {wanted}; see marketdata.formats.Format")
     if not isinstance(given.no_events(), bytes):
         raise FormatError("its `no_events()` must give bytes")
     format_: Format = given

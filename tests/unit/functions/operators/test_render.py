@@ -1,11 +1,14 @@
 """What a message of a view holds, and how many events fit."""
 
+from types import SimpleNamespace
+
 import pyarrow as pa
 import pytest
 
 from functions.operators.render import max_rows, render
 from functions.runtime.outputs import MAX_MESSAGE_BYTES
 from marketdata.formats import formats, get_format
+from marketdata.formats.registry import LEAST_ROWS
 from marketdata.plans import View, ViewSpec, view_of
 from marketdata.schemas import SEQUENCED_SCHEMAS
 from marketdata.transformations import MAX_COMPUTED, Transformation
@@ -42,6 +45,17 @@ def bars(rows: int) -> pa.RecordBatch:
 @pytest.mark.parametrize("name", sorted(formats()))
 def test_a_view_that_computes_nothing_has_messages_of_its_formats_size(name: str) -> None:
     assert max_rows(view_that(name)) == get_format(name).max_rows
+
+
+@pytest.mark.parametrize("most", [8, 9, 100, 3_000, 20_000, 32_768])
+@pytest.mark.parametrize("compute", [{}, {"x": "high * 2"}, {f"x{n}": "venue" for n in range(32)}])
+def test_messages_hold_at_least_eight_events_and_never_more_than_their_format_allows(
+    monkeypatch: pytest.MonkeyPatch, most: int, compute: dict[str, str]
+) -> None:
+    monkeypatch.setattr(
+        "functions.operators.render.format_of_view", lambda _: SimpleNamespace(max_rows=most)
+    )
+    assert LEAST_ROWS <= max_rows(view_that("any", **compute)) <= most
 
 
 @pytest.mark.parametrize("name", sorted(name for name in formats() if get_format(name).renames))

@@ -98,8 +98,12 @@ BROKEN = {
     "raises": ("raising:Format", "RuntimeError: not today"),
     "unnamed": ("sources_of_formats:Good", "its `name` must be 'unnamed'"),
     "no Name": ("sources_of_formats:Good", "is no name"),
-    "greedy": ("sources_of_formats:Greedy", "its `max_rows` is not what"),
-    "mute": ("sources_of_formats:Mute", "its `description` is not what"),
+    "greedy": (
+        "sources_of_formats:Greedy",
+        "its `max_rows` must be a whole number from 8 to 32,768",
+    ),
+    "tiny": ("sources_of_formats:Tiny", "its `max_rows` must be a whole number from 8 to 32,768"),
+    "mute": ("sources_of_formats:Mute", "its `description` must be a text"),
     "texts": ("sources_of_formats:Texts", "must give bytes"),
     "json": ("sources_of_formats:Json", "the name 'json' is taken"),
 }
@@ -107,6 +111,8 @@ SOURCES = f"""
 {GOOD}
 class Greedy(Good):
     name, max_rows = "greedy", 1_000_000
+class Tiny(Good):
+    name, max_rows = "tiny", 7
 class Mute(Good):
     name, description = "mute", ""
 class Texts(Good):
