@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from threading import Lock
+from threading import Lock, local
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -68,6 +68,7 @@ _MEMBERS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = MappingProxyT
 
 _log: Final = logging.getLogger("marketdata.formats")
 _loading: Final = Lock()
+_this_thread: Final = local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,11 @@ class Formats:
     refused: Mapping[str, str]
 
 
+_BUILT_IN_ONLY: Final = Formats(
+    MappingProxyType({format_.name: format_ for format_ in BUILT_IN}), MappingProxyType({})
+)
+
+
 def load_formats(built_in: Iterable[Format], points: Iterable[EntryPoint]) -> Formats:
     """The built-in formats and those of the entry points, in order; whatever fails is refused."""
     by_name = {format_.name: format_ for format_ in built_in}
@@ -90,14 +96,17 @@ def load_formats(built_in: Iterable[Format], points: Iterable[EntryPoint]) -> Fo
     for point in points:
         try:
             by_name[point.name] = _loaded(point, by_name)
-        except Exception as error:  # noqa: BLE001 - what others install stops nobody
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - what others install stops nobody
             reason = str(error) if isinstance(error, FormatError) else _told(error)
             refused[point.name] = f"{point.value}: {reason}"
     return Formats(MappingProxyType(by_name), MappingProxyType(refused))
 
 
 def formats() -> Mapping[str, Format]:
-    """All that are installed here, by name. Loaded when first asked for."""
+    """All that are installed here, by name. Loaded when first asked for.
+
+    A package that asks while it is loaded is told of the built-in ones.
+    """
     return _installed().by_name
 
 
@@ -129,8 +138,14 @@ def format_of_view(name: str) -> Format:
 
 
 def _installed() -> Formats:
+    if getattr(_this_thread, "is_loading", False):
+        return _BUILT_IN_ONLY
     with _loading:
-        return _load_installed()
+        _this_thread.is_loading = True
+        try:
+            return _load_installed()
+        finally:
+            _this_thread.is_loading = False
 
 
 @cache
@@ -159,5 +174,5 @@ def _loaded(point: EntryPoint, taken: Mapping[str, Format]) -> Format:
     return format_
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

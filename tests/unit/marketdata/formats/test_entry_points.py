@@ -8,6 +8,8 @@ import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -95,6 +97,7 @@ def test_installed_formats_stand_behind_those_that_are_built_in() -> None:
 
 BROKEN = {
     "absent": ("nowhere_at_all:Format", "ModuleNotFoundError"),
+    "leaves": ("leaving:Format", "SystemExit: for good"),
     "raises": ("raising:Format", "RuntimeError: not today"),
     "unnamed": ("sources_of_formats:Good", "its `name` must be 'unnamed'"),
     "no Name": ("sources_of_formats:Good", "is no name"),
@@ -128,6 +131,7 @@ def test_what_fails_is_refused_with_its_reason_and_stops_no_other(
 ) -> None:
     points = {name: value for name, (value, _) in BROKEN.items()}
     sources = {"sources_of_formats.py": SOURCES, "raising.py": "raise RuntimeError('not today')"}
+    sources["leaving.py"] = "raise SystemExit('for good')"
     install(site, "broken", points | {"good": "sources_of_formats:Good"}, sources)
     with caplog.at_level(logging.WARNING, "marketdata.formats"):
         assert list(formats()) == [*(one.name for one in (*BUILT_IN, *SHIPPED)), "good"]
@@ -141,6 +145,26 @@ def test_what_fails_is_refused_with_its_reason_and_stops_no_other(
         assert reason in line
     with pytest.raises(FormatError, match=r"'raises' \(raising:Format: RuntimeError: not today\)"):
         get_format("raises")
+
+
+def test_a_package_that_asks_for_formats_while_it_is_loaded_is_told_of_the_built_in_ones(
+    site: Path,
+) -> None:
+    asking = f"""
+from marketdata.formats import formats, get_format
+{GOOD}
+    def __init__(self):
+        self.seen, self.json = list(formats()), get_format("json")
+"""
+    install(site, "asking", {"good": "asking:Good"}, {"asking.py": asking})
+    loader = Thread(target=formats, daemon=True)
+    loader.start()
+    loader.join(timeout=30)
+    assert not loader.is_alive()
+    good: Any = get_format("good")
+    assert good.seen == [one.name for one in BUILT_IN]
+    assert good.json is BUILT_IN[1]
+    assert "good" in formats()
 
 
 def test_the_first_of_two_entry_points_of_one_name_is_kept(site: Path) -> None:
