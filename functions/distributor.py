@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import pyarrow as pa
 
 from functions.operators.group import FrameGroup, merged
-from functions.operators.render import max_rows, render
+from functions.operators.render import render
 from functions.operators.route import Routed, Router, Rows
 from functions.operators.split import split_rows
 from functions.runtime.deadletters import dead_letter, trace_properties
@@ -229,7 +229,7 @@ class DistributorStage(PartitionStage):
                 self._views.output(view).position,
                 selected,
                 max_rows=fitting,
-                max_message_rows=max_rows(view),
+                max_message_rows=self._function.router.max_rows[view.id],
             ):
                 if rows is None:
                     yield _Piece(view, items, batch, place)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from functions.operators.render import max_rows
 from marketdata.filters import Filter
 from marketdata.filters.index import FilterIndex
 from marketdata.plans import Plan, View
@@ -26,6 +27,9 @@ class Router:
         plan: what to route by.
         before: the router of another plan; views that both have are taken over from it.
 
+    Attributes:
+        max_rows: view id -> most events in a message of the view.
+
     Raises:
         FilterError: a view's filter is none, or names a set that the plan lacks.
     """
@@ -33,8 +37,12 @@ class Router:
     def __init__(self, plan: Plan, before: "Router | None" = None) -> None:
         self.plan = plan
         self.views = {view.id: view for view in plan.views}
+        # A view is named by what it is made of, so what is known of it holds in every plan.
+        known_rows = before.max_rows if before else {}
+        self.max_rows: dict[str, int] = {
+            view.id: known_rows.get(view.id) or max_rows(view) for view in plan.views
+        }
         self._all = tuple(view for view in plan.views if view.predicate is None)
-        # A view is named by what it is made of, so its filter is the same in every plan.
         known = before.filters if before else {}
         self.filters: dict[str, Filter] = {
             view.id: known.get(view.id) or Filter.from_json(view.predicate)

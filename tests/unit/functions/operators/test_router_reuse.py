@@ -8,10 +8,11 @@ import pytest
 from events import batches
 from hypothesis import given
 
+from functions.operators.render import max_rows
 from functions.operators.route import Router
 from marketdata.filters import UnknownSet, compile_filter
 from marketdata.frames import frame_kind
-from marketdata.plans import Plan, ViewSpec, compile_plan
+from marketdata.plans import Plan, View, ViewSpec, compile_plan
 
 FILTERS = (
     "",
@@ -67,3 +68,18 @@ def test_a_plan_without_its_set_is_refused() -> None:
     assert whole.sets == {"mine": ("a", "b")}
     with pytest.raises(UnknownSet):
         Router(Plan(1, whole.digest, 0, "", whole.views))
+
+
+def test_how_many_events_fit_is_asked_once_of_a_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted(view: View) -> int:
+        asked.append(view.id)
+        return max_rows(view)
+
+    monkeypatch.setattr("functions.operators.route.max_rows", counted)
+    none = frozenset[str]()
+    first = Router(plan(FILTERS[:3], none, none))
+    second = Router(plan(FILTERS[1:4], none, none), first)
+    assert len(asked) == len(set(asked)) == 4
+    assert second.max_rows == {view.id: max_rows(view) for view in second.plan.views}
