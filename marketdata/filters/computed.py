@@ -94,7 +94,10 @@ def compile_tree(tree: Expression) -> Expression:
         raise FilterTypeError(
             "IN SET stands in filters only", hint="list the instruments: IN ('AAPL', 'MSFT')"
         )
-    normal = normalize_value(_exactly_divided(tree))
+    normal = normalize_value(tree)
+    # Divisors become literals by folding, and by exact divisions: x / (2 / (1 + 1)).
+    while (divided := normalize_value(_exactly_divided(normal))) != normal:
+        normal = divided
     given = type_of(normal)
     for part in walk(normal):
         if isinstance(part, Arithmetic) and result_type(part) is Type.NUMBER:

@@ -36,6 +36,19 @@ NUMBER_COLUMNS = ["price", "size", "bid_price", "ask_price", "bid_size", "sequen
 FINITE = ["2", "-4", "0.5", "8", "100", "0.0001", "1.25"]
 
 
+def divisors() -> st.SearchStrategy[t.Expression]:
+    """Literals with a finite reciprocal, written out or not."""
+    given = st.sampled_from(FINITE).map(t.Number)
+    two = st.just(t.Number("2"))
+    return st.one_of(
+        given,
+        given.map(t.Negative),
+        st.builds(t.Arithmetic, st.just("*"), given, two),
+        given.map(lambda x: t.Function("abs", (x,))),
+        given.map(lambda x: t.Function("coalesce", (t.Null(), x))),
+    )
+
+
 def exact_numbers(depth: int) -> st.SearchStrategy[t.Expression]:
     """Expressions that are promised to be exact up to the one rounding at their end."""
     leaf = st.sampled_from(NUMBER_COLUMNS).map(t.Column) | number_literals()
@@ -46,7 +59,7 @@ def exact_numbers(depth: int) -> st.SearchStrategy[t.Expression]:
         leaf,
         inner.map(t.Negative),
         st.builds(t.Arithmetic, st.sampled_from(["+", "-", "*", "%"]), inner, inner),
-        st.builds(t.Arithmetic, st.just("/"), inner, st.sampled_from(FINITE).map(t.Number)),
+        st.builds(t.Arithmetic, st.just("/"), inner, divisors()),
         st.builds(t.Round, inner, st.integers(0, 9)),
         inner.map(lambda x: t.Function("abs", (x,))),
         st.tuples(inner, inner).map(lambda xs: t.Function("coalesce", xs)),
@@ -156,6 +169,25 @@ def test_the_sql_of_a_tree_compiles_to_that_tree(tree: t.Expression) -> None:
     sql = t.to_sql(compiled)
     assume(len(sql) <= MAX_CHARACTERS)
     assert compile_computed(sql) == compiled
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "price / (1 + 1)",
+        "price / (3 - 1) / (2 * 2)",
+        "1 / (1 + 1) / price",
+        "price / (size / (4 * 2))",
+        "price / (2 / (1 + 1))",
+        "price / abs(-4)",
+        "price / -(1 + 1)",
+        "price / (1 / (1 / 2))",
+        "coalesce(1 / 2, quality) / 2 * price",
+    ],
+)
+def test_divisors_that_become_literals_divide_exactly_too(sql: str) -> None:
+    compiled = compile_computed(sql)
+    assert compile_computed(t.to_sql(compiled)) == compiled
 
 
 def events(kind: str, **columns: list[Any]) -> pa.RecordBatch:
