@@ -13,6 +13,7 @@ from marketdata.filters.errors import FilterError, FilterNeverTrue, FilterTypeEr
 from marketdata.filters.evaluate import holds
 from marketdata.filters.explain import Part, explain
 from marketdata.filters.kinds import conflict, specialize
+from marketdata.filters.magnitude import check_magnitude
 from marketdata.filters.normalize import conjunction, normalize
 from marketdata.filters.sets import bind, sets_of
 from marketdata.filters.tree import Expression, Truth, columns_of, to_sql
@@ -75,6 +76,16 @@ class Filter:
     def canonical(self) -> str:
         """The one SQL text of all filters that are written differently but equal; "" for all."""
         return "" if self._predicate == _ALL else to_sql(self._predicate)
+
+    def check_magnitude(self) -> None:
+        """Refuse numbers that are longer than any event needs; those who take new filters ask.
+
+        Compiling does not: views that were made before there was a bound go on.
+
+        Raises:
+            FilterTooComplex: without a position; see `marketdata.filters.magnitude`.
+        """
+        check_magnitude(self._predicate)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -35,8 +35,10 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
     if data.filter.strip():
         try:
             compiled = compile_filter(data.filter)
+            compiled.check_magnitude()
             canonical, predicate = compiled.canonical, compiled.to_json()
         except FilterError as error:
+            error.locate(data.filter, 0)
             problems.append(_sql_problem("/filter", error))
     transformation, computed = data.transformation, {}
     for name, sql in (transformation.compute or {}).items():

@@ -6,6 +6,7 @@ import pytest
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.view_check import describe_schema, view_spec
 from control_plane.errors import InvalidRequestError
+from marketdata.filters import Filter, compile_filter
 from marketdata.formats import formats, get_format
 from marketdata.plans import ViewSpec
 from marketdata.transformations import Transformation
@@ -32,6 +33,19 @@ def test_renaming_is_refused_where_names_do_not_travel(name: str) -> None:
     (problem,) = raised.value.problems
     assert problem.pointer == "/transformation/rename"
     assert "choose another format" in (problem.hint or "")
+
+
+def test_new_filters_with_endless_products_are_refused_and_old_ones_stay_filters() -> None:
+    sql = "size > 1 OR " + " * ".join(["sequence"] * 5) + " > 1"
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(SubscriptionCreate(consumer="desk", name="all", filter=sql))
+    (problem,) = raised.value.problems
+    assert problem.pointer == "/filter"
+    assert "can have 320 bits, more than 256" in problem.detail
+    assert (problem.position, problem.line, problem.column) == (0, 1, 1)
+    assert "at most four columns" in (problem.hint or "")
+    stored = compile_filter(sql)
+    assert Filter.from_json(stored.to_json()) == stored
 
 
 @pytest.mark.parametrize("name", formats())

@@ -336,6 +336,14 @@ def test_slices_are_computed_from_their_own_rows() -> None:
         ("price + " * 600 + "price", 0, "more than 4000 characters"),
         (" * ".join(["price"] * 7), 0, "more than 60 digits"),
         ("round(" + " * ".join(["price"] * 7) + ", 2)", 0, "more than 60 digits"),
+        (" * ".join(["sequence"] * 5), 0, "can have 320 bits, more than 256"),
+        (" * ".join(["sequence"] * 3 + ["9" * 20]), 0, "can have 259 bits, more than 256"),
+        ("(size + 1) * (size + 1) * (size + 1) * (size + 1)", 0, "can have 260 bits"),
+        (
+            "CASE WHEN sequence * size * size * size * size > 1 THEN 1 END",
+            0,
+            "multiply at most four",
+        ),
         ("1+" * 1900 + "1", 0, "more than 128 operators in a chain"),
         ("+".join(["size"] * 100), 0, "nested more than 32 deep"),
     ],
@@ -347,6 +355,21 @@ def test_what_cannot_be_computed_is_refused_with_its_place(
         compile_computed(sql)
     assert caught.value.position == position
     assert caught.value.column == position + 1
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "price * size * sequence * level",
+        "price * size * sequence * 9999999999999999999 % 7 + size",
+        "CASE WHEN price * size * size * size > 1 THEN price ELSE size END * price * size * size",
+        "round(price / size, 2) * size * size * size",
+        "round(price * size * size * size / 3, 2) * size",
+    ],
+)
+def test_sensible_products_are_taken(sql: str) -> None:
+    compiled = compile_computed(sql)
+    assert compile_computed(t.to_sql(compiled)) == compiled
 
 
 def test_the_documents_examples_give_what_they_say() -> None:
