@@ -267,9 +267,10 @@ def _aligned(x: Numbers, y: Numbers) -> tuple[npt.NDArray[Any], npt.NDArray[Any]
 
 
 def _scaled(values: npt.NDArray[Any], digits: int) -> npt.NDArray[Any]:
-    if not digits:
-        return values
-    if _peak(values) * 10**digits > _MOST:
+    peak = _peak(values)
+    if not digits or not peak:
+        return values  # zero is zero in every unit, also in one that int64 cannot hold
+    if peak * 10**digits > _MOST:
         values = values.astype(object)
     scaled: npt.NDArray[Any] = values * 10**digits
     return scaled

@@ -1,6 +1,7 @@
 """Numbers at the ends of their ranges, where property tests seldom come."""
 
 from math import inf
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,11 @@ HUGE = " * ".join(["sequence"] + ["9" * 30] * 12)
 def events(*sequences: int) -> pa.RecordBatch:
     schema = SEQUENCED_SCHEMAS["trade"]
     rows = len(sequences)
-    given = {"instrument": ["A"] * rows, "venue": ["xnas"] * rows, "sequence": list(sequences)}
+    given: dict[str, list[Any]] = {
+        "instrument": ["A"] * rows,
+        "venue": ["xnas"] * rows,
+        "sequence": list(sequences),
+    }
     arrays = [
         column_of(field, given[field.name]) if field.name in given else pa.nulls(rows, field.type)
         for field in schema
@@ -51,6 +56,9 @@ def test_what_is_computed_of_it_is_null_and_comparisons_are_right() -> None:
         (f"({HUGE} / 3) IS NULL", [True, False]),
         (f"{HUGE} > 1", [True, False]),
         (f"{HUGE} > 1 / 3", [True, False]),
+        ("sequence * 0.0000000000000000000000001 + 0 > 0", [True, False]),
+        ("sequence * 0.0000000000000000000000001 > level", [False, False]),
+        ("coalesce(sequence * 0.0000000000000000000000001, 0) = 0", [False, True]),
     ],
 )
 def test_filters_never_fail(sql: str, expected: list[bool]) -> None:
