@@ -1,5 +1,6 @@
 """Rendering: the rows a view gets, transformed and converted to the bytes of one message."""
 
+import json
 from typing import Final
 
 import pyarrow as pa
@@ -10,6 +11,8 @@ from marketdata.formats import FormatError, format_of_view
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_SYMBOL_BYTES
 from marketdata.plans import View
+from marketdata.schemas import SEQUENCED_SCHEMAS
+from marketdata.transformations import Transformation
 
 _MESSAGE_BYTES: Final = 5 * 1024 * 1024 - 64 * 1024
 """Of which a format's `max_rows` gives every event its share; the rest is for properties."""
@@ -19,20 +22,47 @@ _AROUND_TEXT_BYTES: Final = 8
 """Room for a number or a time as text, and for what stands around a text."""
 
 
+_NAMES_IN_EVENTS: Final = frozenset({"json", "msgpack"})
+_OWN_NAMES_BYTES: Final = max(sum(map(len, schema.names)) for schema in SEQUENCED_SCHEMAS.values())
+_FREE_NAMES_BYTES: Final = 64
+"""So much longer the names may be in a format's share: real events leave more of it."""
+
+
 def max_rows(view: View) -> int:
-    """Most events in a message of a view: fewer than its format has, the more it computes."""
+    """Most events in a message of a view: fewer than its format has, the more it computes.
+
+    Fewer, too, where long new names of columns stand in every event.
+    """
     most = format_of_view(view.format).max_rows
     share = _MESSAGE_BYTES // most
     wider = sum(len(name) + _width(tree) for name, tree in (view.computed or {}).items())
+    if view.format in _NAMES_IN_EVENTS:
+        wider += max(0, _names(view.transformation) - _OWN_NAMES_BYTES - _FREE_NAMES_BYTES)
     return max(LEAST_ROWS, min(most, _MESSAGE_BYTES // (share + wider)))
+
+
+def _names(transformation: Transformation) -> int:
+    """Characters of the names of the columns of the kind that has most."""
+    rename, select = transformation.rename, transformation.select
+    return max(
+        sum(
+            len(rename.get(name, name)) for name in schema.names if select is None or name in select
+        )
+        for schema in SEQUENCED_SCHEMAS.values()
+    )
 
 
 def _width(tree: Expression) -> int:
     """Room for a value of a computed column."""
     if not pa.types.is_string(computed_field("", tree).type):
         return _NUMBER_BYTES
-    literals = (len(part.value.encode()) for part in walk(tree) if isinstance(part, Text))
+    literals = (_escaped(part.value) for part in walk(tree) if isinstance(part, Text))
     return max([MAX_SYMBOL_BYTES, *literals]) + _AROUND_TEXT_BYTES
+
+
+def _escaped(text: str) -> int:
+    """Bytes of a text as JSON writes it; no other format needs more."""
+    return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
 def render(view: View, rows: pa.RecordBatch) -> bytes:

@@ -11,7 +11,7 @@ from marketdata.formats import formats, get_format
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.plans import View, ViewSpec, view_of
 from marketdata.schemas import SEQUENCED_SCHEMAS
-from marketdata.transformations import MAX_COMPUTED, Transformation
+from marketdata.transformations import MAX_COMPUTED, PROVING, Transformation
 
 
 def view_that(format_: str, **compute: str) -> View:
@@ -45,6 +45,40 @@ def bars(rows: int) -> pa.RecordBatch:
 @pytest.mark.parametrize("name", sorted(formats()))
 def test_a_view_that_computes_nothing_has_messages_of_its_formats_size(name: str) -> None:
     assert max_rows(view_that(name)) == get_format(name).max_rows
+
+
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+def test_the_longest_names_fit_a_message(name: str) -> None:
+    columns = [c for c in SEQUENCED_SCHEMAS["bar"].names if c not in PROVING]
+    rename = {column: f"{column}_".ljust(63, "x") for column in columns}
+    view = view_of(ViewSpec(transformation=Transformation(rename=rename), format=name))
+    rows = max_rows(view)
+    assert 1 <= rows < get_format(name).max_rows
+    assert len(render(view, bars(rows))) <= MAX_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize(
+    "transformation",
+    [
+        Transformation(rename={"price": "px", "size": "quantity"}),
+        Transformation(rename={"high": "high_price", "low": "low_price", "open": "open_price"}),
+        Transformation(rename={"price": "x" * 63}),
+        Transformation(select=("instrument", "sequence", "high"), rename={"high": "x" * 63}),
+    ],
+)
+@pytest.mark.parametrize("name", ["arrow", "avro", "csv", "json", "msgpack"])
+def test_a_few_new_names_move_no_cut(name: str, transformation: Transformation) -> None:
+    view = view_of(ViewSpec(transformation=transformation, format=name))
+    assert max_rows(view) == get_format(name).max_rows
+
+
+@pytest.mark.parametrize("name", sorted(name for name in formats() if get_format(name).renames))
+def test_texts_that_are_escaped_fit_a_message(name: str) -> None:
+    compute = {f"c{n:02}": "'" + "\x01" * 3000 + "'" for n in range(MAX_COMPUTED)}
+    view = view_that(name, **compute)
+    rows = max_rows(view)
+    assert LEAST_ROWS <= rows < get_format(name).max_rows
+    assert len(render(view, bars(rows))) <= MAX_MESSAGE_BYTES
 
 
 @pytest.mark.parametrize("most", [8, 9, 100, 3_000, 20_000, 32_768])
