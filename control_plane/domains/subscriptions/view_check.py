@@ -17,11 +17,14 @@ from marketdata.entitlements import Entitlements, bounded, receives_nothing
 from marketdata.filters import FilterError, UnknownSet, compile_filter
 from marketdata.filters.computed import compile_computed
 from marketdata.filters.parse import parse
-from marketdata.filters.tree import Column, Expression, InSet, to_sql
+from marketdata.filters.tree import Column, Expression, InSet, to_sql, walk
 from marketdata.formats import FormatError, format_of_view, get_format
 from marketdata.plans import ViewSpec, sets_of
 from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale
 from marketdata.transformations import Transformation, TransformationError
+
+MAX_PARTS = 256
+"""Most columns, literals and operations of all expressions of a view."""
 
 
 def view_spec(data: SubscriptionCreate) -> ViewSpec:
@@ -46,6 +49,11 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
             computed[name] = compile_computed(sql)
         except FilterError as error:
             problems.append(_sql_problem(f"/transformation/compute/{_escaped(name)}", error))
+    parts = sum(1 for tree in computed.values() for _ in walk(tree))
+    if parts > MAX_PARTS:
+        detail = f"the expressions have {parts} parts together; {MAX_PARTS} are allowed"
+        hint = "they hold up everybody's events; compute the rest where you read them"
+        problems.append(FieldProblem("/transformation/compute", detail, hint=hint))
     try:
         transformation.validate()
     except TransformationError as error:

@@ -137,3 +137,17 @@ def test_a_subscription_whose_format_was_uninstalled_is_still_described() -> Non
     assert described.format == "gone"
     assert described.media_type == "application/octet-stream"
     assert "Not installed here" in described.description
+
+
+def test_expressions_that_would_hold_up_others_are_refused() -> None:
+    allowed = {f"c{n}": " + ".join(["price"] * 12) for n in range(10)}
+    computing = Transformation(compute=allowed)
+    request = SubscriptionCreate(consumer="desk", name="all", transformation=computing)
+    assert view_spec(request).computed
+    wide = allowed | {"d": " + ".join(["price"] * 20)}
+    request = msgspec.structs.replace(request, transformation=Transformation(compute=wide))
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(request)
+    (problem,) = raised.value.problems
+    assert problem.pointer == "/transformation/compute"
+    assert "256 are allowed" in problem.detail
