@@ -84,11 +84,10 @@ def health(
     """
     cursors = partitions.values()
     waiting = sum(cursor.backlog_messages for cursor in cursors)
-    oldest_ms = min(
-        (each.oldest_backlog_published_ms for each in cursors if each.backlog_messages),
-        default=0,
-    )
-    age = max(0.0, (now_ms - oldest_ms) / 1000) if oldest_ms > 0 else None
+    # A message that came while the broker counted is counted, but has no age yet.
+    since = [each.oldest_backlog_published_ms for each in cursors if each.backlog_messages]
+    oldest_ms = min((ms for ms in since if ms > 0), default=None)
+    age = None if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000)
     acknowledged_ms = max(cursor.last_acknowledged_ms for cursor in cursors)
     members = _members(partitions)
     state, reason = _judged(

@@ -51,6 +51,9 @@ def cursor(
         ([cursor(5, 40, 1), cursor(3, 20, 1)], "lagging", "8 messages wait, the oldest for 40 s."),
         ([cursor(5, 40, 31), cursor(3, 1)], "stalled", "nothing was acknowledged for 31 s"),
         ([cursor(5, 40, None)], "stalled", "nothing was acknowledged for 40 s"),
+        # The broker counts a message of which it does not know the age yet.
+        ([cursor(5, 12), cursor(1, earliestMsgPublishTimeInBacklog=-1)], "lagging", "for 12 s."),
+        ([cursor(1, earliestMsgPublishTimeInBacklog=-1)], "healthy", "1 messages are on"),
         # What was acknowledged long ago is no stall when the message has only just come.
         ([cursor(1, 2, 3600)], "healthy", "1 messages are on their way."),
         ([cursor(readers=()), cursor(readers=())], "gone", "No client is connected; 0 messages"),
