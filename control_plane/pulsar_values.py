@@ -35,7 +35,6 @@ class ConnectedConsumer:
 
     name: str
     address: str
-    unacknowledged_messages: int
     delivered_messages: int
     last_delivered_ms: int
     last_acknowledged_ms: int
@@ -210,7 +209,6 @@ def _subscription_stats(found: Json) -> SubscriptionStats:
             ConnectedConsumer(
                 name=str(each.get("consumerName", "")),
                 address=str(each.get("address", "")),
-                unacknowledged_messages=int(each.get("unackedMessages", 0)),
                 delivered_messages=int(each.get("msgOutCounter", 0)),
                 last_delivered_ms=int(each.get("lastConsumedTimestamp", 0)),
                 last_acknowledged_ms=int(each.get("lastAckedTimestamp", 0)),

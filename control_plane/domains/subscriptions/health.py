@@ -1,6 +1,8 @@
 """How a subscription is read: a state with its reason, from what the broker says of its cursor.
 
-The broker tells counts of messages, which are frames of events, and updates rates once a minute.
+The broker tells counts of messages, which are frames of events, and updates rates once a minute. A
+message counts as waiting until it is acknowledged: of a Failover subscription, as views have them,
+the broker does not tell how many of these were delivered already.
 """
 
 from __future__ import annotations
@@ -38,7 +40,6 @@ class MemberOut(msgspec.Struct):
         list[int], Meta(description="That it reads; a member that stands by has none.")
     ]
     delivered_messages: int
-    unacknowledged_messages: int
     last_delivered_at: datetime | None
     last_acknowledged_at: datetime | None
 
@@ -59,9 +60,6 @@ class HealthOut(msgspec.Struct):
     backlog_age_seconds: Annotated[
         float | None, Meta(description="Of the oldest message that waits; null when none does.")
     ]
-    unacknowledged_messages: Annotated[
-        int, Meta(description="Delivered to a client, which has not acknowledged them yet.")
-    ]
     rate: Annotated[float, Meta(description="Messages a second; the broker looks once a minute.")]
     redelivery_rate: float
     last_acknowledged_at: datetime | None
@@ -70,7 +68,7 @@ class HealthOut(msgspec.Struct):
 
 def nobody(reason: str) -> HealthOut:
     """The health of a subscription that the broker does not have."""
-    return HealthOut("gone", reason, 0, 0, None, 0, 0.0, 0.0, None, [])
+    return HealthOut("gone", reason, 0, 0, None, 0.0, 0.0, None, [])
 
 
 def health(
@@ -103,7 +101,6 @@ def health(
         backlog_messages=waiting,
         backlog_bytes=sum(cursor.backlog_bytes for cursor in cursors),
         backlog_age_seconds=age,
-        unacknowledged_messages=sum(cursor.unacknowledged_messages for cursor in cursors),
         rate=sum(cursor.rate_out for cursor in cursors),
         redelivery_rate=sum(cursor.rate_redelivered for cursor in cursors),
         last_acknowledged_at=_moment(acknowledged_ms),
@@ -152,7 +149,6 @@ def _members(partitions: Mapping[int, SubscriptionStats]) -> list[MemberOut]:
             address=address,
             partitions=sorted(number for number in readers if partitions[number].active == name),
             delivered_messages=sum(each.delivered_messages for each in readers.values()),
-            unacknowledged_messages=sum(each.unacknowledged_messages for each in readers.values()),
             last_delivered_at=_moment(max(each.last_delivered_ms for each in readers.values())),
             last_acknowledged_at=_moment(
                 max(each.last_acknowledged_ms for each in readers.values())

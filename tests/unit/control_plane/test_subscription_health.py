@@ -33,7 +33,7 @@ def cursor(
         "lastAckedTimestamp": 0 if acknowledged_s is None else ago(acknowledged_s),
         "activeConsumerName": readers[0] if readers else "",
         "consumers": [
-            {"consumerName": name, "address": f"/10.0.0.1:{5000 + len(name)}", "unackedMessages": 1}
+            {"consumerName": name, "address": f"/10.0.0.1:{5000 + len(name)}", "msgOutCounter": 1}
             for name in readers
         ],
         **members,
@@ -68,16 +68,15 @@ def test_state_and_reason(cursors: list[SubscriptionStats], state: str, reason: 
 
 def test_counts_are_summed_and_members_have_the_partitions_they_read() -> None:
     cursors = {
-        0: cursor(5, 12, 4, readers=("a", "bb"), unackedMessages=2, msgRateOut=1.5),
-        1: cursor(2, 40, 8, readers=("bb", "a"), unackedMessages=1, msgRateRedeliver=0.5),
+        0: cursor(5, 12, 4, readers=("a", "bb"), msgRateOut=1.5),
+        1: cursor(2, 40, 8, readers=("bb", "a"), msgRateRedeliver=0.5),
     }
     found = health(cursors, NOW_MS, THRESHOLDS)
     assert (found.backlog_messages, found.backlog_bytes) == (7, 700)
     assert found.backlog_age_seconds == 40.0
-    assert found.unacknowledged_messages == 3
     assert (found.rate, found.redelivery_rate) == (1.5, 0.5)
     assert found.last_acknowledged_at == datetime.fromtimestamp(NOW_MS / 1000 - 4, UTC)
-    assert [(m.name, m.partitions, m.unacknowledged_messages) for m in found.members] == [
+    assert [(m.name, m.partitions, m.delivered_messages) for m in found.members] == [
         ("a", [0], 2),
         ("bb", [1], 2),
     ]
