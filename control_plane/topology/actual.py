@@ -86,11 +86,20 @@ async def _topics(admin: PulsarAdmin, namespace: str) -> list[TopicState]:
             present[match["topic"]].add(int(match["index"]))
         elif not _is_system(name):
             plain.append(TopicState(name))
-    counts = await asyncio.gather(*(admin.partitions(name) for name in partitioned))
+    counts = await asyncio.gather(*(_partitions(admin, name) for name in partitioned))
     return plain + [
         TopicState(name, count, tuple(sorted(set(range(count)) - present[name])))
         for name, count in zip(partitioned, counts, strict=True)
+        if count is not None
     ]
+
+
+async def _partitions(admin: PulsarAdmin, topic: str) -> int | None:
+    """The partition count; None for a topic that went since it was listed, as views' do."""
+    try:
+        return await admin.partitions(topic)
+    except AdminNotFound:
+        return None
 
 
 def _is_system(topic: str) -> bool:

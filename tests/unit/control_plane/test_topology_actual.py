@@ -58,3 +58,23 @@ async def test_a_function_that_the_worker_has_lost_is_down(status: int) -> None:
 async def test_no_answer_is_not_taken_for_a_function_that_is_down() -> None:
     with pytest.raises(AdminUnavailable):
         await read(httpx.ReadTimeout("slow"))
+
+
+async def test_a_topic_that_goes_while_topics_are_read_is_not_there() -> None:
+    """The control plane removes the topics of views that are gone at any time."""
+    stays, goes = (f"persistent://marketdata/delivery/view-{n}" for n in (1, 2))
+    answers = {
+        "/admin/v2/persistent/marketdata/delivery/partitioned": [stays, goes],
+        "/admin/v2/persistent/marketdata/delivery": [f"{stays}-partition-0"],
+        "/admin/v2/persistent/marketdata/delivery/view-1/partitions": {"partitions": 1},
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path in answers:
+            return httpx.Response(200, json=answers[request.url.path])
+        return httpx.Response(404, json={"reason": "Topic not found"})
+
+    transport = httpx.MockTransport(answer)
+    async with PulsarAdmin("http://broker", transport=transport) as admin:
+        found = await reading._topics(admin, "marketdata/delivery")
+    assert [(topic.name, topic.partitions) for topic in found] == [(stays, 1)]
