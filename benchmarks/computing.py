@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import pyarrow as pa
 
 from benchmarks.figures import Measured, Sample
-from benchmarks.formats import sequenced_frames
-from marketdata.frames import frame_kind
+from benchmarks.formats import measured_on_frames
 from marketdata.transformations import Transformation
 
 SUMMARY = "computed columns of a view on one core"
@@ -41,20 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> Measured:
     """Run it `options.runs` times."""
-    frames = sequenced_frames(options.instruments, options.rows)
-    runs: list[dict[str, Sample]] = []
-    for _ in range(options.runs):
-        run: dict[str, Sample] = {}
-        for name, compute in _VIEWS.items():
-            run.update(_run(name, Transformation(compute=compute), frames, options.seconds))
-        runs.append(run)
-    settings = {
-        "seconds": options.seconds,
-        "instruments": options.instruments,
-        "rows_per_frame": options.rows,
-        "kinds": ", ".join(sorted({frame_kind(frame) for frame in frames})),
-    }
-    return Measured(runs, settings)
+    return measured_on_frames(
+        options,
+        [partial(_run, name, Transformation(compute=compute)) for name, compute in _VIEWS.items()],
+    )
 
 
 def _run(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pyarrow as pa
 
@@ -34,12 +35,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> Measured:
     """Run it `options.runs` times."""
+    return measured_on_frames(
+        options, [partial(_run, get_format(name)) for name in options.formats]
+    )
+
+
+def measured_on_frames(
+    options: argparse.Namespace,
+    tried: Sequence[Callable[[Sequence[pa.RecordBatch], float], dict[str, Sample]]],
+) -> Measured:
+    """Run all that is tried on the same frames, each `options.seconds`, `options.runs` times."""
     frames = sequenced_frames(options.instruments, options.rows)
     runs: list[dict[str, Sample]] = []
     for _ in range(options.runs):
         run: dict[str, Sample] = {}
-        for name in options.formats:
-            run.update(_run(get_format(name), frames, options.seconds))
+        for one in tried:
+            run.update(one(frames, options.seconds))
         runs.append(run)
     settings = {
         "seconds": options.seconds,

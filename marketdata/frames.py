@@ -33,6 +33,9 @@ MAX_ROWS: Final = 32_768
 MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 """Largest frame; Pulsar's own limit is 5 MiB a message, properties included."""
 
+MAX_MESSAGE_BYTES: Final = 5 * 1024 * 1024 - 64 * 1024
+"""Largest payload with its properties: Pulsar's 5 MiB less what it adds itself."""
+
 MAX_SYMBOL_BYTES: Final = 255
 """Longest symbol (instrument, venue, …) in UTF-8 bytes."""
 

@@ -9,13 +9,10 @@ from marketdata.filters.computed import computed_field
 from marketdata.filters.tree import Expression, Text, walk
 from marketdata.formats import FormatError, format_of_view
 from marketdata.formats.registry import LEAST_ROWS
-from marketdata.frames import MAX_SYMBOL_BYTES
+from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
 from marketdata.plans import View
 from marketdata.schemas import SEQUENCED_SCHEMAS
 from marketdata.transformations import Transformation
-
-_MESSAGE_BYTES: Final = 5 * 1024 * 1024 - 64 * 1024
-"""Of which a format's `max_rows` gives every event its share; the rest is for properties."""
 
 _NUMBER_BYTES: Final = 32
 _AROUND_TEXT_BYTES: Final = 8
@@ -34,11 +31,11 @@ def max_rows(view: View) -> int:
     Fewer, too, where long new names of columns stand in every event.
     """
     most = format_of_view(view.format).max_rows
-    share = _MESSAGE_BYTES // most
+    share = MAX_MESSAGE_BYTES // most
     wider = sum(len(name) + _width(tree) for name, tree in (view.computed or {}).items())
     if view.format in _NAMES_IN_EVENTS:
         wider += max(0, _names(view.transformation) - _OWN_NAMES_BYTES - _FREE_NAMES_BYTES)
-    return max(LEAST_ROWS, min(most, _MESSAGE_BYTES // (share + wider)))
+    return max(LEAST_ROWS, min(most, MAX_MESSAGE_BYTES // (share + wider)))
 
 
 def _names(transformation: Transformation) -> int:

@@ -4,7 +4,7 @@ import re
 import time
 
 from functions.runtime.inputs import Input
-from functions.runtime.outputs import MAX_MESSAGE_BYTES
+from marketdata.frames import MAX_MESSAGE_BYTES
 from marketdata.positions import unpack
 
 MAX_REASON_CHARS = 1_000

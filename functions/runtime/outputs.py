@@ -14,6 +14,7 @@ from typing import Any, Final
 import pulsar
 
 from marketdata.errors import DistributionError
+from marketdata.frames import MAX_MESSAGE_BYTES
 from marketdata.positions import NO_POSITION
 
 POSITION_PROPERTY: Final = "position"
@@ -25,9 +26,6 @@ STORED_TIMEOUT_S: Final = 10.0
 TRIMMED_TIMEOUT_S: Final = 1.0
 """How long an empty topic whose producer is known may take to show a message, before retention is
 taken to have removed them all."""
-
-MAX_MESSAGE_BYTES: Final = 5 * 1024 * 1024 - 64 * 1024
-"""Largest payload with its properties: Pulsar's 5 MiB less what it adds itself."""
 
 ROLE: Final = "functions"
 """Who the functions are to a broker that asks; `topology/namespaces.yaml` says what they may do."""

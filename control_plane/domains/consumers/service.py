@@ -26,7 +26,8 @@ from control_plane.domains.consumers.schemas import (
     EntitlementsUpdate,
 )
 from control_plane.domains.instrument_sets import repository as set_rows
-from control_plane.domains.subscriptions.moves import drain_none, follow_entitlements
+from control_plane.domains.subscriptions.models import Subscription
+from control_plane.domains.subscriptions.moves import drain_no_longer, follow_entitlements
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.domains.tokens.repository import revoke_subject
 from control_plane.errors import (
@@ -165,7 +166,7 @@ class ConsumerService:
                 plan = await follow_entitlements(session, row, drain_seconds=drain)
                 log.info("entitlements changed", consumer=row.id, version=row.version, plan=plan)
             if data.suspended is True:
-                await drain_none(session, row.id)
+                await drain_no_longer(session, Subscription.consumer_id == row.id)
             await session.refresh(row)
         if plan is not None or data.suspended is True:
             await self._publication.published(self._wait_seconds)

@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from sqlalchemy import Select, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
@@ -81,24 +81,15 @@ async def follow_entitlements(
     return number
 
 
-async def drain_no_longer(session: AsyncSession, subscription_id: str) -> None:
-    """Let what a subscription may still read on topics it left be taken away at once."""
+async def drain_no_longer(session: AsyncSession, of: ColumnElement[bool]) -> None:
+    """Let what may still be read on topics that were left be taken away at once.
+
+    Args:
+        of: a condition on the subscriptions that left them.
+    """
     await session.execute(
         update(Move)
-        .where(Move.subscription_id == subscription_id, Move.ended_at.is_(None))
-        .values(drain_until=func.clock_timestamp())
-    )
-
-
-async def drain_none(session: AsyncSession, consumer_id: str) -> None:
-    """Let what a consumer may still read on topics it left be taken away at once."""
-    await session.execute(
-        update(Move)
-        .where(
-            Move.subscription_id == Subscription.id,
-            Move.ended_at.is_(None),
-            Subscription.consumer_id == consumer_id,
-        )
+        .where(Move.subscription_id == Subscription.id, Move.ended_at.is_(None), of)
         .values(drain_until=func.clock_timestamp())
         .execution_options(synchronize_session=False)
     )

@@ -214,7 +214,7 @@ class SubscriptionService:
         async with self._database.transaction() as session:
             await lock(session, Lock.PLAN_SEQUENCE)
             # Before the row: every transaction locks moves first.
-            await drain_no_longer(session, key)
+            await drain_no_longer(session, Subscription.id == key)
             row = await repository.find(session, key, only=only, for_update=True)
             check_match(if_match, row.version)
             if row.state == State.CLOSED:

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from functions.operators.render import max_rows, render
-from functions.runtime.outputs import MAX_MESSAGE_BYTES
 from marketdata.formats import formats, get_format
 from marketdata.formats.registry import LEAST_ROWS
+from marketdata.frames import MAX_MESSAGE_BYTES
 from marketdata.plans import View, ViewSpec, view_of
 from marketdata.schemas import SEQUENCED_SCHEMAS
 from marketdata.transformations import MAX_COMPUTED, PROVING, Transformation

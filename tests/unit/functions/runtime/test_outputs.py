@@ -3,7 +3,8 @@
 import pulsar
 import pytest
 
-from functions.runtime.outputs import MAX_MESSAGE_BYTES, MessageTooLarge, Output
+from functions.runtime.outputs import MessageTooLarge, Output
+from marketdata.frames import MAX_MESSAGE_BYTES
 
 
 class RaisingProducer:
