@@ -171,10 +171,11 @@ def test_who_is_narrowed_gets_all_that_stays_and_nothing_that_goes(stack: Any, a
         flow.pass_by(200)
     before, rest, untouched = old.end(), new.end(), other.end()
     assert [left["topic"] for left in after["draining"]] == [one["topic"]]
-    # Until the plan: both venues, all of it. From the plan on: one of them, all of it.
+    # Until the plan: both venues, all of it. From the plan on: one of them, all of it. What was not
+    # acknowledged when the plan came is on both.
     (first,) = {sequences[0] for sequences in rest.sequences.values() if sequences}
-    assert 1 < first < flow.frames
-    until = list(range(1, first))
+    until = list(range(1, len(before.sequences["XNYS"]) + 1))
+    assert 1 < first <= len(until) + 1 < flow.frames
     assert before.sequences == {"XNAS": until, "XNYS": until, "XLON": []}
     assert max(before.plans) < after["plan"]
     assert rest.sequences == {"XNAS": [], "XNYS": flow.all[first - 1 :], "XLON": []}
