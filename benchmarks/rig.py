@@ -227,6 +227,12 @@ def add_rig_arguments(
     parser.add_argument(
         "--instruments", type=int, default=instruments, help=f"(default {instruments:,})"
     )
+    parser.add_argument(
+        "--kinds",
+        choices=("apart", "together"),
+        default="apart",
+        help="whether a view's message holds events of one kind or of several (default apart)",
+    )
     parser.add_argument("--publishers", type=int, default=1, help="processes (default 1)")
     parser.add_argument(
         "--home", type=Path, default=CHECKOUT / ".dds-bench", help="of the stack to measure on"
@@ -243,6 +249,7 @@ def rig_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What figures depend on, of these options."""
     return {
         "views": options.views,
+        "kinds": options.kinds,
         "instruments": options.instruments,
         "publishers": options.publishers,
     }
@@ -279,7 +286,9 @@ def rig_on(
     logs = stack.home / "logs"
     with ExitStack() as parts:
         views = parts.enter_context(
-            subscribed(stack.control_plane_url, views=options.views, names=names)
+            subscribed(
+                stack.control_plane_url, views=options.views, names=names, kinds=options.kinds
+            )
         )
         consumer = parts.enter_context(Worker("consuming", logs / "bench-consumer.log"))
         consumer.ask(

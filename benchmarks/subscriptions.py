@@ -28,8 +28,13 @@ def filter_of_view(view: int, views: int, names: Sequence[str]) -> str:
 
 
 @contextmanager
-def subscribed(url: str, *, views: int, names: Sequence[str]) -> Iterator[list[dict[str, str]]]:
+def subscribed(
+    url: str, *, views: int, names: Sequence[str], kinds: str = "apart"
+) -> Iterator[list[dict[str, str]]]:
     """Subscriptions to `views` views, in force on every instance; closed again at the end.
+
+    Args:
+        kinds: `delivery.kinds` of each.
 
     Yields:
         For each view its `name`, and the `topic` and `subscription_name` to read.
@@ -47,6 +52,7 @@ def subscribed(url: str, *, views: int, names: Sequence[str]) -> Iterator[list[d
                 "consumer": consumer,
                 "name": f"view-{view}",
                 "filter": filter_of_view(view, views, names),
+                "delivery": {"kinds": kinds},
             }
             answer = _send(api, "POST", "/subscriptions", request)
             made.append(answer)

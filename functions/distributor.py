@@ -143,7 +143,6 @@ class DistributorStage(PartitionStage):
                     self._views.announce_epoch(item)
                 continue
             for group in self._groups(run):
-                self._counters["events_in"] += group.rows
                 self._distribute(group)
         if items and not self._failures:
             # With failures a heartbeat would make a failed input look delivered when done again.
@@ -161,8 +160,15 @@ class DistributorStage(PartitionStage):
         self._views.close_gone()
 
     def _groups(self, items: Iterable[Input]) -> Iterator[FrameGroup[Input]]:
+        """The inputs for the views that take kinds apart, then for those that do not."""
+        frames = list(self._readable(items))
+        self._counters["events_in"] += sum(batch.num_rows for _, _, batch in frames)
         most = self._function.settings.max_rows
-        return merged(self._readable(items), max_rows=most, max_bytes=MAX_GROUP_BYTES)
+        for together in (False, True):
+            if self._function.router.has_views(together=together):
+                yield from merged(
+                    frames, max_rows=most, max_bytes=MAX_GROUP_BYTES, together=together
+                )
 
     def _readable(self, items: Iterable[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
         for item in items:
@@ -181,7 +187,7 @@ class DistributorStage(PartitionStage):
         failed: dict[str, Exception] = {}
         try:
             batch = group.batch()
-            routed = list(self._function.router.route(batch, group.kind, failed))
+            routed = group.routed(batch, self._function.router, failed)
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
             self._isolate(group, f"not routed: {type(error).__name__}: {error}")
             return
@@ -248,9 +254,8 @@ class DistributorStage(PartitionStage):
             self._failures[group.items[0]].append(reason)
             self._counters["render_failures"] += 1
             return
-        for item in group.items:
-            for single in self._groups([item]):
-                self._distribute(single)
+        for single in group.singles():
+            self._distribute(single)
 
     def _send(self, piece: _Piece, kind: str, data: bytes) -> None:
         view, items, rows, place = piece

@@ -9,10 +9,10 @@ Plans travel as JSON on the compacted topic `control/plans` under the key `PLAN_
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from marketdata.filters import Filter
 from marketdata.filters.sets import members_of
@@ -23,12 +23,40 @@ from marketdata.transformations import Transformation
 PLAN_KEY: Final = "plan"
 
 Compression = Literal["none", "lz4", "zstd"]
+Kinds = Literal["apart", "together"]
 
 
 class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a view's frames are written."""
+    """How a view's frames are written.
+
+    Attributes:
+        compression: of each message.
+        kinds: whether a message holds events of one kind (`apart`, if absent) or, in the order of
+            the log, of several (`together`; see `marketdata.mixed`).
+    """
 
     compression: Compression = "none"
+    # Absent where not asked for: views that were made before it was known keep their names.
+    kinds: (
+        Annotated[
+            Kinds,
+            Meta(
+                description="apart: a message holds events of one kind. together: a message may "
+                "hold events of several kinds, with their kind in a column. Where kinds take turns "
+                "its messages are much larger, and a busy system much faster."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+    @property
+    def together(self) -> bool:
+        """Whether a message may hold events of several kinds."""
+        return self.kinds == "together"
+
+    def canonical(self) -> "Delivery":
+        """The one form of all that say the same."""
+        return msgspec.structs.replace(self, kinds=self.kinds if self.together else UNSET)
 
 
 class ViewSpec(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from marketdata.errors import DistributionError
 from marketdata.filters.columns import FrameColumns
 from marketdata.filters.computed import compile_computed, computed_column, computed_field
 from marketdata.filters.tree import Expression, to_sql
-from marketdata.frames import frame_kind
+from marketdata.mixed import KIND_FIELD
 from marketdata.schemas import COLUMNS
 
 REQUIRED: Final = ("instrument", "sequence")
@@ -221,12 +221,15 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for name in self._kept(batch.schema)
         ]
         if trees:
-            events = FrameColumns(batch, frame_kind(batch))
+            events = FrameColumns(batch, batch.schema.metadata[b"kind"].decode())
             columns += [computed_column(tree, events) for _, tree in sorted(trees.items())]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema(batch.schema, trees))
 
     def _kept(self, schema: pa.Schema) -> list[str]:
-        names = schema.names if self.select is None else self.select
+        if self.select is None:
+            return list(schema.names)
+        # A mixed frame without its kinds could not be read.
+        names = (KIND_FIELD.name, *self.select)
         return [name for name in names if schema.get_field_index(name) >= 0]
 
 

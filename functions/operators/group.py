@@ -1,16 +1,20 @@
-"""Merging: adjacent frames of one kind become one batch, so that small frames cost little.
+"""Merging: adjacent frames become one batch, so that small frames cost little.
 
 Under load frames pile up and are merged; when idle each goes alone, so nothing waits for company.
+Frames of one kind are merged as they are; for views that take kinds together, frames of any kind
+become one mixed batch.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from functions.operators.route import Rows
+from functions.operators.route import Routed, Router, Rows
+from marketdata.mixed import MIXED, mixed_batch
 
 
 class Positioned(Protocol):
@@ -34,20 +38,26 @@ class _Span(NamedTuple):
 
 
 def merged(
-    frames: Iterable[tuple[Item, str, pa.RecordBatch]], *, max_rows: int, max_bytes: int
+    frames: Iterable[tuple[Item, str, pa.RecordBatch]],
+    *,
+    max_rows: int,
+    max_bytes: int,
+    together: bool = False,
 ) -> Iterator["FrameGroup[Item]"]:
     """Groups of adjacent frames, in log order.
 
     Args:
         frames: what was read, its kind and its batch.
         max_rows, max_bytes: bounds of a merged batch; a single frame always fits.
+        together: for the views that take kinds together, and not for the others.
     """
     group: FrameGroup[Item] | None = None
     for item, kind, batch in frames:
         if group is None or not group.add(item, kind, batch):
             if group is not None:
                 yield group
-            group = FrameGroup(kind, max_rows=max_rows, max_bytes=max_bytes)
+            made = MixedGroup if together else FrameGroup
+            group = made(kind, max_rows=max_rows, max_bytes=max_bytes)
             group.add(item, kind, batch)
     if group is not None:
         yield group
@@ -57,8 +67,11 @@ class FrameGroup(Generic[Item]):
     """Frames of one kind in log order, and where each begins in the merged batch.
 
     Args:
-        kind: of all frames.
+        kind: of the first frame.
         max_rows, max_bytes: bounds of the merged batch; a first frame always fits.
+
+    Attributes:
+        kind: of the batch.
     """
 
     def __init__(self, kind: str, *, max_rows: int, max_bytes: int) -> None:
@@ -68,31 +81,51 @@ class FrameGroup(Generic[Item]):
         self._bytes = 0
         self._max_rows = max_rows
         self._max_bytes = max_bytes
+        self._kinds: list[str] = []
         self._batches: list[pa.RecordBatch] = []
         self._starts: list[int] = []
 
     def add(self, item: Item, kind: str, batch: pa.RecordBatch) -> bool:
-        """Append a frame; False when it is of another kind or would burst the bounds."""
+        """Append a frame; False when its kind does not fit or it would burst the bounds."""
         size = batch.nbytes
         if self.items and (
-            kind != self.kind
+            not self._takes(kind)
             or self.rows + batch.num_rows > self._max_rows
             or self._bytes + size > self._max_bytes
         ):
             return False
         self.items.append(item)
+        self._kinds.append(kind)
         self._batches.append(batch)
         self._starts.append(self.rows)
         self.rows += batch.num_rows
         self._bytes += size
         return True
 
+    def singles(self) -> Iterator["FrameGroup[Item]"]:
+        """Each frame as a group of its own."""
+        for item, kind, batch in zip(self.items, self._kinds, self._batches, strict=True):
+            group = type(self)(kind, max_rows=self._max_rows, max_bytes=self._max_bytes)
+            group.add(item, kind, batch)
+            yield group
+
     def batch(self) -> pa.RecordBatch:
         """All rows in log order, on shared dictionaries."""
-        if len(self._batches) == 1:
-            return self._batches[0]
-        table = pa.Table.from_batches(self._batches).unify_dictionaries()
-        return table.combine_chunks().to_batches()[0]
+        return _joined(self._batches)
+
+    def routed(
+        self, batch: pa.RecordBatch, router: Router, failed: dict[str, Exception]
+    ) -> list[Routed]:
+        """The views that get rows, with the rows' numbers in log order.
+
+        Args:
+            batch: what `batch` gave.
+            failed: see `Router.route`.
+        """
+        return list(router.route(batch, self.kind, failed))
+
+    def _takes(self, kind: str) -> bool:
+        return kind == self.kind
 
     def runs_after(
         self, position: int, rows: Rows | None, *, max_rows: int, max_message_rows: int
@@ -147,3 +180,81 @@ class FrameGroup(Generic[Item]):
             for left, (first, last) in enumerate(pairwise(cuts), start=2 - len(cuts)):
                 spans.append(_Span(frame, first, last, place + 2 * left))
         return spans
+
+
+class MixedGroup(FrameGroup[Item]):
+    """Frames of any kind in log order.
+
+    The rows of its batch stand kind by kind, as they are routed; `runs_after` takes row numbers in
+    log order and gives the numbers of the batch's rows, in log order, too.
+    """
+
+    def __init__(self, kind: str, *, max_rows: int, max_bytes: int) -> None:  # noqa: ARG002
+        super().__init__(MIXED, max_rows=max_rows, max_bytes=max_bytes)
+
+    def batch(self) -> pa.RecordBatch:
+        """All rows as one mixed batch, kind by kind."""
+        return mixed_batch([(kind, batch) for kind, batch, _ in self._by_kind])
+
+    def routed(
+        self,
+        batch: pa.RecordBatch,  # noqa: ARG002 - filters look at each kind's own columns
+        router: Router,
+        failed: dict[str, Exception],
+    ) -> list[Routed]:
+        """See `FrameGroup.routed`; of the views that take kinds together."""
+        found: dict[str, list[Rows]] = {}
+        for kind, of_kind, numbers in self._by_kind:
+            for view, rows in router.route(of_kind, kind, failed, together=True):
+                found.setdefault(view.id, []).append(numbers if rows is None else numbers[rows])
+        return [
+            (router.views[view_id], np.sort(np.concatenate(rows)))
+            for view_id, rows in found.items()
+            if view_id not in failed
+        ]
+
+    def runs_after(
+        self, position: int, rows: Rows | None, *, max_rows: int, max_message_rows: int
+    ) -> Iterator[tuple[list[Item], Rows | None, int]]:
+        """See `FrameGroup.runs_after`."""
+        for items, chosen, place in super().runs_after(
+            position, rows, max_rows=max_rows, max_message_rows=max_message_rows
+        ):
+            yield items, self._stored if chosen is None else self._stored[chosen], place
+
+    def _takes(self, kind: str) -> bool:  # noqa: ARG002
+        return True
+
+    @cached_property
+    def _by_kind(self) -> list[tuple[str, pa.RecordBatch, Rows]]:
+        """Of each kind its rows as one batch, and their numbers in log order."""
+        frames: dict[str, list[int]] = {}
+        for number, kind in enumerate(self._kinds):
+            frames.setdefault(kind, []).append(number)
+        return [
+            (
+                kind,
+                _joined([self._batches[number] for number in numbers]),
+                np.concatenate([self._numbers(number) for number in numbers]),
+            )
+            for kind, numbers in frames.items()
+        ]
+
+    @cached_property
+    def _stored(self) -> Rows:
+        """Where each row of the log stands in the batch."""
+        numbers = np.concatenate([numbers for _, _, numbers in self._by_kind])
+        stored = np.empty_like(numbers)
+        stored[numbers] = np.arange(len(numbers))
+        return stored
+
+    def _numbers(self, frame: int) -> Rows:
+        start = self._starts[frame]
+        return np.arange(start, start + self._batches[frame].num_rows)
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    table = pa.Table.from_batches(batches).unify_dictionaries()
+    return table.combine_chunks().to_batches()[0]

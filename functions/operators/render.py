@@ -10,6 +10,7 @@ from marketdata.filters.tree import Expression, Text, walk
 from marketdata.formats import FormatError, format_of_view
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
+from marketdata.mixed import occurring
 from marketdata.plans import View
 from marketdata.schemas import SEQUENCED_SCHEMAS
 from marketdata.transformations import Transformation
@@ -67,11 +68,14 @@ def render(view: View, rows: pa.RecordBatch) -> bytes:
 
     Args:
         view: whose transformation, format and delivery settings apply.
-        rows: sequenced events of one kind, at least one; their dictionaries hold only what occurs.
+        rows: sequenced events of one kind, or mixed where the view takes kinds together, at least
+            one; their dictionaries hold only what occurs.
 
     Raises:
         FormatError: the format is not installed, cannot write the rows, or gives no bytes.
     """
+    if view.delivery.together:
+        rows = occurring(rows)
     transformed = view.transformation.apply(rows, view.computed or None)
     data = format_of_view(view.format).encode(transformed, view.delivery.compression)
     if not isinstance(data, bytes):

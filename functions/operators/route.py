@@ -4,6 +4,7 @@ Cost grows with the views that match, not with all views (`marketdata.filters.in
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,6 @@ class Router:
         self.max_rows: dict[str, int] = {
             view.id: known_rows.get(view.id) or max_rows(view) for view in plan.views
         }
-        self._all = tuple(view for view in plan.views if view.predicate is None)
         known = before.filters if before else {}
         self.filters: dict[str, Filter] = {
             view.id: known.get(view.id) or Filter.from_json(view.predicate)
@@ -54,10 +54,21 @@ class Router:
             view_id: known_bound.get(view_id) or one.with_sets(plan.sets)
             for view_id, one in self.filters.items()
         }
-        self.index: FilterIndex = FilterIndex(self.bound, before.index if before else None)
+        apart, both = (before._apart, before._together) if before else (None, None)  # noqa: SLF001 - of the same class
+        self._apart = self._side(apart, together=False)
+        self._together = self._side(both, together=True)
+
+    def has_views(self, *, together: bool) -> bool:
+        """Whether there are views that take kinds together, or views that do not."""
+        return bool(self._together.count if together else self._apart.count)
 
     def route(
-        self, batch: pa.RecordBatch, kind: str, failed: dict[str, Exception] | None = None
+        self,
+        batch: pa.RecordBatch,
+        kind: str,
+        failed: dict[str, Exception] | None = None,
+        *,
+        together: bool = False,
     ) -> Iterator[Routed]:
         """The views that at least one row of the batch goes to.
 
@@ -65,8 +76,25 @@ class Router:
             batch, kind: a frame or several as one.
             failed: is given the ids of views whose filters raised, with what was raised. Without
                 it that is raised once the other views have been told.
+            together: ask the views that take kinds together, and not the others.
         """
-        for view in self._all:
+        side = self._together if together else self._apart
+        for view in side.everything:
             yield view, None
-        for view_id, rows in self.index.match_rows(batch, kind, failed):
+        for view_id, rows in side.index.match_rows(batch, kind, failed):
             yield self.views[view_id], rows
+
+    def _side(self, before: "_Side | None", *, together: bool) -> "_Side":
+        views = [view for view in self.plan.views if view.delivery.together is together]
+        bound = {view.id: self.bound[view.id] for view in views if view.predicate is not None}
+        everything = tuple(view for view in views if view.predicate is None)
+        return _Side(len(views), everything, FilterIndex(bound, before.index if before else None))
+
+
+class _Side(NamedTuple):
+    """The views that take kinds together, or the others: how many, those without a filter, and
+    the filters of the rest."""
+
+    count: int
+    everything: tuple[View, ...]
+    index: FilterIndex

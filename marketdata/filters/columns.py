@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from marketdata.mixed import KIND_FIELD, MIXED
 from marketdata.schemas import COLUMNS, decimal_scale
 
 Mask = npt.NDArray[np.bool_]
@@ -41,7 +42,12 @@ class Texts:
 
 
 class FrameColumns:
-    """Columns of a record batch by name, decoded on first use."""
+    """Columns of a record batch by name, decoded on first use.
+
+    Args:
+        batch: events of one kind, or a mixed batch.
+        kind: its kind, or `MIXED`.
+    """
 
     def __init__(self, batch: pa.RecordBatch, kind: str) -> None:
         self._batch = batch
@@ -64,6 +70,12 @@ class FrameColumns:
         if found is None:
             found = self._texts[name] = self._decode_texts(name)
         return found
+
+    def kinds(self) -> Texts:
+        """The kind of each event."""
+        if self.kind == MIXED:
+            return self.texts(KIND_FIELD.name)
+        return Texts(np.zeros(self.rows, np.intp), pa.array([self.kind], pa.utf8()))
 
     def folded(self, values: pa.StringArray, case: str) -> pa.StringArray:
         """Distinct texts in lower or upper case, as Python folds them; remembered."""

@@ -231,7 +231,7 @@ def _numbers(node: Expression, columns: FrameColumns) -> Numbers:  # noqa: C901,
 def _texts(node: Expression, columns: FrameColumns) -> Texts:  # noqa: PLR0911 - a case per node
     match node:
         case Column("kind"):
-            return Texts(np.zeros(columns.rows, np.intp), pa.array([columns.kind], pa.utf8()))
+            return columns.kinds()
         case Column(name):
             return columns.texts(name)
         case Text(value):

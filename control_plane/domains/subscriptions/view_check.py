@@ -19,6 +19,7 @@ from marketdata.filters.computed import compile_computed
 from marketdata.filters.parse import parse
 from marketdata.filters.tree import Column, Expression, InSet, to_sql, walk
 from marketdata.formats import FormatError, format_of_view, get_format
+from marketdata.mixed import MIXED, mixed_schema
 from marketdata.plans import ViewSpec, sets_of
 from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale
 from marketdata.transformations import Transformation, TransformationError
@@ -66,7 +67,7 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
         predicate=predicate,
         transformation=transformation.canonical(),
         format=data.format,
-        delivery=data.delivery,
+        delivery=data.delivery.canonical(),
         computed=computed or UNSET,
     )
 
@@ -130,6 +131,12 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
         hint = "a format of your own has to be installed here and in the functions' environment"
         yield FieldProblem("/format", str(error), hint=hint)
         return
+    if data.delivery.together and data.format != "arrow":
+        yield FieldProblem(
+            "/delivery/kinds",
+            f"{data.format} frames hold events of one kind",
+            hint="choose the format arrow, or leave kinds apart",
+        )
     if format_.renames:
         return
     transformation = data.transformation
@@ -166,7 +173,8 @@ def _sql_problem(pointer: str, error: FilterError) -> FieldProblem:
 
 def _columns(spec: ViewSpec) -> dict[str, list[ColumnOut]]:
     rename = tuple(sorted(spec.transformation.rename.items()))
-    return _columns_of(spec.transformation.select, rename, tuple((spec.computed or {}).items()))
+    computed = tuple((spec.computed or {}).items())
+    return _columns_of(spec.transformation.select, rename, computed, spec.delivery.together)
 
 
 @lru_cache(maxsize=1024)
@@ -174,12 +182,14 @@ def _columns_of(
     select: tuple[str, ...] | None,
     rename: tuple[tuple[str, str], ...],
     computed: tuple[tuple[str, Expression], ...],
+    together: bool,
 ) -> dict[str, list[ColumnOut]]:
     transformation = Transformation(select=select, rename=dict(rename))
+    schemas = {MIXED: mixed_schema()} if together else SEQUENCED_SCHEMAS
     return {
         kind: [
             ColumnOut(field.name, str(field.type), decimal_scale(field))
             for field in transformation.schema(schema, dict(computed))
         ]
-        for kind, schema in SEQUENCED_SCHEMAS.items()
+        for kind, schema in schemas.items()
     }
