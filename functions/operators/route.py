@@ -4,7 +4,7 @@ Cost grows with the views that match, not with all views (`marketdata.filters.in
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -54,13 +54,13 @@ class Router:
             view_id: known_bound.get(view_id) or one.with_sets(plan.sets)
             for view_id, one in self.filters.items()
         }
-        apart, both = (before._apart, before._together) if before else (None, None)  # noqa: SLF001 - of the same class
-        self._apart = self._side(apart, together=False)
-        self._together = self._side(both, together=True)
+        self._sides: dict[bool, _Side] = {
+            together: self._side(before, together=together) for together in (False, True)
+        }
 
     def has_views(self, *, together: bool) -> bool:
         """Whether there are views that take kinds together, or views that do not."""
-        return bool(self._together.count if together else self._apart.count)
+        return self._sides[together].views > 0
 
     def route(
         self,
@@ -78,23 +78,30 @@ class Router:
                 it that is raised once the other views have been told.
             together: ask the views that take kinds together, and not the others.
         """
-        side = self._together if together else self._apart
+        side = self._sides[together]
         for view in side.everything:
             yield view, None
         for view_id, rows in side.index.match_rows(batch, kind, failed):
             yield self.views[view_id], rows
 
-    def _side(self, before: "_Side | None", *, together: bool) -> "_Side":
+    def _side(self, before: "Router | None", *, together: bool) -> "_Side":
         views = [view for view in self.plan.views if view.delivery.together is together]
         bound = {view.id: self.bound[view.id] for view in views if view.predicate is not None}
         everything = tuple(view for view in views if view.predicate is None)
-        return _Side(len(views), everything, FilterIndex(bound, before.index if before else None))
+        known = before._sides[together].index if before else None  # noqa: SLF001 - of this class
+        return _Side(len(views), everything, FilterIndex(bound, known))
 
 
-class _Side(NamedTuple):
-    """The views that take kinds together, or the others: how many, those without a filter, and
-    the filters of the rest."""
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The views that take kinds together, or the others.
 
-    count: int
+    Attributes:
+        views: how many there are.
+        everything: those without a filter.
+        index: the filters of the rest.
+    """
+
+    views: int
     everything: tuple[View, ...]
     index: FilterIndex

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import cycle, islice
 from typing import Any
 
 import fastavro
@@ -14,7 +15,7 @@ import msgpack
 import numpy as np
 import pulsar
 import pytest
-from events import trades
+from events import quotes, trades
 from local_runtime import Cluster, LocalInstance, eventually
 
 import functions.distributor
@@ -47,19 +48,21 @@ class Log:
         self._cluster = cluster
         self._sequences = InstrumentSequences()
         self.events: list[dict[str, Any]] = []
+        self.kinds: list[str] = []
 
-    def write(self, frames: int, rows: int = 6) -> None:
+    def write(self, frames: int, rows: int = 6, kinds: tuple[str, ...] = ("trade",)) -> None:
+        """Frames of kinds that take turns."""
         payloads = []
-        for _ in range(frames):
+        for kind in islice(cycle(kinds), frames):
             n = len(self.events)
-            batch = trades(
-                [f"I{(n + k) % 4}" for k in range(rows)],
-                price=[(n + k) * 1_000_000_000 for k in range(rows)],
-            )
+            names = [f"I{(n + k) % 4}" for k in range(rows)]
+            prices = [(n + k) * 1_000_000_000 for k in range(rows)]
+            batch = trades(names, price=prices) if kind == "trade" else quotes(names)
             sequenced = with_sequences(
-                batch, "trade", self._sequences.assign(batch), epoch=1, ts_sequenced_ns=1
+                batch, kind, self._sequences.assign(batch), epoch=1, ts_sequenced_ns=1
             )
             self.events += sequenced.to_pylist()
+            self.kinds += [kind] * rows
             payloads.append(encode_frame(sequenced).to_pybytes())
         self._cluster.send(self._cluster.topics["sequenced"], 0, *payloads)
 
@@ -404,6 +407,59 @@ def test_a_new_instance_continues_every_view_where_the_last_was_cut_off(cluster:
         cluster, views["one"], [e["price"] for e in log.events if e["instrument"] == "I1"]
     )
     last.close()
+
+
+def test_kinds_together_come_once_in_the_order_of_the_log_over_restarts(cluster: Cluster) -> None:
+    delivery = Delivery(kinds="together")
+    views = Plans(cluster).publish(
+        all=ViewSpec(delivery=delivery),
+        one=_spec("instrument = 'I1' AND (kind = 'quote' OR price > 5)", delivery=delivery),
+        apart=ViewSpec(),
+    )
+    log = Log(cluster)
+    for _ in range(2):
+        log.write(12, kinds=("trade", "quote"))
+        instance = _distributor(cluster)
+        log.write(6, kinds=("quote", "trade"))
+        sent = len(log.events)
+        eventually(lambda sent=sent: len(_mixed(cluster, views["all"])) > sent - 30)
+        instance.close()
+    last = _distributor(cluster)
+    events = list(zip(log.kinds, log.events, strict=True))
+    every = [(kind, e["instrument"], e["sequence"]) for kind, e in events]
+    some = [
+        (kind, e["instrument"], e["sequence"])
+        for kind, e in events
+        if e["instrument"] == "I1" and (kind == "quote" or e["price"] > 5_000_000_000)
+    ]
+    for view, expected in ((views["all"], every), (views["one"], some)):
+        found = eventually(
+            lambda view=view, expected=expected: (
+                len(seen := _mixed(cluster, view)) >= len(expected) and seen
+            )
+        )
+        assert found == expected
+    eventually(lambda: _rows(cluster, views["apart"]) >= len(every))
+    assert _rows(cluster, views["apart"]) == len(every)
+    last.close()
+
+
+def _rows(cluster: Cluster, view: View) -> int:
+    messages = cluster.read(partition_topic(view.topic, 0))
+    assert {m.properties()["kind"] for m in messages} <= {"trade", "quote", "heartbeat"}
+    return sum(int(message.properties()["count"]) for message in messages)
+
+
+def _mixed(cluster: Cluster, view: View) -> list[tuple[str, str, int]]:
+    """Kind, instrument and sequence of all events, whose delivery sequences have no holes."""
+    found: list[tuple[str, str, int]] = []
+    for message in cluster.read(partition_topic(view.topic, 0)):
+        assert int(message.properties()["delivery_sequence"]) == len(found) + 1
+        if message.properties()["count"] != "0":
+            assert message.properties()["kind"] == "mixed"
+            rows = read_frame(message.data()).select(["kind", "instrument", "sequence"])
+            found += [tuple(row.values()) for row in rows.to_pylist()]
+    return found
 
 
 @pytest.mark.parametrize("passed_over", [1, 5, 12])

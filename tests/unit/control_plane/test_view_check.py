@@ -8,7 +8,14 @@ from control_plane.domains.subscriptions.view_check import describe_schema, view
 from control_plane.errors import InvalidRequestError
 from marketdata.filters import Filter, compile_filter
 from marketdata.formats import formats, get_format
-from marketdata.plans import ViewSpec
+from marketdata.plans import (
+    Delivery,
+    ViewSpec,
+    compile_plan,
+    decode_plan,
+    encode_plan,
+    view_of,
+)
 from marketdata.transformations import Transformation
 
 RENAMED = Transformation(rename={"price": "px"})
@@ -151,3 +158,41 @@ def test_expressions_that_would_hold_up_others_are_refused() -> None:
     (problem,) = raised.value.problems
     assert problem.pointer == "/transformation/compute"
     assert "256 are allowed" in problem.detail
+
+
+def test_kinds_apart_are_what_a_view_without_a_word_has() -> None:
+    requests = [
+        SubscriptionCreate(consumer="desk", name="all", delivery=delivery)
+        for delivery in (Delivery(), Delivery(kinds="apart"), Delivery(kinds="together"))
+    ]
+    silent, apart, together = (view_of(view_spec(request)) for request in requests)
+    assert silent == apart
+    assert silent.id == view_of(ViewSpec()).id
+    assert together.id != silent.id
+    assert decode_plan(encode_plan(compile_plan(1, [together], created_at_ns=1))).views == (
+        together,
+    )
+
+
+def test_kinds_together_are_described_as_one_table() -> None:
+    request = SubscriptionCreate(
+        consumer="desk", name="all", delivery=Delivery(kinds="together"), transformation=RENAMED
+    )
+    columns = describe_schema(view_spec(request), with_columns=True).columns
+    assert columns is not None
+    (mixed,) = columns.values()
+    assert list(columns) == ["mixed"]
+    assert [column.name for column in mixed][:2] == ["kind", "instrument"]
+    assert {"px", "bid_price"} <= {column.name for column in mixed}
+
+
+@pytest.mark.parametrize("name", sorted(formats().keys() - {"arrow"}))
+def test_kinds_together_are_for_arrow(name: str) -> None:
+    request = SubscriptionCreate(
+        consumer="desk", name="all", format=name, delivery=Delivery(kinds="together")
+    )
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(request)
+    (problem,) = raised.value.problems
+    assert problem.pointer == "/delivery/kinds"
+    assert "arrow" in (problem.hint or "")

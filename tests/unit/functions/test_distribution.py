@@ -9,7 +9,9 @@ from typing import Any
 
 import pulsar
 import pytest
-from events import trades
+from events import quotes, trades
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from functions.distributor import DistributorStage
 from functions.operators.route import Router
@@ -22,14 +24,14 @@ from marketdata.filters.columns import FrameColumns
 from marketdata.filters.evaluate import holds
 from marketdata.filters.tree import columns_of
 from marketdata.frames import encode_frame, read_frame
-from marketdata.plans import Plan, View, ViewSpec, compile_plan, view_of
+from marketdata.plans import Delivery, Plan, View, ViewSpec, compile_plan, view_of
 
 
-def frame(instruments: Sequence[str] = ("A",)) -> bytes:
-    batch = trades(list(instruments))
+def frame(instruments: Sequence[str] = ("A",), kind: str = "trade") -> bytes:
+    batch = {"trade": trades, "quote": quotes}[kind](list(instruments))
     numbers = InstrumentSequences().assign(batch)
     return encode_frame(
-        with_sequences(batch, "trade", numbers, epoch=1, ts_sequenced_ns=1)
+        with_sequences(batch, kind, numbers, epoch=1, ts_sequenced_ns=1)
     ).to_pybytes()
 
 
@@ -106,10 +108,11 @@ def told(distribution: list[Sequence[Input]], plan: Plan) -> list[tuple[str, int
     return sorted(sent)
 
 
+@pytest.mark.parametrize("kinds", [UNSET, "together"])
 @pytest.mark.parametrize("term", ["size + 1 > 0", "instrument <> 'X' AND size + 1 > 0"])
 @pytest.mark.parametrize("indexed", ["", "instrument IN ('A', 'B', 'C', 'D') AND "])
 def test_a_filter_that_fails_costs_only_its_own_view(
-    monkeypatch: pytest.MonkeyPatch, indexed: str, term: str
+    monkeypatch: pytest.MonkeyPatch, indexed: str, term: str, kinds: Any
 ) -> None:
     """Merged or one by one, as it may be after a crash: the same messages and dead letters."""
 
@@ -120,7 +123,10 @@ def test_a_filter_that_fails_costs_only_its_own_view(
         return holds(node, columns)
 
     monkeypatch.setattr("marketdata.filters.index.holds", fails_on_c)
-    specs = [ViewSpec(), filtered("instrument <> 'D'"), filtered(indexed + term)]
+    specs = [
+        replace(spec, delivery=Delivery(kinds=kinds))
+        for spec in (ViewSpec(), filtered("instrument <> 'D'"), filtered(indexed + term))
+    ]
     plan = compile_plan(1, specs, created_at_ns=1)
     everything, others, failing = (view_of(spec) for spec in specs)
     frames = (["A"], ["B", "C"], ["D"])
@@ -141,3 +147,24 @@ def test_a_filter_that_fails_costs_only_its_own_view(
         assert messages(everything, found) == ["['A']", "['B', 'C']", "['D']"]
         assert messages(others, found) == ["['A']", "['B', 'C']"]
     assert merged == single
+
+
+def test_kinds_that_take_turns_share_a_message_where_that_is_asked_for() -> None:
+    together, apart = ViewSpec(delivery=Delivery(kinds="together")), ViewSpec()
+    plan = compile_plan(1, [together, apart], created_at_ns=1)
+    items = [
+        Input(pulsar.MessageId(0, n, 0), frame([name], kind), {"kind": kind})
+        for n, (kind, name) in enumerate(
+            [("trade", "A"), ("quote", "B"), ("trade", "C"), ("quote", "D")], start=1
+        )
+    ]
+
+    found = told([items], plan)
+
+    def messages(spec: ViewSpec) -> list[tuple[int, str]]:
+        return [(place, what) for topic, place, what in found if view_of(spec).topic in topic]
+
+    assert messages(together) == [(items[-1].position, "['A', 'B', 'C', 'D']")]
+    assert messages(apart) == [
+        (item.position, f"['{name}']") for item, name in zip(items, "ABCD", strict=True)
+    ]

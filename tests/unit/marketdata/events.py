@@ -73,7 +73,31 @@ def column(values: list[Any], field: pa.Field) -> pa.Array:
 
 def trades(instruments: list[str], **columns: list[Any]) -> pa.RecordBatch:
     """A batch of plausible ingest trades of the given instruments."""
-    schema = INGEST_SCHEMAS["trade"]
+    rows = len(instruments)
+    given: dict[str, list[Any]] = {
+        "price": [187_250_000_000 + n for n in range(rows)],
+        "size": [100_000_000] * rows,
+        "side": ["buy"] * rows,
+        "trade_id": [str(n) for n in range(rows)],
+        "conditions": [None] * rows,
+    }
+    return _events("trade", instruments, given | columns)
+
+
+def quotes(instruments: list[str], **columns: list[Any]) -> pa.RecordBatch:
+    """A batch of plausible ingest quotes of the given instruments."""
+    rows = len(instruments)
+    given: dict[str, list[Any]] = {
+        "bid_price": [187_240_000_000 + n for n in range(rows)],
+        "bid_size": [200_000_000] * rows,
+        "ask_price": [187_260_000_000 + n for n in range(rows)],
+        "ask_size": [300_000_000] * rows,
+    }
+    return _events("quote", instruments, given | columns)
+
+
+def _events(kind: str, instruments: list[str], columns: dict[str, list[Any]]) -> pa.RecordBatch:
+    schema = INGEST_SCHEMAS[kind]
     rows = len(instruments)
     given: dict[str, list[Any]] = {
         "instrument": list(instruments),
@@ -85,11 +109,6 @@ def trades(instruments: list[str], **columns: list[Any]) -> pa.RecordBatch:
         "quality": [1.0] * rows,
         "quality_flags": [0] * rows,
         "region": ["us"] * rows,
-        "price": [187_250_000_000 + n for n in range(rows)],
-        "size": [100_000_000] * rows,
-        "side": ["buy"] * rows,
-        "trade_id": [str(n) for n in range(rows)],
-        "conditions": [None] * rows,
         **columns,
     }
     return pa.RecordBatch.from_arrays([column(given[f.name], f) for f in schema], schema=schema)
