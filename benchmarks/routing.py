@@ -17,11 +17,11 @@ from benchmarks.figures import Measured, Sample
 from benchmarks.pool import Pool, instrument_name, instrument_names
 from functions.operators.route import Router
 from functions.operators.sequence import InstrumentSequences, with_sequences
-from functions.operators.split import split_rows
 from marketdata.filters import compile_filter
 from marketdata.frames import frame_kind
 from marketdata.plans import ViewSpec, compile_plan
 from marketdata.sources.synthetic import VENUES_OF_REGION
+from marketdata.splitting import split_rows
 
 SUMMARY = "the router on one core with 16, 1,000 and 10,000 views"
 INSTRUMENTS_OF_VIEW = 20

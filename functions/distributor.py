@@ -19,7 +19,6 @@ import pyarrow as pa
 from functions.operators.group import FrameGroup, merged
 from functions.operators.render import render
 from functions.operators.route import Routed, Router, Rows
-from functions.operators.split import split_rows
 from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
@@ -32,6 +31,7 @@ from marketdata.formats import formats
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.positions import NO_POSITION, place_before
+from marketdata.splitting import split_rows
 from marketdata.topics import partition_topic
 
 MAX_GROUP_BYTES = 2 * MAX_FRAME_BYTES

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from marketdata.arrays import array_of, codes_of, gathered
+from marketdata.arrays import array_of, codes_of
 from marketdata.errors import InvalidEvents, InvalidFrame
 from marketdata.frames import (
     MAX_ROWS,
@@ -23,6 +23,7 @@ from marketdata.frames import (
 )
 from marketdata.partitioning import partitions_of
 from marketdata.schemas import INGEST_SCHEMAS, TIMESTAMP
+from marketdata.splitting import split_rows
 
 MAX_TEXT_BYTES: Final = 65_536
 """Longest plain text (a `trade_id`) that a publisher sends; longer ones could burst a frame."""
@@ -83,7 +84,12 @@ class PartitionBuffer:
         *,
         fill: bool = False,
     ) -> list[Cut]:
-        """Add events of this partition; returns the frames that are full, in order."""
+        """Add events of this partition; returns the frames that are full, in order.
+
+        Args:
+            kind, batch: events; their dictionaries hold only what occurs.
+            traceparent, fill: see `Publisher.publish`.
+        """
         cuts: list[Cut] = []
         run = self._run
         if run and (run.kind, run.traceparent, run.fill) != (kind, traceparent, fill):
@@ -99,7 +105,8 @@ class PartitionBuffer:
                 cuts += self.take()
                 continue
             piece = batch.slice(offset, max(1, room))
-            run.pieces.append(compact_dictionaries(piece))
+            whole = piece.num_rows == batch.num_rows
+            run.pieces.append(piece if whole else compact_dictionaries(piece))
             run.rows += piece.num_rows
             run.size_bytes += row_bytes * piece.num_rows
             offset += piece.num_rows
@@ -158,21 +165,20 @@ def split_by_partition(batch: pa.RecordBatch, partitions: int) -> list[tuple[int
     """Split a checked batch by its instruments' partitions; order within each is kept.
 
     Returns:
-        (partition, events) in rising partition order; partitions without events are left out.
+        (partition, events) in rising partition order; partitions without events are left out. The
+        dictionaries of a part hold only what occurs in it.
     """
     instruments = batch.column("instrument")
     rows = partitions_of(instruments.dictionary, partitions)[codes_of(instruments)]
     counts = np.bincount(rows, minlength=partitions)
     present = [int(partition) for partition in np.flatnonzero(counts)]
     if len(present) == 1:
-        return [(present[0], batch)]
+        return [(present[0], compact_dictionaries(batch))]
     # Narrow keys let numpy's stable sort use radix sort.
     keys = rows.astype(np.uint16) if partitions <= 1 << 16 else rows
     order = np.argsort(keys, kind="stable")
-    columns = [gathered(column, order) for column in batch.columns]
-    ordered = pa.RecordBatch.from_arrays(columns, schema=batch.schema)
-    starts = np.concatenate(([0], np.cumsum(counts)))
-    return [(p, ordered.slice(int(starts[p]), int(counts[p]))) for p in present]
+    selections = np.split(order, np.cumsum(counts[present])[:-1])
+    return list(zip(present, split_rows(batch, selections), strict=True))
 
 
 def _with_schema(

@@ -44,7 +44,7 @@ class Format(Protocol):
         Args:
             batch: events whose schema metadata names their kind. Dictionaries are written as they
                 are and must hold only what occurs (`marketdata.frames.compact_dictionaries`,
-                `functions.operators.split`): a frame names nothing that it does not carry.
+                `marketdata.splitting`): a frame names nothing that it does not carry.
             compression: "none", "lz4" or "zstd".
 
         Raises:

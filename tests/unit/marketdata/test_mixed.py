@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.operators.sequence import InstrumentSequences, with_sequences
-from functions.operators.split import split_rows
 from marketdata.filters.columns import FrameColumns
 from marketdata.frames import encode_frame, read_frame
 from marketdata.mixed import MIXED, mixed_batch, mixed_schema, occurring
 from marketdata.schemas import COLUMNS, KINDS, SEQUENCED_SCHEMAS
+from marketdata.splitting import split_rows
 from marketdata.transformations import Transformation
 
 FEW = st.sampled_from(["A", "B", "C"])

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from functions.operators.group import FrameGroup, merged
 from functions.operators.render import render
 from functions.operators.route import Router
-from functions.operators.split import split_rows
 from marketdata.filters import compile_filter
 from marketdata.frames import frame_kind, read_frame
 from marketdata.plans import Delivery, View, ViewSpec, compile_plan, view_of
+from marketdata.splitting import split_rows
 
 TOGETHER = Delivery(kinds="together")
 
