@@ -8,17 +8,20 @@ letters with the view's name; other views get it all the same. A view that gets 
 heartbeats, and every view an epoch frame when sequences start anew.
 """
 
+import math
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
-from functions.operators.group import FrameGroup, merged
+from functions.operators.group import FrameGroup, Run, merged
 from functions.operators.render import render
 from functions.operators.route import Routed, Router, Rows
+from functions.runtime.conflation import Conflation, Frame
 from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
@@ -29,7 +32,7 @@ from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.errors import DistributionError, InvalidFrame
 from marketdata.formats import formats
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
-from marketdata.plans import EMPTY_PLAN, Plan, View
+from marketdata.plans import EMPTY_PLAN, Manner, Plan, View
 from marketdata.positions import NO_POSITION, place_before
 from marketdata.splitting import split_rows
 from marketdata.topics import partition_topic
@@ -88,6 +91,10 @@ class DistributorFunction(FrameFunction):
         # meanwhile has begun it there.
         self.apply_again()
 
+    def due_in_s(self) -> float:
+        """Until a conflated view's turn comes."""
+        return min(self.partitions_due(time.monotonic()).values(), default=math.inf)
+
     def may_acknowledge(self) -> bool:
         """Not by a plan that may have been replaced: an input has to be in its new views, too."""
         return self._next_router is self.router and self._plans.is_current()
@@ -108,12 +115,11 @@ class DistributorFunction(FrameFunction):
 
 
 class _Piece(NamedTuple):
-    """A message for a view: the inputs it is made of, their rows for the view, its position."""
+    """A message for a view: what it is made of, and its rows for the view."""
 
     view: View
-    items: list[Input]
+    run: Run[Input]
     rows: pa.RecordBatch
-    place: int
 
 
 class DistributorStage(PartitionStage):
@@ -128,6 +134,9 @@ class DistributorStage(PartitionStage):
         self._views = PartitionViews(function, partition)
         self._dead = Output(partition_topic(topics.deadletter, partition), "distributor")
         self._failures: defaultdict[Input, list[str]] = defaultdict(list)
+        self._conflation = Conflation(
+            max_rows=function.settings.max_rows, max_bytes=MAX_GROUP_BYTES
+        )
 
     def recover(self) -> None:
         """Route by the newest plan, as the last owner did; outputs open when rows reach them."""
@@ -139,14 +148,22 @@ class DistributorStage(PartitionStage):
         telling = [item for item in items if item.properties.get("kind") != HEARTBEAT]
         for is_epoch, run in groupby(telling, key=_is_epoch):
             if is_epoch:
+                self._conflate(everything=True)
                 for item in run:
                     self._views.announce_epoch(item)
                 continue
-            for group in self._groups(run):
-                self._distribute(group)
+            frames = list(self._readable(run))
+            self._counters["events_in"] += sum(batch.num_rows for _, _, batch in frames)
+            for manner in ("apart", "together"):
+                self._deal_out(frames, manner)
+            self._hold(frames)
+        self._conflate()
+        if self._failures:
+            # A letter tells that all inputs before it are done with, for the other views, too.
+            self._conflate(everything=True)
         if items and not self._failures:
             # With failures a heartbeat would make a failed input look delivered when done again.
-            self._views.tell_quiet(items[-1])
+            self._views.tell_quiet(items[-1], but_conflated=bool(self._conflation.frames))
         self._send_dead_letters()
 
     def confirmed(self, output: Output, message_id: Any, position: int) -> None:  # noqa: ARG002
@@ -155,22 +172,50 @@ class DistributorStage(PartitionStage):
             for item in [item for item in self._failures if item.position <= position]:
                 del self._failures[item]
 
+    def due_in_s(self, now_s: float) -> float | None:
+        """Until a conflated view's turn comes."""
+        return self._conflation.due_in_s(now_s)
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether a conflated view's turn has come."""
+        return self._conflation.due_in_s(now_s) == 0.0
+
     def tidy(self) -> None:
         """Close the outputs of views that are gone and have nothing under way."""
         self._views.close_gone()
 
-    def _groups(self, items: Iterable[Input]) -> Iterator[FrameGroup[Input]]:
-        """The inputs for the views that take kinds apart, then for those that do not."""
-        frames = list(self._readable(items))
-        self._counters["events_in"] += sum(batch.num_rows for _, _, batch in frames)
-        most = self._function.settings.max_rows
-        for together in (False, True):
-            if self._function.router.has_views(together=together):
-                yield from merged(
-                    frames, max_rows=most, max_bytes=MAX_GROUP_BYTES, together=together
-                )
+    def _deal_out(
+        self, frames: Sequence[Frame], manner: Manner, only: Collection[str] | None = None
+    ) -> None:
+        """Send the views of a manner (or only some of them) what they lack of the frames."""
+        if self._function.router.views_of(manner):
+            groups = merged(
+                frames,
+                max_rows=self._function.settings.max_rows,
+                max_bytes=MAX_GROUP_BYTES,
+                manner=manner,
+                only=only,
+            )
+            for group in groups:
+                self._distribute(group)
 
-    def _readable(self, items: Iterable[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
+    def _hold(self, frames: Sequence[Frame]) -> None:
+        """Let frames wait for the turns of the conflated views."""
+        views = self._function.router.views_of("conflated")
+        if views:
+            self._conflation.add(frames, views, time.monotonic())
+        else:
+            self._conflation.release()
+
+    def _conflate(self, *, everything: bool = False) -> None:
+        """Send the conflated views whose turn has come what has waited for it."""
+        views = self._function.router.views_of("conflated")
+        due = views if everything else self._conflation.due(views, time.monotonic())
+        if due:
+            self._deal_out(self._conflation.frames, "conflated", {view.id for view in due})
+            self._conflation.told(due, views)
+
+    def _readable(self, items: Iterable[Input]) -> Iterator[Frame]:
         for item in items:
             try:
                 batch = read_frame(item.data)
@@ -211,7 +256,7 @@ class DistributorStage(PartitionStage):
     def _deliver(self, group: FrameGroup[Input], piece: _Piece) -> bool:
         """Send a view its rows; False when every view has been served input by input instead."""
         try:
-            data = render(piece.view, piece.rows)
+            data = render(piece.view, piece.rows, piece.run.further)
         except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
             return self._isolate_view(group, piece.view.id, error)
         try:
@@ -228,22 +273,22 @@ class DistributorStage(PartitionStage):
         self, group: FrameGroup[Input], batch: pa.RecordBatch, routed: Iterable[Routed]
     ) -> Iterator[_Piece]:
         """What each view lacks of the batch, a message each."""
-        cut: list[tuple[View, list[Input], Rows, int]] = []
+        cut: list[tuple[View, Run[Input], Rows]] = []
         fitting = MAX_FRAME_BYTES // max(1, batch.nbytes // batch.num_rows)
         for view, selected in routed:
-            for items, rows, place in group.runs_after(
+            for run in group.runs_after(
                 self._views.output(view).position,
                 selected,
                 max_rows=fitting,
                 max_message_rows=self._function.router.max_rows[view.id],
             ):
-                if rows is None:
-                    yield _Piece(view, items, batch, place)
+                if run.rows is None:
+                    yield _Piece(view, run, batch)
                 else:
-                    cut.append((view, items, rows, place))
-        pieces = split_rows(batch, [rows for _, _, rows, _ in cut])
-        for (view, items, _, place), piece in zip(cut, pieces, strict=True):
-            yield _Piece(view, items, piece, place)
+                    cut.append((view, run, run.rows))
+        pieces = split_rows(batch, [rows for _, _, rows in cut])
+        for (view, run, _), piece in zip(cut, pieces, strict=True):
+            yield _Piece(view, run, piece)
 
     def _isolate(self, group: FrameGroup[Input], reason: str) -> None:
         """Find the input at fault: one by one the others still arrive.
@@ -258,7 +303,7 @@ class DistributorStage(PartitionStage):
             self._distribute(single)
 
     def _send(self, piece: _Piece, kind: str, data: bytes) -> None:
-        view, items, rows, place = piece
+        view, (items, _, place, _), rows = piece
         output = self._views.output(view)
         if output.restarted:
             self._views.announce_restart(view, output, (), place_before(place))

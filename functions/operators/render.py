@@ -1,6 +1,7 @@
 """Rendering: the rows a view gets, transformed and converted to the bytes of one message."""
 
 import json
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from marketdata.filters.tree import Expression, Text, walk
 from marketdata.formats import FormatError, format_of_view
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
-from marketdata.mixed import occurring
+from marketdata.mixed import MERGED_FIELDS, occurring, with_merged
 from marketdata.plans import View
 from marketdata.schemas import SEQUENCED_SCHEMAS
 from marketdata.transformations import Transformation
@@ -34,6 +35,8 @@ def max_rows(view: View) -> int:
     most = format_of_view(view.format).max_rows
     share = MAX_MESSAGE_BYTES // most
     wider = sum(len(name) + _width(tree) for name, tree in (view.computed or {}).items())
+    if view.delivery.conflate_ms:
+        wider += sum(len(field.name) + _NUMBER_BYTES for field in MERGED_FIELDS)
     if view.format in _NAMES_IN_EVENTS:
         wider += max(0, _names(view.transformation) - _OWN_NAMES_BYTES - _FREE_NAMES_BYTES)
     return max(LEAST_ROWS, min(most, MAX_MESSAGE_BYTES // (share + wider)))
@@ -63,7 +66,7 @@ def _escaped(text: str) -> int:
     return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
-def render(view: View, rows: pa.RecordBatch) -> bytes:
+def render(view: View, rows: pa.RecordBatch, further: Sequence[pa.Array] = ()) -> bytes:
     """Transform and convert routed rows.
 
     Args:
@@ -71,11 +74,15 @@ def render(view: View, rows: pa.RecordBatch) -> bytes:
         rows: sequenced events of one kind, or mixed where the view takes kinds together, at least
             one; their dictionaries hold only what occurs.
 
+        further: the columns of what was merged, for a conflated view.
+
     Raises:
         FormatError: the format is not installed, cannot write the rows, or gives no bytes.
     """
     if view.delivery.together:
         rows = occurring(rows)
+    if further:
+        rows = with_merged(rows, further)
     transformed = view.transformation.apply(rows, view.computed or None)
     data = format_of_view(view.format).encode(transformed, view.delivery.compression)
     if not isinstance(data, bytes):

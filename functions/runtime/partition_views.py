@@ -122,11 +122,12 @@ class PartitionViews:
         output.restarted = False
         self._counters["epochs"] += 1
 
-    def tell_quiet(self, item: Input) -> None:
+    def tell_quiet(self, item: Input, *, but_conflated: bool = False) -> None:
         """Send heartbeats to the views whose time has come; begin to open what is not open.
 
         Args:
             item: the newest input, whatever it is; a view that had rows of it is not quiet.
+            but_conflated: rows wait for the conflated views, which a heartbeat would pass.
         """
         for view_id in self._openings.settle(self._outputs):
             self._quiet.told(view_id, self._now_s)
@@ -136,7 +137,9 @@ class PartitionViews:
             output = self._outputs.get(view_id)
             if output is None or output.broken:
                 self._openings.begin(view_id, self._topic(views[view_id]))
-            elif output.position < item.position:
+            elif output.position < item.position and not (
+                but_conflated and views[view_id].delivery.conflate_ms
+            ):
                 quiet.append((views[view_id], output))
         for view, output in islice(quiet, HEARTBEATS_A_TURN):
             self._quiet.told(view.id, self._now_s)

@@ -101,6 +101,7 @@ class ExplainService:
             place=event.position.pack(),
             passes=then,
             passes_now=passes,
+            conflated=bool(subject.view.delivery.conflate_ms),
             span=subject.span,
             trace=found,
         )

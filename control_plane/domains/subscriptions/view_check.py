@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 
+import pyarrow as pa
 from msgspec import UNSET
 
 from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
@@ -19,8 +20,8 @@ from marketdata.filters.computed import compile_computed
 from marketdata.filters.parse import parse
 from marketdata.filters.tree import Column, Expression, InSet, to_sql, walk
 from marketdata.formats import FormatError, format_of_view, get_format
-from marketdata.mixed import MIXED, mixed_schema
-from marketdata.plans import ViewSpec, sets_of
+from marketdata.mixed import MERGED_FIELDS, MIXED, mixed_schema
+from marketdata.plans import Manner, ViewSpec, sets_of
 from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale
 from marketdata.transformations import Transformation, TransformationError
 
@@ -137,6 +138,8 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
             f"{data.format} frames hold events of one kind",
             hint="choose the format arrow, or leave kinds apart",
         )
+    if data.delivery.conflate_ms:
+        yield from _conflation_problems(data)
     if format_.renames:
         return
     transformation = data.transformation
@@ -148,6 +151,23 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
                 f"{data.format} frames know columns by numbers, not by names",
                 hint=f"drop the {member} or choose another format",
             )
+
+
+def _conflation_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
+    if not data.delivery.together:
+        yield FieldProblem(
+            "/delivery/conflate_ms",
+            "an event that stands for others may be of another kind than its neighbours",
+            hint='add "kinds": "together" to delivery',
+        )
+    transformation = data.transformation
+    taken = {field.name for field in MERGED_FIELDS}
+    for name in sorted(taken & {*transformation.rename.values(), *(transformation.compute or ())}):
+        yield FieldProblem(
+            "/transformation",
+            f"a conflated view has a column {name!r} already",
+            hint="choose another name",
+        )
 
 
 def _refused(problems: list[FieldProblem]) -> InvalidRequestError:
@@ -174,7 +194,7 @@ def _sql_problem(pointer: str, error: FilterError) -> FieldProblem:
 def _columns(spec: ViewSpec) -> dict[str, list[ColumnOut]]:
     rename = tuple(sorted(spec.transformation.rename.items()))
     computed = tuple((spec.computed or {}).items())
-    return _columns_of(spec.transformation.select, rename, computed, spec.delivery.together)
+    return _columns_of(spec.transformation.select, rename, computed, spec.delivery.manner)
 
 
 @lru_cache(maxsize=1024)
@@ -182,10 +202,10 @@ def _columns_of(
     select: tuple[str, ...] | None,
     rename: tuple[tuple[str, str], ...],
     computed: tuple[tuple[str, Expression], ...],
-    together: bool,
+    manner: Manner,
 ) -> dict[str, list[ColumnOut]]:
     transformation = Transformation(select=select, rename=dict(rename))
-    schemas = {MIXED: mixed_schema()} if together else SEQUENCED_SCHEMAS
+    schemas = SEQUENCED_SCHEMAS if manner == "apart" else {MIXED: _mixed(manner)}
     return {
         kind: [
             ColumnOut(field.name, str(field.type), decimal_scale(field))
@@ -193,3 +213,10 @@ def _columns_of(
         ]
         for kind, schema in schemas.items()
     }
+
+
+def _mixed(manner: Manner) -> pa.Schema:
+    schema = mixed_schema()
+    for field in MERGED_FIELDS if manner == "conflated" else ():
+        schema = schema.append(field)
+    return schema

@@ -112,3 +112,28 @@ def _events(kind: str, instruments: list[str], columns: dict[str, list[Any]]) ->
         **columns,
     }
     return pa.RecordBatch.from_arrays([column(given[f.name], f) for f in schema], schema=schema)
+
+
+@st.composite
+def logs(draw: st.DrawFn, *, instruments: str = "ABC", frames: int = 8) -> list[pa.RecordBatch]:
+    """A partition's log: sequenced frames of trades and quotes, few rows each; cheap to make."""
+    rows = st.lists(st.sampled_from(instruments), min_size=1, max_size=5)
+    wanted = draw(
+        st.lists(st.tuples(st.sampled_from(["trade", "quote"]), rows), min_size=1, max_size=frames)
+    )
+    sequences: dict[str, int] = {}
+    log = []
+    for kind, names in wanted:
+        batch = (trades if kind == "trade" else quotes)(names)
+        numbers = []
+        for name in names:
+            sequences[name] = sequences.get(name, 0) + 1
+            numbers.append(sequences[name])
+        given = {name: batch.column(name) for name in batch.schema.names} | {
+            "sequence": pa.array(numbers, pa.uint64()),
+            "epoch": pa.array([1] * len(names), pa.uint32()),
+            "ts_sequenced": batch.column("ts_publish"),
+        }
+        schema = SEQUENCED_SCHEMAS[kind]
+        log.append(pa.RecordBatch.from_arrays([given[f.name] for f in schema], schema=schema))
+    return log

@@ -45,7 +45,7 @@ def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(frames(st.sampled_from(KINDS)))
 def test_a_mixed_batch_holds_every_event_of_every_kind(
     found: list[tuple[str, pa.RecordBatch]],
@@ -59,7 +59,7 @@ def test_a_mixed_batch_holds_every_event_of_every_kind(
     assert read_frame(encode_frame(batch)).equals(batch)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(frames(st.sampled_from(KINDS)), st.data())
 def test_what_is_cut_out_has_the_columns_of_the_kinds_in_it(
     found: list[tuple[str, pa.RecordBatch]], data: st.DataObject
@@ -95,7 +95,7 @@ def test_a_column_that_some_kinds_lack_may_be_null() -> None:
     assert schema.field("bid_price").metadata == COLUMNS["bid_price"].metadata
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(frames(st.sampled_from(["trade", "quote"])))
 def test_a_transformation_gives_each_event_what_it_gives_it_alone(
     found: list[tuple[str, pa.RecordBatch]],
