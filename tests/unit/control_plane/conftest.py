@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pulsar
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -60,6 +61,9 @@ class Server:
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("postgresql"))
+    # Nothing of it outlives the tests.
+    server.execute("ALTER SYSTEM SET fsync = off")
+    server.execute("SELECT pg_reload_conf()")
     server.execute(f"CREATE DATABASE {TEMPLATE}")
     command.upgrade(alembic_config(server.url(TEMPLATE)), "head")
     yield server
@@ -84,9 +88,36 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class AwayClient:
+    """As a client of a broker that is down, which refuses at once what the real one tries for 1 s.
+
+    The application waits at its end for calls under way. `test_outages.py` has the real client.
+    """
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise pulsar.ConnectError("down")
+
+    create_producer = create_reader = get_topic_partitions = subscribe = _refuse
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture
-def settings(database_url: str) -> Settings:
+def broker_client() -> type[Any]:
+    """What the application takes for `pulsar.Client`."""
+    return AwayClient
+
+
+@pytest.fixture
+def settings(
+    database_url: str, broker_client: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     """Settings with the real database and a broker that is down."""
+    monkeypatch.setattr("control_plane.broker.pulsar.Client", broker_client)
     closed = free_port()
     return Settings(
         database_url=database_url,

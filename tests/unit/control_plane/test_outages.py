@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pulsar
+import pytest
 from litestar.testing import AsyncTestClient
 
 from control_plane.app import create_app
@@ -14,6 +16,12 @@ if TYPE_CHECKING:
     from conftest import Server
 
 Client = AsyncTestClient[Any]
+
+
+@pytest.fixture
+def broker_client() -> type[Any]:
+    """The real one, which finds nobody."""
+    return pulsar.Client
 
 
 async def test_a_missing_broker_is_named_and_nothing_is_stored(client: Client) -> None:
