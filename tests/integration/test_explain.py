@@ -10,12 +10,16 @@ import httpx
 import pulsar
 import pytest
 from events import trades
+from local_runtime import eventually
 
 from marketdata.frames import read_frame
 from marketdata.partitioning import partition_of
 from marketdata.publisher import Publisher
+from marketdata.topics import SEQUENCED_EVENTS, partition_topic
 
 pytestmark = pytest.mark.integration
+
+PARTITION = 1
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def http(stack: Any) -> Iterator[httpx.Client]:
 def neighbours(count: int) -> list[str]:
     """Fresh instruments of one partition."""
     names = (uuid.uuid4().hex[:12].upper() for _ in repeat(None))
-    return list(islice((name for name in names if partition_of(name, 4) == 1), count))
+    return list(islice((name for name in names if partition_of(name, 4) == PARTITION), count))
 
 
 def made(http: httpx.Client, path: str, **body: Any) -> dict[str, Any]:
@@ -50,6 +54,23 @@ def publish(service_url: str, names: list[str], frames: int) -> None:
         for number in range(1, frames + 1):
             publisher.publish(trades(names, price=[number * 10**9] * len(names)))
             publisher.flush()
+
+
+def await_distributed(stack: Any, http: httpx.Client, instrument: str, sequence: int) -> None:
+    """Until the distributor is done with it: what is under way when a view begins belongs to it."""
+    topic = partition_topic(SEQUENCED_EVENTS, PARTITION).replace("://", "/")
+    statistics = f"{stack.admin_url}/admin/v2/{topic}/stats"
+
+    def is_sequenced() -> bool:
+        told = http.get(f"/ordering/instruments/{instrument}").json()
+        return bool(told.get("sequence") == sequence)
+
+    def is_acknowledged() -> bool:
+        found = httpx.get(statistics).raise_for_status().json()["subscriptions"]
+        return bool(found["distributor"]["msgBacklog"] == 0)
+
+    eventually(is_sequenced)
+    eventually(is_acknowledged)
 
 
 def received(subscription: dict[str, Any], count: int) -> dict[tuple[str, int], dict[str, Any]]:
@@ -79,10 +100,7 @@ def test_what_was_and_was_not_delivered_is_explained(stack: Any, http: httpx.Cli
     consumer = made(http, "/consumers", name=f"explain-{uuid.uuid4().hex[:8]}")["id"]
     made(http, "/instrument-sets", name=listed, instruments=[inside, early])
     publish(stack.service_url, [early], 3)
-    # Until it is sequenced: what is under way when a view begins belongs to the view.
-    while http.get(f"/ordering/instruments/{early}").status_code == 404:
-        time.sleep(0.2)
-    time.sleep(1)
+    await_distributed(stack, http, early, 3)
     condition = f"instrument IN SET '{listed}' AND price > 10"
     first = made(http, "/subscriptions", consumer=consumer, name="a", filter=condition)
     publish(stack.service_url, [inside, outside], 40)
@@ -95,7 +113,7 @@ def test_what_was_and_was_not_delivered_is_explained(stack: Any, http: httpx.Cli
         said = explained(http, first["id"], inside, number)
         assert said["verdict"] == "delivered", said
         assert said["event"]["sequence"] == number
-        assert said["event"]["partition"] == 1
+        assert said["event"]["partition"] == PARTITION
         assert said["filter"]["passes"] is True
         delivery = said["delivery"]
         assert {name: delivery[name] for name in came[inside, number]} == came[inside, number]
@@ -149,9 +167,7 @@ def test_what_came_before_the_view_is_told_as_before_the_start(
     (name,) = neighbours(1)
     consumer = made(http, "/consumers", name=f"explain-{uuid.uuid4().hex[:8]}")["id"]
     publish(stack.service_url, [name], 3)
-    while http.get(f"/ordering/instruments/{name}").status_code == 404:
-        time.sleep(0.2)
-    time.sleep(1)
+    await_distributed(stack, http, name, 3)
     condition = f"instrument = '{name}'"
     late = made(http, "/subscriptions", consumer=consumer, name="late", filter=condition)
     assert explained(http, late["id"], name, 2)["verdict"] == "before_start"
