@@ -90,6 +90,16 @@ class Load:
                 f"{self.confirmed} of {self.events} events stored after {timeout_s} s"
             )
 
+    def end(self, timeout_s: float) -> int:
+        """Publish no more and wait until all that was published is stored; how many events.
+
+        Raises:
+            As `wait` does.
+        """
+        self._stopping.set()
+        self.wait(timeout_s)
+        return self.published
+
     def close(self) -> None:
         """Stop at once and release the connection."""
         self._stopping.set()
