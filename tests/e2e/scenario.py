@@ -26,7 +26,7 @@ from scripts.verification.report import Report
 from tests.stacks.interface import RunningStack
 
 EVENTS_A_SECOND: Final = 50_000
-LOAD_S: Final = 8.0
+LOAD_S: Final = 6.0
 RECOVERY_S: Final = 180.0
 
 _runs: Final[Iterator[int]] = itertools.count(int(time.time()) % 1_000_000)

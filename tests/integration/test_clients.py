@@ -432,7 +432,7 @@ def read(consumer: Consumer, count: int) -> list[Frame]:
     frames: list[Frame] = []
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        frame = consumer.receive(1.5)
+        frame = consumer.receive(0.5 if frames else 1.5)
         if frame is not None:
             frames.append(frame)
         elif len(frames) >= count:
