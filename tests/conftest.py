@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 if str(CHECKOUT) not in sys.path:
@@ -52,6 +52,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What is said of single tests.
+
+    Coverage is not measured in properties of filters, formats and frames: tracing doubles the time
+    of their many examples, and what they run through is what other tests have to reach.
+    """
+    is_property = isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
+    if is_property and "marketdata" in item.path.parts:
+        item.add_marker(pytest.mark.no_cover)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that hurt the stack come last; among themselves both stay shuffled.
 
@@ -60,12 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=_hurts)
     if config.getoption("--stack") == "local":
         return
-    local = [
-        item
-        for item in items
-        if {"integration", "e2e"} & {mark.name for mark in item.iter_markers()}
-        and not item.get_closest_marker("any_stack")
-    ]
+    local = [item for item in items if _on_stack(item) and not item.get_closest_marker("any_stack")]
     config.hook.pytest_deselected(items=local)
     items[:] = [item for item in items if item not in local]
 
@@ -83,6 +89,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(report.nodeid, sep="-")
         crash = getattr(report.longrepr, "reprcrash", None)
         terminalreporter.write_line(crash.message if crash else str(report.longrepr)[-2_000:])
+
+
+def _on_stack(item: pytest.Item) -> bool:
+    return bool({"integration", "e2e"} & {mark.name for mark in item.iter_markers()})
 
 
 def _hurts(item: pytest.Item) -> bool:
