@@ -5,6 +5,7 @@ It is brought up when the first test asks for it and taken down after the last o
 DDS_KEEP_STACK is set. `--stack` chooses another one (tests/stacks/interface.py).
 
 Tests run in random order, those that hurt the shared stack last, and each of them finds it whole.
+With more processes than one (`--numprocesses`), all that use servers of a stack run in one of them.
 """
 
 from __future__ import annotations
@@ -53,11 +54,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """What is said of single tests.
+    """Tests on a stack are run one behind the other, in one process.
 
     Coverage is not measured in properties of filters, formats and frames: tracing doubles the time
     of their many examples, and what they run through is what other tests have to reach.
     """
+    if _on_stack(item):
+        item.add_marker(pytest.mark.xdist_group("stack"))
     is_property = isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
     if is_property and "marketdata" in item.path.parts:
         item.add_marker(pytest.mark.no_cover)

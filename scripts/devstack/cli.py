@@ -24,8 +24,9 @@ from scripts.devstack.logs import log_files, show
 from scripts.devstack.stack import Stack
 
 _PASSING = ("demo", "test")
-_COVERAGE = ("--cov", "--cov-report=term")
-"""What every test together must reach; a choice of tests (arguments of one's own) need not."""
+_EVERY_TEST = ("--numprocesses=2", "--dist=loadgroup", "--cov", "--cov-report=term")
+"""Those on the stack, which wait a lot, beside the others; and the coverage that all together must
+reach. A choice of tests (arguments of one's own) need not."""
 
 _CHECKS: Mapping[str, Sequence[str]] = {
     "format": ("ruff", "format", "--check"),
@@ -188,7 +189,7 @@ def _test(options: argparse.Namespace) -> int:
         if not options.passed:
             # A part of the tests may need no stack; those that do bring it up themselves.
             stack.up()
-        command = [sys.executable, "-m", "pytest", *(options.passed or _COVERAGE)]
+        command = [sys.executable, "-m", "pytest", *(options.passed or _EVERY_TEST)]
         return _call(command, {"DDS_TEST_HOME": str(home)}, cwd=CHECKOUT)
     finally:
         if not keep:
