@@ -126,9 +126,9 @@ def events_of(batch: pa.RecordBatch) -> list[Event]:
 
 
 def read_all(service: Any, topic: str, total: int) -> list[Event]:
-    """The events of a topic: at least `total` within 30 s, and what comes right behind them."""
+    """The events of a topic: at least `total` within 2 min, and what comes right behind them."""
     got: list[Event] = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     with Consumer(service, topic, f"all-{uuid4().hex[:6]}") as consumer:
         while time.monotonic() < deadline:
             frame = consumer.receive(1.0)
@@ -377,7 +377,7 @@ def test_killing_the_broker_while_publishing_loses_and_doubles_nothing(
                             starter = threading.Thread(target=stack.start, args=("pulsar",))
                             starter.start()
             publisher.flush(120)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(got) < calls * 2000 and time.monotonic() < deadline:
             time.sleep(0.2)
         time.sleep(2)
@@ -425,12 +425,12 @@ def view_topic(make_topic: Callable[[str], str]) -> str:
 
 
 def read(consumer: Consumer, count: int) -> list[Frame]:
-    """At least `count` frames within 30 s, and what comes right behind them.
+    """At least `count` frames within 2 min, and what comes right behind them.
 
     A broker waits a second before it feeds a member that became active.
     """
     frames: list[Frame] = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         frame = consumer.receive(0.5 if frames else 1.5)
         if frame is not None:
