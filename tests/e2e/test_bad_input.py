@@ -18,7 +18,7 @@ from scripts.verification.recorders import open_client
 from tests.e2e.scenario import Scenario
 from tests.stacks.interface import RunningStack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.any_stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.any_stack, pytest.mark.timeout(900)]
 
 PARTITION = 0
 PARTITIONS = 4

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.any_stack,
     pytest.mark.chaos,
     pytest.mark.slow,
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(900),
 ]
 
 

@@ -20,7 +20,7 @@ from scripts.devstack.stack import COMPONENTS, Stack
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_every_component_serves(stack: Stack) -> None:
