@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import is_hypothesis_test, settings
@@ -54,16 +55,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests on a stack are run one behind the other, in one process.
+    """Leave properties of filters, formats and frames out of coverage.
 
-    Coverage is not measured in properties of filters, formats and frames: tracing doubles the time
-    of their many examples, and what they run through is what other tests have to reach.
+    Its tracing doubles the time of their many examples, and what they run through is what other
+    tests have to reach.
     """
-    if _on_stack(item):
-        item.add_marker(pytest.mark.xdist_group("stack"))
     is_property = isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
     if is_property and "marketdata" in item.path.parts:
         item.add_marker(pytest.mark.no_cover)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """All tests on a stack to one process, one behind the other; any other test to any process.
+
+    Not `--dist=loadgroup`: its groups are lost with pytest 9.2 (pytest-xdist 3.8).
+    """
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  (only where it is used)
+
+    class OneStack(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            on_stack = nodeid.startswith(("tests/integration/", "tests/e2e/"))
+            return "stack" if on_stack else nodeid
+
+    return OneStack(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
