@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import uvicorn
@@ -9,9 +10,11 @@ import uvicorn
 from control_plane.app import create_app
 from control_plane.logs import configure_logging
 from control_plane.security.keys import KeyDirectoryError
+from control_plane.server import Server
 from control_plane.settings import SettingsError, load_settings
 
 GRACEFUL_SHUTDOWN_SECONDS = 10
+STARTUP_FAILURE = 3
 
 
 def main() -> int:
@@ -23,7 +26,7 @@ def main() -> int:
     except (SettingsError, KeyDirectoryError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.http_host,
         port=settings.http_port,
@@ -34,7 +37,10 @@ def main() -> int:
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
-    return 0
+    server = Server(app, config)
+    with contextlib.suppress(KeyboardInterrupt):  # raised anew after an end in order
+        server.run()
+    return 0 if server.started else STARTUP_FAILURE
 
 
 if __name__ == "__main__":

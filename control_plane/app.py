@@ -27,6 +27,8 @@ from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.dead_letters.controller import DeadLetterController
 from control_plane.domains.dead_letters.service import DeadLetterService
+from control_plane.domains.events.controller import EventController
+from control_plane.domains.events.feed import EventFeed, Limits
 from control_plane.domains.explain.controller import ExplainController
 from control_plane.domains.explain.service import ExplainService
 from control_plane.domains.functions.controller import FunctionController
@@ -58,9 +60,11 @@ from control_plane.requests import request_middleware
 from control_plane.security.authentication import (
     Authenticate,
     Authenticator,
+    StillAllowed,
     admit_anybody,
     authentication_middleware,
     public_paths,
+    still_anybody,
 )
 from control_plane.security.callers import caller_of, require_permission
 from control_plane.security.external import ExternalIssuer, fetch_from
@@ -97,7 +101,18 @@ class ControlPlane:
         self.ordering_follower = OrderingFollower(
             self.database, self.broker, retention_days=settings.ordering_retention_days
         )
+        self.events = EventFeed(
+            self.database,
+            Limits(
+                settings.event_streams,
+                settings.event_streams_per_consumer,
+                settings.event_stream_seconds,
+            ),
+            retention_days=settings.event_retention_days,
+            retention_rows=settings.event_retention_rows,
+        )
         self.metrics = Metrics(self.ordering_follower.state)
+        self.metrics.event_streams.set_function(lambda: self.events.streams)
         self.board = StatusBoard(on_report=self.metrics.note_report)
         self.metrics.follow_functions(self.board)
         self.grants = BrokerGrants(self.admin)
@@ -169,14 +184,15 @@ class ControlPlane:
             lifetime_seconds=settings.token_lifetime_seconds,
             renewal=timedelta(days=settings.token_renewal_days),
         )
-        self.authenticate = self._authentication()
+        self.authenticate, self.still_allowed = self._authentication()
 
-    def _authentication(self) -> Authenticate:
+    def _authentication(self) -> tuple[Authenticate, StillAllowed]:
         if self.settings.authentication == "off":
-            return admit_anybody
+            return admit_anybody, still_anybody
         if self.ring is None:
             raise SettingsError("DDS_AUTHENTICATION=required needs DDS_SIGNING_KEYS_DIR")
-        return Authenticator(self.ring, self.revocations, _external_issuer(self.settings))
+        made = Authenticator(self.ring, self.revocations, _external_issuer(self.settings))
+        return made, made.still_allowed
 
     async def _load_revoked(self) -> Revoked:
         async with self.database.transaction() as session:
@@ -192,6 +208,7 @@ class ControlPlane:
             asyncio.create_task(self.publisher.run(), name="publisher"),
             asyncio.create_task(self.reconciler.run(), name="reconciler"),
             asyncio.create_task(self.ordering_follower.run(), name="ordering follower"),
+            asyncio.create_task(self.events.run(), name="events"),
         ]
         log.info("control plane started", version=__version__)
         if self.settings.authentication == "off":
@@ -230,6 +247,8 @@ class ControlPlane:
             "dead_letters": self.dead_letters,
             "explanations": self.explanations,
             "board": self.board,
+            "events": self.events,
+            "still_allowed": self.still_allowed,
             "health_service": self.health,
             "metrics": self.metrics,
             "database": self.database,
@@ -258,6 +277,7 @@ def create_app(settings: Settings) -> Litestar:
                     OrderingController,
                     DeadLetterController,
                     ExplainController,
+                    EventController,
                     SchemaController,
                     TokenController,
                 ],
@@ -324,6 +344,7 @@ def _openapi() -> OpenAPIConfig:
             Tag(name="functions", description="What runs inside the broker."),
             Tag(name="ordering", description="What the order of the sources shows."),
             Tag(name="dead letters", description="What the functions could not process."),
+            Tag(name="events", description="What changes, as it changes."),
             Tag(name="tokens", description="Who may call."),
             Tag(name="system", description="The control plane itself."),
         ],

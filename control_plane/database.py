@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from enum import IntEnum
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -20,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase
 from control_plane.errors import DatabaseUnavailableError
 
 # The Alembic revision this code is written against; a test keeps it equal to the newest migration.
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0009"
 CONNECT_TIMEOUT_SECONDS = 3
 HELD_IDLE_SECONDS = 30
 """PostgreSQL ends the session of a lock's holder that is silent for so long: it hangs."""
@@ -101,6 +102,8 @@ class Database:
             connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        libpq = self.engine.url.set(drivername="postgresql")
+        self._conninfo = libpq.render_as_string(hide_password=False)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -127,6 +130,28 @@ class Database:
                 text("SELECT version_num FROM alembic_version")
             )
             return revision
+
+    @asynccontextmanager
+    async def listening(self, channel: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
+        """Hear notifications, in a session beside the pool.
+
+        Gives a call that waits for one, at most for the seconds given. What is notified while
+        nobody waits is heard by the next call. DatabaseUnavailableError when the session is gone.
+        """
+        async with (
+            _unavailable_errors(),
+            await psycopg.AsyncConnection.connect(
+                self._conninfo, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS
+            ) as connection,
+        ):
+            await connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
+
+            async def heard(seconds: float) -> None:
+                async with _unavailable_errors():
+                    async for _ in connection.notifies(timeout=seconds, stop_after=1):
+                        pass
+
+            yield heard
 
     @asynccontextmanager
     async def held(self, which: Lock) -> AsyncIterator[Callable[[], Awaitable[None]] | None]:

@@ -7,6 +7,7 @@ ControlPlaneError
 ├── ConflictError            the request contradicts what is stored: change one or the other
 ├── PreconditionFailedError  read again, then repeat the change (If-Match did not hold)
 ├── InvalidRequestError      fix the request; `.problems` says where
+├── TooManyStreamsError      end another stream, or come later
 └── UnavailableError         repeat later, nothing is wrong with the request
     ├── DatabaseUnavailableError
     └── BrokerUnavailableError
@@ -75,6 +76,10 @@ class InvalidRequestError(ControlPlaneError):
     def __init__(self, detail: str, problems: list[FieldProblem]) -> None:
         super().__init__(detail)
         self.problems = problems
+
+
+class TooManyStreamsError(ControlPlaneError):
+    """As many streams as may be are open already."""
 
 
 class UnavailableError(ControlPlaneError):

@@ -24,6 +24,7 @@ from control_plane.errors import (
     InvalidRequestError,
     NotFoundError,
     PreconditionFailedError,
+    TooManyStreamsError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -81,6 +82,7 @@ _DOMAIN: dict[type[ControlPlaneError], tuple[int, str, str]] = {
     ConflictError: (409, "conflict", "Conflict"),
     PreconditionFailedError: (412, "precondition-failed", "Precondition failed"),
     InvalidRequestError: (422, "invalid-request", "The request cannot be carried out as written"),
+    TooManyStreamsError: (429, "too-many-streams", "Too many streams"),
     UnavailableError: (503, "unavailable", "Temporarily unavailable"),
 }
 
@@ -90,8 +92,9 @@ def domain_problem(request: Request[Any, Any, Any], error: ControlPlaneError) ->
     status, slug, title = next(_DOMAIN[cls] for cls in type(error).__mro__ if cls in _DOMAIN)
     headers = {}
     errors: list[ProblemItem] = []
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | TooManyStreamsError):
         headers["Retry-After"] = str(request.app.state.settings.retry_after_seconds)
+    if isinstance(error, UnavailableError):
         slug = f"{error.dependency}-unavailable"
         log.warning("dependency missing", dependency=error.dependency, error=str(error))
     if isinstance(error, UnauthenticatedError):

@@ -11,7 +11,8 @@ One control plane reconciles at a time (advisory lock). Each look:
 3. grants: who may read a delivery topic is who has a subscription to it, who may publish is who
    has a publisher's token; what is missing is given, and what is foreign taken away, also from who
    uses it at that moment;
-4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan.
+4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan;
+5. rollout: that every distributor runs the newest plan is noted, and told as an event.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
 fought. Functions that were never deployed are reported, not created: their code comes from
@@ -191,6 +192,7 @@ class Reconciler:
             await self._delivery()
             await self._access()
             await self._removals()
+            await self._rollout()
 
     def _load(self) -> Topology | None:
         try:
@@ -331,6 +333,13 @@ class Reconciler:
                 view.retired_in_plan = None
                 self._metrics.reconcile_actions.labels("topic_removed").inc()
                 log.info("delivery topic removed", topic=view.topic)
+
+    async def _rollout(self) -> None:
+        async with self._database.transaction() as session:
+            newest = await plan_rows.newest_published(session)
+            progress = self._board.progress(newest)
+            if newest and progress.complete:
+                await plan_rows.mark_applied(session, newest, progress.applied)
 
 
 def _state(change: Change) -> tuple[str, int, int]:

@@ -106,6 +106,30 @@ class Settings(BaseSettings):
         le=3650,
         description="How long findings and closed gaps are kept; open gaps and counts stay.",
     )
+    event_retention_days: int = Field(
+        default=7, ge=1, le=3650, description="How long events of /v1/events are kept."
+    )
+    event_retention_rows: int = Field(
+        default=1_000_000,
+        ge=10_000,
+        le=100_000_000,
+        description="How many events are kept at most.",
+    )
+    event_streams: int = Field(
+        default=200,
+        ge=0,
+        le=10_000,
+        description="How many streams of events this control plane serves at a time.",
+    )
+    event_streams_per_consumer: int = Field(
+        default=5, ge=0, le=10_000, description="How many of these one consumer may have."
+    )
+    event_stream_seconds: float = Field(
+        default=3600,
+        ge=0,
+        le=86_400,
+        description="How long a stream lives; its reader goes on with another one.",
+    )
     default_entitlements: Literal["nothing", "everything"] = Field(
         default="nothing",
         description="What a consumer may receive that is registered without `entitlements`.",

@@ -12,6 +12,7 @@ from alembic import context
 from sqlalchemy import create_engine, pool, text
 
 import control_plane.domains.dead_letters.models
+import control_plane.domains.events.models
 import control_plane.domains.instrument_sets.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models

@@ -7,6 +7,7 @@ the caller; why is counted and logged beside the request id, never with the toke
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -33,6 +34,15 @@ Authenticate = Callable[[Scope], Awaitable[Caller]]
 """Tells who sent a request; TokenRefused when nobody who is known here did."""
 
 
+StillAllowed = Callable[[Caller], Awaitable[bool]]
+"""Whether a caller who was admitted would be admitted now."""
+
+
+async def still_anybody(_caller: Caller) -> bool:
+    """Authentication that is off."""
+    return True
+
+
 async def admit_anybody(_scope: Scope) -> Caller:
     """Authentication that is off."""
     return ANYBODY
@@ -55,6 +65,14 @@ class Authenticator:
         if revoked.covers(claims.token_id, claims.subject, claims.issued_at):
             raise TokenRefused(Reason.REVOKED)
         return Caller(claims.subject, claims.role, claims, certain=certain)
+
+    async def still_allowed(self, caller: Caller) -> bool:
+        """Whether the token that a caller came with still holds, as far as that is certain."""
+        claims = caller.claims
+        if claims is None or claims.expires_at <= datetime.now(UTC):
+            return False
+        revoked, certain = await self._revocations.current()
+        return certain and not revoked.covers(claims.token_id, claims.subject, claims.issued_at)
 
     async def _verify(self, token: str) -> Claims:
         try:

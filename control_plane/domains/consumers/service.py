@@ -25,6 +25,8 @@ from control_plane.domains.consumers.schemas import (
     ConsumerUpdate,
     EntitlementsUpdate,
 )
+from control_plane.domains.events.repository import Change, record
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer, follow_entitlements
@@ -103,6 +105,7 @@ class ConsumerService:
                 session.add(row)
                 await session.flush()
                 await session.refresh(row)
+                await record(session, _told(EventType.CONSUMER_CREATED, row))
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:
                 raise ConflictError(
@@ -152,6 +155,7 @@ class ConsumerService:
                 _require_own_fields(data)
             check_match(if_match, row.version)
             before = row.allowed
+            fields = {name: getattr(row, name) for name in data.__struct_fields__}
             if data.entitlements is not UNSET:
                 row.entitlements = await _changed(session, row, data.entitlements)
             for name in ("owner", "contact", "region", "labels", "suspended"):
@@ -160,6 +164,7 @@ class ConsumerService:
                     setattr(row, name, value)
             if session.is_modified(row):
                 repository.touch(row)
+            changed = [name for name, value in fields.items() if getattr(row, name) != value]
             await session.flush()
             if row.allowed != before:
                 drain = 0.0 if row.suspended else self._drain_seconds
@@ -167,6 +172,7 @@ class ConsumerService:
                 log.info("entitlements changed", consumer=row.id, version=row.version, plan=plan)
             if data.suspended is True:
                 await drain_no_longer(session, Subscription.consumer_id == row.id)
+            await record(session, *_told_of(row, changed, plan))
             await session.refresh(row)
         if plan is not None or data.suspended is True:
             await self._publication.published(self._wait_seconds)
@@ -188,7 +194,22 @@ class ConsumerService:
             row.deleted_at = datetime.now(UTC)
             repository.touch(row)
             revoke_subject(session, row.id, by=by)
+            await record(session, _told(EventType.CONSUMER_DELETED, row))
         log.info("consumer deleted", consumer=row.id)
+
+
+def _told(what: EventType, row: Consumer, **more: Any) -> Change:
+    return Change(what, {"name": row.name, **more}, consumer=row.id)
+
+
+def _told_of(row: Consumer, changed: list[str], plan: int | None) -> list[Change]:
+    """The event of a change of some fields; none when nothing has changed."""
+    if not changed:
+        return []
+    what = EventType.CONSUMER_CHANGED
+    if "suspended" in changed:
+        what = EventType.CONSUMER_SUSPENDED if row.suspended else EventType.CONSUMER_RESUMED
+    return [_told(what, row, changed=changed, plan=plan)]
 
 
 async def _changed(

@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.consumers import repository as consumer_rows
+from control_plane.domains.events.repository import Change, record
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository
 from control_plane.domains.instrument_sets.models import (
     UNIQUE_NAME,
@@ -65,6 +67,7 @@ class InstrumentSetService:
                 newest = await self._store(
                     session, row, before=(), after=data.instruments, description=data.description
                 )
+                await record(session, _told(EventType.SET_CREATED, row, newest))
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:
                 raise ConflictError(
@@ -123,6 +126,7 @@ class InstrumentSetService:
                     after=after,
                     description=description,
                 )
+                await record(session, _told(EventType.SET_CHANGED, row, newest))
         log.info("instrument set changed", set=row.name, version=row.version, plan=newest.plan)
         await self._publication.published(self._wait_seconds)
         return _out(row, newest)
@@ -144,6 +148,8 @@ class InstrumentSetService:
                     "change those first."
                 )
             row.deleted_at = datetime.now(UTC)
+            deleted = {"name": row.name, "id": row.id}
+            await record(session, Change(EventType.SET_DELETED, deleted))
         log.info("instrument set deleted", set=row.name)
 
     async def history(self, key: str, *, cursor: str | None, limit: int) -> Page[VersionSummary]:
@@ -193,6 +199,17 @@ class InstrumentSetService:
         await session.flush()
         await session.refresh(newest)
         return newest
+
+
+def _told(what: EventType, row: InstrumentSet, newest: InstrumentSetVersion) -> Change:
+    data = {
+        "name": row.name,
+        "id": row.id,
+        "version": newest.version,
+        "instruments": len(newest.instruments),
+        "plan": newest.plan,
+    }
+    return Change(what, data)
 
 
 def _summary(row: InstrumentSet, newest: InstrumentSetVersion) -> InstrumentSetSummary:

@@ -6,11 +6,11 @@ a bad finding does not take its neighbours along.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,7 @@ from marketdata.ordering import OrderingEvent, decode_ordering_events
 
 MAX_POISON_BYTES = 65_536
 MAX_TEXT = 2_000
+GAPS_NAMED = 10
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WHOLE_MESSAGE = -1
 
@@ -144,6 +145,32 @@ def tally(findings: Iterable[FindingRow]) -> list[dict[str, str | int]]:
         {"source": source, "type": type_, "outcome": outcome, "findings": count}
         for (source, type_, outcome), count in sorted(counted.items())
     ]
+
+
+def told_of_gaps(rows: Sequence[FindingRow]) -> list[dict[str, Any]]:
+    """What an event tells of gaps that opened, or closed, together: one a source.
+
+    A feed that falls apart makes gaps by the thousand; of each source a few stand for all.
+    """
+    by_source: dict[str, list[FindingRow]] = defaultdict(list)
+    for row in rows:
+        by_source[row.source].append(row)
+    return [
+        {
+            "source": source,
+            "gaps": len(gaps),
+            "missing": sum(_missing(gap) for gap in gaps),
+            "examples": [
+                {"id": gap.gap_id, "instrument": gap.instrument, "missing": _missing(gap)}
+                for gap in gaps[:GAPS_NAMED]
+            ],
+        }
+        for source, gaps in sorted(by_source.items())
+    ]
+
+
+def _missing(row: FindingRow) -> int:
+    return row.events if row.type == "gap_opened" else row.remaining
 
 
 def missing_ranges(first: int, last: int, came: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

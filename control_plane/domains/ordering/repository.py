@@ -31,12 +31,15 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.selectable import TableValuedAlias
 
+from control_plane.domains.events.repository import Change, record
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.ordering.intake import (
     FindingRow,
     Intake,
     Place,
     closings,
     tally,
+    told_of_gaps,
 )
 from control_plane.domains.ordering.models import (
     Finding,
@@ -145,9 +148,20 @@ async def store(session: AsyncSession, intake: Intake) -> None:
         if row.id in new:
             fresh.append(row)
             new.discard(row.id)  # an id that stands twice among them counts once
-    await _open_gaps(session, [row for row in fresh if row.type == "gap_opened" and row.gap_id])
-    await _close_gaps(session, closings(fresh))
+    opened = [row for row in fresh if row.type == "gap_opened" and row.gap_id]
+    last_closings = closings(fresh)
+    await _open_gaps(session, opened)
+    await _close_gaps(session, last_closings)
     await _count(session, fresh)
+    closed = [row for row in last_closings if row.closes]
+    await record(
+        session,
+        *(
+            Change(what, data)
+            for what, rows in ((EventType.GAPS_OPENED, opened), (EventType.GAPS_CLOSED, closed))
+            for data in told_of_gaps(rows)
+        ),
+    )
 
 
 async def position(session: AsyncSession, partition: int) -> StoredPosition | None:

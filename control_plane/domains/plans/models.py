@@ -67,3 +67,5 @@ class PlanRow(Base):
         DateTime(timezone=True), server_default=func.clock_timestamp()
     )
     published_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # When every distributor was first seen to run it, or a later one.
+    applied_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

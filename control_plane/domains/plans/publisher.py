@@ -31,6 +31,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.broker import Broker
 from control_plane.broker_grants import READING, BrokerGrants, Grant
 from control_plane.database import Database, Lock, lock
+from control_plane.domains.events.repository import Change, record
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository
 from control_plane.domains.plans.models import PlanRow, ViewRow
 from control_plane.domains.subscriptions import moves as move_rows
@@ -303,6 +305,8 @@ class PlanPublisher:
             .where(PlanRow.number == plan.number)
             .values(published_at=func.clock_timestamp())
         )
+        published = {"plan": plan.number, "views": plan.view_count}
+        await record(session, Change(EventType.PLAN_PUBLISHED, published))
         if self._on_published is not None:
             self._on_published(plan.number, started_ns)
         log.info(

@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
 from control_plane.database import Lock, lock
+from control_plane.domains.events.repository import Change, record
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans.models import PlanRow, ViewRow
 from control_plane.domains.subscriptions.models import Move, State, Subscription
@@ -150,7 +152,23 @@ async def compile_next(
         )
     )
     await session.flush()
+    created = {"plan": number, "views": len(plan.views)}
+    await record(session, Change(EventType.PLAN_CREATED, created))
     return number
+
+
+async def mark_applied(session: AsyncSession, number: int, instances: int) -> None:
+    """Note, once, that every distributor runs a plan or a later one."""
+    first = await session.scalar(
+        update(PlanRow)
+        .where(PlanRow.number == number, PlanRow.applied_at.is_(None))
+        .values(applied_at=func.clock_timestamp())
+        .returning(PlanRow.number)
+        .execution_options(synchronize_session=False)
+    )
+    if first is not None:
+        applied = {"plan": number, "instances": instances}
+        await record(session, Change(EventType.PLAN_APPLIED, applied))
 
 
 def _stored_bytes(document: bytes) -> int:

@@ -23,6 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
 from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.events.repository import record
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions import repository
@@ -78,6 +80,8 @@ async def follow_entitlements(
     session.add_all(moves)
     await session.flush()
     await plan_rows.retire_views(session, {move.view_id for move in moves}, number)
+    told = (repository.change(EventType.SUBSCRIPTION_MOVED, row) for row, _ in others)
+    await record(session, *told)
     return number
 
 

@@ -10,6 +10,8 @@ from sqlalchemy import exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
+from control_plane.domains.events.repository import Change, record
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import NotFoundError
@@ -170,7 +172,7 @@ async def activate(session: AsyncSession, ids: Collection[str], number: int) -> 
     Those closed in the meantime stay closed, and those moved to a later plan pending.
     """
     if ids:
-        await session.execute(
+        made = await session.scalars(
             update(Subscription)
             .where(
                 Subscription.id.in_(ids),
@@ -183,8 +185,10 @@ async def activate(session: AsyncSession, ids: Collection[str], number: int) -> 
                 updated_at=func.clock_timestamp(),
                 version=Subscription.version + 1,
             )
-            .execution_options(synchronize_session=False)
+            .returning(Subscription)
+            .execution_options(synchronize_session=False, populate_existing=True)
         )
+        await record(session, *(change(EventType.SUBSCRIPTION_ACTIVE, row) for row in made))
 
 
 async def mark_cursors_removed(session: AsyncSession, ids: Collection[str]) -> None:
@@ -206,6 +210,12 @@ async def count_by_state(session: AsyncSession) -> dict[str, int]:
     counts = dict.fromkeys(State, 0)
     counts.update({State(state): count for state, count in rows})
     return {state.value: count for state, count in counts.items()}
+
+
+def change(what: EventType, row: Subscription) -> Change:
+    """The event that tells of a subscription as it is now."""
+    data = {"name": row.name, "state": str(row.state), "plan": row.closed_in_plan or row.plan}
+    return Change(what, data, consumer=row.consumer_id, subscription=row.id)
 
 
 def touch(subscription: Subscription) -> None:

@@ -20,6 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.events.repository import record
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
@@ -144,6 +146,7 @@ class SubscriptionService:
         await session.flush()
         if not shared:
             row.plan = await plan_rows.compile_next(session, current_request_id(), growing=True)
+        await record(session, repository.change(EventType.SUBSCRIPTION_CREATED, row))
         return row.plan
 
     async def get(self, key: str, *, only: str | None = None) -> tuple[SubscriptionOut, int]:
@@ -196,6 +199,7 @@ class SubscriptionService:
                     row.labels = data.labels
                 if session.is_modified(row):
                     repository.touch(row)
+                    await record(session, repository.change(EventType.SUBSCRIPTION_CHANGED, row))
                 await session.flush()
                 await session.refresh(row, ["version", "updated_at"])
                 return self._out(row, row.consumer), row.version
@@ -229,6 +233,7 @@ class SubscriptionService:
                 number = await plan_rows.compile_next(session, current_request_id())
                 row.closed_in_plan = number
                 await plan_rows.retire_views(session, [row.view_id], number)
+            await record(session, repository.change(EventType.SUBSCRIPTION_CLOSED, row))
         log.info("subscription closed", subscription=key, plan=row.closed_in_plan)
         await self._publication.published(self._wait_seconds)
 

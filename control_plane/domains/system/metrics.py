@@ -69,6 +69,9 @@ class Metrics:
             ("action",),
             registry=self.registry,
         )
+        self.event_streams = Gauge(
+            "dds_event_streams", "Streams of /v1/events that are open.", registry=self.registry
+        )
         self.refused = Counter(
             "dds_authentication_refused",
             "Requests without a token that holds.",

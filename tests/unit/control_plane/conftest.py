@@ -125,6 +125,7 @@ def settings(
         pulsar_admin_url=f"http://127.0.0.1:{closed}",
         broker_timeout_seconds=1.0,
         activation_timeout_ms=100,
+        event_stream_seconds=0,
         default_entitlements="everything",
     )
 

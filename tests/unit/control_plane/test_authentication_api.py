@@ -291,7 +291,7 @@ def attempts(path: str, method: str, value: str) -> list[dict[str, Any]]:
     """Requests to a route that name something: in the path, the query, the body."""
     url = filled(path, value)
     if method == "GET" and "{" not in path:
-        names = ("consumer", "name", "subject", "cursor")
+        names = ("consumer", "name", "subject", "cursor", "subscription")
         return [{"url": url}, *({"url": url, "params": {name: value}} for name in names)]
     if method in ("GET", "DELETE"):
         return [{"url": url}]

@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 
 import control_plane.domains.dead_letters.models
+import control_plane.domains.events.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models
 import control_plane.domains.tokens.models  # noqa: F401  (all register their tables)
@@ -44,6 +45,8 @@ TABLES = {
     "subscription_moves",
     "tokens",
     "token_revocations",
+    "events",
+    "event_log",
 }
 
 

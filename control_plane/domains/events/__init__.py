@@ -1,0 +1,1 @@
+"""Events: what changes, told to whoever listens (`GET /v1/events`)."""

@@ -1,0 +1,76 @@
+"""Events as they travel: the `data` of a server-sent event."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+
+class EventType(StrEnum):
+    """What has changed. `data` beside each; `name` in it is that of what has changed."""
+
+    CONSUMER_CREATED = "consumer.created"
+    """name"""
+    CONSUMER_CHANGED = "consumer.changed"
+    """name, changed (fields), plan (from which it holds; null when none was made)"""
+    CONSUMER_SUSPENDED = "consumer.suspended"
+    """as consumer.changed"""
+    CONSUMER_RESUMED = "consumer.resumed"
+    """as consumer.changed"""
+    CONSUMER_DELETED = "consumer.deleted"
+    """name"""
+    SUBSCRIPTION_CREATED = "subscription.created"
+    """name, state, plan"""
+    SUBSCRIPTION_ACTIVE = "subscription.active"
+    """name, state, plan"""
+    SUBSCRIPTION_MOVED = "subscription.moved"
+    """name, state, plan: it has another topic from that plan on"""
+    SUBSCRIPTION_CHANGED = "subscription.changed"
+    """name, state, plan"""
+    SUBSCRIPTION_CLOSED = "subscription.closed"
+    """name, state, plan (the one without it)"""
+    SET_CREATED = "instrument_set.created"
+    """name, id, version, instruments (how many), plan"""
+    SET_CHANGED = "instrument_set.changed"
+    """as instrument_set.created"""
+    SET_DELETED = "instrument_set.deleted"
+    """name, id"""
+    PLAN_CREATED = "plan.created"
+    """plan, views (how many)"""
+    PLAN_PUBLISHED = "plan.published"
+    """plan, views (how many)"""
+    PLAN_APPLIED = "plan.applied"
+    """plan, instances (how many run it or a later one: all)"""
+    GAPS_OPENED = "gaps.opened"
+    """source, gaps (how many were found together), missing (events), examples (at most 10)"""
+    GAPS_CLOSED = "gaps.closed"
+    """as gaps.opened; missing is what did not come"""
+
+
+LOST = "events.lost"
+"""Told to a reader that goes on at a place which is no longer there."""
+
+
+class EventOut(msgspec.Struct):
+    """One thing that has changed."""
+
+    number: Annotated[int, Meta(description="Its place in the order of events; its `id`.")]
+    type: Annotated[
+        str, Meta(description="Its `event`.", examples=[EventType.SUBSCRIPTION_ACTIVE.value])
+    ]
+    at: datetime
+    consumer: Annotated[str | None, Meta(description="Id of the consumer, if it is about one.")]
+    subscription: Annotated[str | None, Meta(description="Id, if it is about one.")]
+    request_id: Annotated[str, Meta(description="The request that caused it; '' for none.")]
+    data: dict[str, Any]
+
+
+class LostOut(msgspec.Struct):
+    """Events that a reader asked for and that are not there: list anew what is of interest."""
+
+    asked: Annotated[int, Meta(description="The reader's `Last-Event-ID`.")]
+    next: Annotated[int, Meta(description="Number of the first event that can still come.")]

@@ -1,0 +1,130 @@
+"""What commands take: a field is a member of the request and how it is written in a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+Place = Literal["path", "query", "body", "header"]
+
+
+class TextOrFile(click.ParamType[Any]):
+    """A text, `@file`, or `-` for standard input."""
+
+    name = "text|@file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text; a refusal when the file cannot be read."""
+        try:
+            if value == "-":
+                return sys.stdin.read()
+            if value.startswith("@"):
+                return Path(value[1:]).read_text("utf-8").removesuffix("\n")
+        except (OSError, ValueError) as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+class Json(TextOrFile):
+    """A JSON document as `TextOrFile`."""
+
+    name = "json|@file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The document; a refusal when it is none."""
+        text = super().convert(value, param, ctx)
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            self.fail(f"no JSON: {error}", param, ctx)
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """`name=value`."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Name and value."""
+        name, separator, rest = value.partition("=")
+        if not (name and separator):
+            self.fail(f"{value!r} is not of the form name=value", param, ctx)
+        return name, rest
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One member of a request.
+
+    Attributes:
+        name: what the API calls it.
+        help: for people.
+        place: where in the request it stands.
+        type: how it is read; a list of texts gives the choices.
+        argument: whether it is written without a name.
+        required: whether an option must be given; arguments must, but lists.
+        many: whether there may be several.
+        option: the option's name, where it is not that of the API.
+    """
+
+    name: str
+    help: str = ""
+    place: Place = "query"
+    type: click.ParamType[Any] | type | tuple[str, ...] = str
+    argument: bool = False
+    required: bool = False
+    many: bool = False
+    option: str = ""
+
+    @property
+    def parameter(self) -> click.Parameter:
+        """The field in a terminal."""
+        kind = click.Choice(self.type) if isinstance(self.type, tuple) else self.type
+        flag = self.option or self.name.replace("_", "-").lower()
+        if self.argument:
+            return click.Argument(
+                [self.variable], type=kind, nargs=-1 if self.many else 1, metavar=flag.upper()
+            )
+        return click.Option(
+            [f"--{flag}", self.variable],
+            type=kind,
+            help=self.help,
+            required=self.required,
+            multiple=self.many,
+        )
+
+    @property
+    def variable(self) -> str:
+        """The name in a program."""
+        return self.name.replace("-", "_").lower()
+
+    def value(self, given: Mapping[str, Any]) -> Any:
+        """What was given for it; None for nothing."""
+        value = given[self.variable]
+        if isinstance(self.type, Pair):
+            return dict(value) or None
+        if self.many:
+            return list(value) or None
+        return value
+
+
+def key(name: str) -> Field:
+    """An argument that is a part of the path."""
+    return Field(name, place="path", argument=True)
+
+
+def body(name: str, help_: str = "", **more: Any) -> Field:
+    """An option that is a member of the body."""
+    return Field(name, help_, place="body", **more)
+
+
+IF_MATCH = Field("If-Match", "Only if the ETag is still this one.", place="header")
+LABELS = body("labels", "A free label; may be repeated.", type=Pair(), many=True, option="label")

@@ -1,0 +1,97 @@
+"""One request: from what was given in a terminal to the answer, or to a Failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import click
+import httpx
+
+from dds_cli.configuration import Configuration
+from dds_cli.failures import FAILED, Failure, Refusal, Unreachable
+from dds_cli.resources import Command
+
+MAX_PAGE = 1000
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as the API wants it."""
+
+    method: str
+    path: str
+    query: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, command: Command, given: Mapping[str, Any]) -> Request:
+        """What a command asks for; nothing is sent for fields that were not given."""
+        request = cls(command.method, command.path)
+        if command.method in ("POST", "PATCH"):
+            takes_body = any(f.place == "body" for f in command.fields) or command.fixed
+            request.body = dict(command.fixed) if takes_body else None
+        for each in command.fields:
+            value = each.value(given)
+            if value is None:
+                continue
+            if each.place == "path":
+                part = quote(str(value), safe="")
+                if part in ("", ".", ".."):  # it would be another path
+                    raise click.UsageError(f"{each.name} cannot be {value!r}")
+                request.path = request.path.replace(f"{{{each.name}}}", part)
+            elif each.place == "header":
+                request.headers[each.name] = str(value)
+            elif each.place == "query":
+                request.query[each.name] = value
+            elif request.body is not None:
+                request.body[each.name] = value
+        return request
+
+
+@dataclass(slots=True)
+class Api:
+    """Sends requests; `as_json` says how errors are told."""
+
+    configuration: Configuration
+    as_json: bool
+
+    def send(self, client: httpx.Client, request: Request) -> httpx.Response:
+        """The answer; Refusal or Unreachable when it is none."""
+        try:
+            answer = client.request(
+                request.method,
+                request.path,
+                params=request.query,
+                headers=request.headers,
+                json=request.body,
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreachable(self.configuration.url, error) from None
+        if not answer.is_success:
+            raise Refusal(answer, request.body, as_json=self.as_json)
+        return answer
+
+    def document(self, answer: httpx.Response) -> Any:
+        """The JSON of an answer; Failure when it holds none."""
+        try:
+            return answer.json()
+        except ValueError:
+            raise Failure(
+                f"{self.configuration.url} does not answer as a control plane does", FAILED
+            ) from None
+
+    def items(self, client: httpx.Client, request: Request, limit: int) -> Iterator[Any]:
+        """Up to `limit` items of a list that comes in pages; all with 0."""
+        left = limit or MAX_PAGE
+        while left > 0:
+            request.query["limit"] = min(left, MAX_PAGE)
+            page = self.document(self.send(client, request))
+            yield from page["items"]
+            request.query["cursor"] = page["next_cursor"]
+            if page["next_cursor"] is None:
+                return
+            left = left - len(page["items"]) if limit else MAX_PAGE

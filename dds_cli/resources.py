@@ -1,0 +1,642 @@
+"""All commands but those that are programs of their own, as a table: one row a command.
+
+A test compares it with the API's description: operations, paths, parameters and bodies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import click
+
+from dds_cli.fields import IF_MATCH, LABELS, Field, Json, TextOrFile, body, key
+
+JSON = Json()
+TEXT = TextOrFile()
+SINCE = Field("since", "From this time on, as 2026-01-31T09:30:00Z.")
+SOURCE = Field("source", "Only of this source.")
+PARTITION = Field("partition", "Only of this partition.", type=int)
+INSTRUMENT = Field("instrument", "Only of this instrument.")
+FINDINGS = (
+    "gap_opened",
+    "gap_closed",
+    "reversal",
+    "repeat",
+    "late_event",
+    "source_reset",
+    "epoch_changed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: what it is called.
+        operation: `operationId` of the API.
+        method, path: of the request; `{…}` stands for fields.
+        help: the first sentence is told in lists of commands.
+        fields: what it takes, besides what all take.
+        columns: members that a table of the answer's items shows; empty for one document.
+        paged: whether the answer comes in pages.
+        raw: whether the answer is bytes or text, to be written as they are.
+        fixed: members of the body that are always the same.
+        confirm: what to ask before it is done; "" for nothing.
+        done: what to say when there is nothing else to tell.
+    """
+
+    name: str
+    operation: str
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
+    path: str
+    help: str
+    fields: tuple[Field, ...] = ()
+    columns: tuple[str, ...] = ()
+    paged: bool = False
+    raw: bool = False
+    fixed: tuple[tuple[str, Any], ...] = ()
+    confirm: str = ""
+    done: str = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Commands on one kind of thing."""
+
+    name: str
+    help: str
+    commands: tuple[Command, ...]
+
+
+_OF_CONSUMER = (
+    body("owner", "Team or person responsible."),
+    body("contact", "How to reach the owner."),
+    body("region", "Where the consumer runs."),
+    LABELS,
+    body(
+        "entitlements",
+        'What it may receive: \'{"venues": ["XNAS"], "kinds": ["trade"]}\'.',
+        type=JSON,
+    ),
+)
+_CONSUMER = ("name", "id", "owner", "region", "suspended", "created_at")
+_SUBSCRIPTION = ("id", "consumer_name", "name", "state", "format", "filter", "plan")
+_PLAN = ("number", "view_count", "rollout.state", "rollout.detail", "created_at", "published_at")
+_GAP = (
+    "id",
+    "state",
+    "source",
+    "instrument",
+    "first",
+    "last",
+    "missing",
+    "remaining",
+    "opened_at",
+    "closed_by",
+)
+_NEWEST_FIRST = "Oldest first, or with `-` newest first."
+
+GROUPS = (
+    Group(
+        "consumers",
+        "Who receives events.",
+        (
+            Command(
+                "list",
+                "listConsumers",
+                "GET",
+                "/v1/consumers",
+                "List consumers.",
+                (Field("name", "Only the one of this name."),),
+                columns=_CONSUMER,
+                paged=True,
+            ),
+            Command(
+                "show",
+                "getConsumer",
+                "GET",
+                "/v1/consumers/{key}",
+                "Describe a consumer, by its id or name.",
+                (key("key"),),
+            ),
+            Command(
+                "create",
+                "createConsumer",
+                "POST",
+                "/v1/consumers",
+                "Register a consumer.",
+                (body("name", argument=True), *_OF_CONSUMER),
+            ),
+            Command(
+                "update",
+                "updateConsumer",
+                "PATCH",
+                "/v1/consumers/{key}",
+                "Change what is named. Bounds of entitlements that are not named stay, null takes"
+                " one away.",
+                (key("key"), *_OF_CONSUMER, IF_MATCH),
+            ),
+            Command(
+                "suspend",
+                "updateConsumer",
+                "PATCH",
+                "/v1/consumers/{key}",
+                "Let a consumer receive nothing. What it has not read is lost to it.",
+                (key("key"), IF_MATCH),
+                fixed=(("suspended", True),),
+                confirm="What the consumer has not read is lost to it. Suspend it?",
+            ),
+            Command(
+                "resume",
+                "updateConsumer",
+                "PATCH",
+                "/v1/consumers/{key}",
+                "Let a suspended consumer receive again.",
+                (key("key"), IF_MATCH),
+                fixed=(("suspended", False),),
+            ),
+            Command(
+                "delete",
+                "deleteConsumer",
+                "DELETE",
+                "/v1/consumers/{key}",
+                "Delete a consumer that has no subscriptions, and revoke its tokens.",
+                (key("key"), IF_MATCH),
+                confirm="Delete the consumer?",
+                done="deleted",
+            ),
+        ),
+    ),
+    Group(
+        "subscriptions",
+        "What a consumer receives.",
+        (
+            Command(
+                "list",
+                "listSubscriptions",
+                "GET",
+                "/v1/subscriptions",
+                "List subscriptions.",
+                (
+                    Field("consumer", "Only of this consumer."),
+                    Field("name", "Only of this name."),
+                    Field("state", "Absent: all not closed.", type=("pending", "active", "closed")),
+                ),
+                columns=_SUBSCRIPTION,
+                paged=True,
+            ),
+            Command(
+                "show",
+                "getSubscription",
+                "GET",
+                "/v1/subscriptions/{key}",
+                "Describe a subscription, with all that a Pulsar client needs.",
+                (key("key"),),
+            ),
+            Command(
+                "health",
+                "getSubscriptionHealth",
+                "GET",
+                "/v1/subscriptions/{key}/health",
+                "How a subscription is read now.",
+                (key("key"),),
+            ),
+            Command(
+                "create",
+                "createSubscription",
+                "POST",
+                "/v1/subscriptions",
+                "Subscribe a consumer under a name.",
+                (
+                    body("consumer", argument=True),
+                    body("name", argument=True),
+                    body("filter", "SQL condition; absent: every event.", type=TEXT),
+                    body(
+                        "transformation",
+                        'Columns: \'{"compute": {"mid": "(bid_price + ask_price) / 2"}}\'.',
+                        type=JSON,
+                    ),
+                    body("format", "arrow, json, avro, protobuf, csv, msgpack, fix, …"),
+                    body(
+                        "delivery", 'How frames are written: \'{"compression": "lz4"}\'.', type=JSON
+                    ),
+                    body("start", "Where to begin.", type=("latest", "earliest")),
+                    LABELS,
+                ),
+            ),
+            Command(
+                "update",
+                "updateSubscription",
+                "PATCH",
+                "/v1/subscriptions/{key}",
+                "Change name or labels.",
+                (key("key"), body("name", "Its new name."), LABELS, IF_MATCH),
+            ),
+            Command(
+                "delete",
+                "closeSubscription",
+                "DELETE",
+                "/v1/subscriptions/{key}",
+                "Close a subscription. Its position in the topic is given up.",
+                (key("key"), IF_MATCH),
+                confirm="Close the subscription and give its position up?",
+                done="closed",
+            ),
+        ),
+    ),
+    Group(
+        "sets",
+        "Lists of instruments that filters name.",
+        (
+            Command(
+                "list",
+                "listInstrumentSets",
+                "GET",
+                "/v1/instrument-sets",
+                "List instrument sets.",
+                columns=("name", "id", "version", "instrument_count", "plan", "description"),
+                paged=True,
+            ),
+            Command(
+                "show",
+                "getInstrumentSet",
+                "GET",
+                "/v1/instrument-sets/{key}",
+                "Describe a set, by its id or name.",
+                (key("key"),),
+            ),
+            Command(
+                "create",
+                "createInstrumentSet",
+                "POST",
+                "/v1/instrument-sets",
+                "Make a set.",
+                (
+                    body("name", argument=True),
+                    body("instruments", argument=True, many=True),
+                    body("description", "For people."),
+                ),
+            ),
+            Command(
+                "update",
+                "updateInstrumentSet",
+                "PATCH",
+                "/v1/instrument-sets/{key}",
+                "Change what a set holds. Subscriptions that name it follow at once.",
+                (
+                    key("key"),
+                    body("add", "An instrument to add; may be repeated.", many=True),
+                    body("remove", "An instrument to remove; may be repeated.", many=True),
+                    body("instruments", "All it shall hold: '[\"AAPL\", …]'.", type=JSON),
+                    body("description", "For people."),
+                    IF_MATCH,
+                ),
+            ),
+            Command(
+                "delete",
+                "deleteInstrumentSet",
+                "DELETE",
+                "/v1/instrument-sets/{key}",
+                "Delete a set that no filter and no entitlements name.",
+                (key("key"), IF_MATCH),
+                confirm="Delete the instrument set?",
+                done="deleted",
+            ),
+            Command(
+                "versions",
+                "listInstrumentSetVersions",
+                "GET",
+                "/v1/instrument-sets/{key}/versions",
+                "List the changes of a set, newest first.",
+                (key("key"),),
+                columns=("version", "instrument_count", "added", "removed", "plan", "created_at"),
+                paged=True,
+            ),
+            Command(
+                "version",
+                "getInstrumentSetVersion",
+                "GET",
+                "/v1/instrument-sets/{key}/versions/{number}",
+                "Describe one change of a set, and what it held then.",
+                (key("key"), key("number")),
+            ),
+        ),
+    ),
+    Group(
+        "plans",
+        "What the functions execute.",
+        (
+            Command(
+                "list",
+                "listPlans",
+                "GET",
+                "/v1/plans",
+                "List plans with their rollout, newest first.",
+                columns=_PLAN,
+                paged=True,
+            ),
+            Command(
+                "current",
+                "getCurrentPlan",
+                "GET",
+                "/v1/plans/current",
+                "Describe the plan in force.",
+            ),
+            Command(
+                "show",
+                "getPlan",
+                "GET",
+                "/v1/plans/{number}",
+                "Describe a plan.",
+                (key("number"),),
+            ),
+        ),
+    ),
+    Group(
+        "functions",
+        "What runs inside the broker.",
+        (
+            Command(
+                "list",
+                "listFunctions",
+                "GET",
+                "/v1/functions",
+                "List functions.",
+                columns=(
+                    "name",
+                    "expected_instances",
+                    "reporting_instances",
+                    "plan",
+                    "versions",
+                    "cluster.state",
+                    "cluster.detail",
+                ),
+            ),
+            Command(
+                "show",
+                "getFunction",
+                "GET",
+                "/v1/functions/{name}",
+                "Describe a function with its instances.",
+                (key("name"),),
+            ),
+        ),
+    ),
+    Group(
+        "ordering",
+        "What the order of the sources shows.",
+        (
+            Command(
+                "gaps",
+                "listGaps",
+                "GET",
+                "/v1/ordering/gaps",
+                "List gaps: events that are missing in a source's numbers, or were.",
+                (
+                    Field("state", "Absent: both.", type=("open", "closed")),
+                    SOURCE,
+                    INSTRUMENT,
+                    PARTITION,
+                    SINCE,
+                    Field("sort", _NEWEST_FIRST, type=("opened_at", "-opened_at")),
+                ),
+                columns=_GAP,
+                paged=True,
+            ),
+            Command(
+                "gap",
+                "getGap",
+                "GET",
+                "/v1/ordering/gaps/{key}",
+                "Describe a gap.",
+                (key("key"),),
+            ),
+            Command(
+                "resend",
+                "requestResend",
+                "POST",
+                "/v1/ordering/gaps/{key}/resend",
+                "Ask the source for what is missing.",
+                (key("key"),),
+            ),
+            Command(
+                "findings",
+                "listFindings",
+                "GET",
+                "/v1/ordering/findings",
+                "List everything that the sequencer found.",
+                (
+                    Field("type", "Absent: all.", type=FINDINGS),
+                    SOURCE,
+                    INSTRUMENT,
+                    PARTITION,
+                    SINCE,
+                    Field("sort", _NEWEST_FIRST, type=("detected_at", "-detected_at")),
+                ),
+                columns=(
+                    "id",
+                    "type",
+                    "source",
+                    "instrument",
+                    "first",
+                    "last",
+                    "events",
+                    "action",
+                    "detected_at",
+                ),
+                paged=True,
+            ),
+            Command(
+                "instrument",
+                "getInstrument",
+                "GET",
+                "/v1/ordering/instruments/{instrument}",
+                "Where an instrument stands: sequence, epoch, sources, gaps.",
+                (key("instrument"),),
+            ),
+        ),
+    ),
+    Group(
+        "dead-letters",
+        "What the functions could not process.",
+        (
+            Command(
+                "list",
+                "listDeadLetters",
+                "GET",
+                "/v1/dead-letters",
+                "List dead letters.",
+                (
+                    Field("function", "Only of this one.", type=("sequencer", "distributor")),
+                    Field("code", "Only with this reason code."),
+                    PARTITION,
+                    SINCE,
+                ),
+                columns=("id", "state", "reason_code", "reason", "size_bytes", "stored_at"),
+                paged=True,
+            ),
+            Command(
+                "show",
+                "getDeadLetter",
+                "GET",
+                "/v1/dead-letters/{key}",
+                "Describe a dead letter.",
+                (key("key"),),
+            ),
+            Command(
+                "payload",
+                "getDeadLetterPayload",
+                "GET",
+                "/v1/dead-letters/{key}/payload",
+                "Write the bytes of a dead letter to standard output.",
+                (key("key"),),
+                raw=True,
+            ),
+            Command(
+                "resend",
+                "resendDeadLetter",
+                "POST",
+                "/v1/dead-letters/{key}/resend",
+                "Send the frame of a dead letter again; once, however often this is called.",
+                (key("key"),),
+            ),
+        ),
+    ),
+    Group(
+        "tokens",
+        "Who may call.",
+        (
+            Command(
+                "list",
+                "listTokens",
+                "GET",
+                "/v1/tokens",
+                "List tokens that have not expired.",
+                (Field("subject", "Only of this subject."),),
+                columns=("id", "subject", "role", "issued_by", "expires_at", "revoked"),
+                paged=True,
+            ),
+            Command(
+                "create",
+                "createToken",
+                "POST",
+                "/v1/tokens",
+                "Issue a token for a consumer, or for somebody in a role; without both, renew your"
+                " own. It is told once and stored nowhere; `--output token` prints it alone.",
+                (
+                    body("consumer", "Id or name of the consumer."),
+                    body("role", "The role.", type=("platform", "publisher", "read-only")),
+                    body("subject", "Who has the role."),
+                    body("lifetime_seconds", "How long it lives.", type=int),
+                ),
+            ),
+            Command(
+                "revoke",
+                "revokeToken",
+                "DELETE",
+                "/v1/tokens/{key}",
+                "Revoke a token, and what was renewed from it, by its id.",
+                (key("key"),),
+                confirm="Revoke the token?",
+                done="revoked",
+            ),
+            Command(
+                "revoke-all",
+                "revokeTokens",
+                "POST",
+                "/v1/tokens/revoke",
+                "Revoke all tokens of a subject.",
+                (body("subject", argument=True),),
+                confirm="Revoke all its tokens?",
+            ),
+        ),
+    ),
+    Group(
+        "schemas",
+        "What events look like in each format.",
+        (
+            Command(
+                "list",
+                "listSchemas",
+                "GET",
+                "/v1/schemas",
+                "List versions, kinds and files.",
+                columns=("version", "kinds.kind", "kinds.files.path"),
+            ),
+            Command(
+                "show",
+                "getSchema",
+                "GET",
+                "/v1/schemas/{version}/{file}",
+                "Write a schema file to standard output: `schemas show 1 trade.avsc`.",
+                (key("version"), key("file")),
+                raw=True,
+            ),
+        ),
+    ),
+    Group(
+        "system",
+        "The control plane itself.",
+        (
+            Command("health", "getHealth", "GET", "/healthz", "Whether the process is alive."),
+            Command(
+                "ready",
+                "getReadiness",
+                "GET",
+                "/readyz",
+                "Whether requests can be served, and what is missing.",
+            ),
+            Command("metrics", "getMetrics", "GET", "/metrics", "Prometheus metrics.", raw=True),
+            Command("keys", "getKeys", "GET", "/.well-known/jwks.json", "Public keys of tokens."),
+            Command(
+                "discovery",
+                "getDiscovery",
+                "GET",
+                "/.well-known/openid-configuration",
+                "Where the public keys are.",
+            ),
+        ),
+    ),
+)
+
+EXPLAIN = Command(
+    "explain",
+    "explainDelivery",
+    "GET",
+    "/v1/explain",
+    "Why an event was or was not delivered: SUBSCRIPTION (id) INSTRUMENT SEQUENCE (our number).",
+    (
+        Field("subscription", argument=True),
+        Field("instrument", argument=True),
+        Field("sequence", argument=True, type=int),
+        Field("epoch", "Absent: the newest of its partition.", type=int),
+    ),
+)
+COMMANDS = (*(command for group in GROUPS for command in group.commands), EXPLAIN)
+
+FOLLOW = Command(
+    "follow",
+    "followEvents",
+    "GET",
+    "/v1/events",
+    "Tell what changes, as it changes, until Ctrl-C. A connection that ends is opened again where"
+    " it was.",
+    (
+        Field(
+            "type",
+            "Only of this type, as subscription.active; may be repeated.",
+            many=True,
+        ),
+        Field("consumer", "Only about this consumer."),
+        Field("subscription", "Only about this subscription."),
+        Field(
+            "Last-Event-ID",
+            "Begin behind this event; 0: with the oldest. Absent: now.",
+            place="header",
+            option="after",
+            type=click.IntRange(min=0),
+        ),
+    ),
+)
