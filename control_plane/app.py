@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from litestar import Litestar, Router
@@ -20,9 +21,12 @@ from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Tag
 
 from control_plane import __version__
+from control_plane.acting import acting, acting_middleware, component
 from control_plane.broker import Broker, Follower
 from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
+from control_plane.domains.audit.controller import AuditController
+from control_plane.domains.audit.service import AuditService
 from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.dead_letters.controller import DeadLetterController
@@ -110,6 +114,7 @@ class ControlPlane:
             compare_seconds=settings.reconcile_interval_seconds,
             on_published=self.metrics.note_published,
         )
+        self.audit = AuditService(self.database, seal_seconds=settings.audit_seal_seconds)
         self.reconciler = Reconciler(
             self.database,
             self.admin,
@@ -189,10 +194,12 @@ class ControlPlane:
         follower = Follower(self.broker, STATUS, lambda message: self.board.take(message.data()))
         follower.start()
         tasks = [
-            asyncio.create_task(self.publisher.run(), name="publisher"),
-            asyncio.create_task(self.reconciler.run(), name="reconciler"),
             asyncio.create_task(self.ordering_follower.run(), name="ordering follower"),
+            asyncio.create_task(self.audit.run(), name="audit"),
         ]
+        for name, run in (("publisher", self.publisher.run), ("reconciler", self.reconciler.run)):
+            with acting(partial(component, name)):
+                tasks.append(asyncio.create_task(run(), name=name))
         log.info("control plane started", version=__version__)
         if self.settings.authentication == "off":
             log.warning(
@@ -209,6 +216,7 @@ class ControlPlane:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await follower.stop()
+            await self.audit.close()
             self.ordering.close()
             self.dead_letters.close()
             self.explanations.close()
@@ -229,6 +237,7 @@ class ControlPlane:
             "ordering": self.ordering,
             "dead_letters": self.dead_letters,
             "explanations": self.explanations,
+            "audit": self.audit,
             "board": self.board,
             "health_service": self.health,
             "metrics": self.metrics,
@@ -260,6 +269,7 @@ def create_app(settings: Settings) -> Litestar:
                     ExplainController,
                     SchemaController,
                     TokenController,
+                    AuditController,
                 ],
             ),
             SystemController,
@@ -281,7 +291,8 @@ def create_app(settings: Settings) -> Litestar:
         public=public_paths(app),
         on_refused=control_plane.metrics.note_refused,
     )(app.asgi_handler)
-    app.asgi_handler = request_middleware(control_plane.metrics.observe_request)(authenticated)
+    attributed = acting_middleware(control_plane.audit.refused)(authenticated)
+    app.asgi_handler = request_middleware(control_plane.metrics.observe_request)(attributed)
     return app
 
 
@@ -325,6 +336,7 @@ def _openapi() -> OpenAPIConfig:
             Tag(name="ordering", description="What the order of the sources shows."),
             Tag(name="dead letters", description="What the functions could not process."),
             Tag(name="tokens", description="Who may call."),
+            Tag(name="audit", description="Who did what, and who was refused."),
             Tag(name="system", description="The control plane itself."),
         ],
     )

@@ -171,6 +171,12 @@ class Settings(BaseSettings):
         le=60,
         description="Longest time until every control plane refuses a revoked token.",
     )
+    audit_seal_seconds: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="Pause between two runs that chain new entries of the audit log.",
+    )
     oidc_issuer: str | None = Field(
         default=None, min_length=1, description="`iss` of an external issuer of tokens, if any."
     )

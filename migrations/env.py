@@ -11,6 +11,7 @@ import os
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 
+import control_plane.domains.audit.models
 import control_plane.domains.dead_letters.models
 import control_plane.domains.instrument_sets.models
 import control_plane.domains.ordering.models

@@ -98,6 +98,7 @@ def authentication_middleware(
                 caller = await authenticate(scope)
             except TokenRefused as refused:
                 on_refused(refused.reason)
+                state["refused"] = refused.reason.value
                 log.warning("request not authenticated", reason=refused.reason.value)
                 await _refuse(scope, receive, send, refused.reason)
                 return

@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 
+import control_plane.domains.audit.models
 import control_plane.domains.dead_letters.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models
@@ -44,6 +45,8 @@ TABLES = {
     "subscription_moves",
     "tokens",
     "token_revocations",
+    "audit_entries",
+    "audit_head",
 }
 
 
