@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import at_begin
-from control_plane.security.callers import STATE_KEY, Caller
+from control_plane.security.callers import REFUSED_KEY, STATE_KEY, Caller
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 REFUSED_STATUSES = frozenset({401, 403})
@@ -75,7 +76,7 @@ def acting_middleware(on_refused: Callable[[Refusal], None]) -> Callable[[ASGIAp
 
     def wrap(app: ASGIApp) -> ASGIApp:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
+            if scope["type"] != ScopeType.HTTP:
                 await app(scope, receive, send)
                 return
 
@@ -83,7 +84,7 @@ def acting_middleware(on_refused: Callable[[Refusal], None]) -> Callable[[ASGIAp
                 if message["type"] == "http.response.start":
                     status = message["status"]
                     if status in REFUSED_STATUSES:
-                        reason = str(scope["state"].get("refused", ""))
+                        reason = str(scope["state"].get(REFUSED_KEY, ""))
                         on_refused(Refusal(actor_of(scope), status, reason, _path(scope)))
                 await send(message)
 
@@ -98,7 +99,7 @@ def acting_middleware(on_refused: Callable[[Refusal], None]) -> Callable[[ASGIAp
     return wrap
 
 
-def actor_of(scope: Scope) -> Actor:
+def actor_of(scope: HTTPScope) -> Actor:
     """Who sent a request, as far as is known by now."""
     state = scope.get("state", {})
     caller: Caller | None = state.get(STATE_KEY)
@@ -115,7 +116,7 @@ def actor_of(scope: Scope) -> Actor:
     )
 
 
-def _path(scope: Scope) -> str:
+def _path(scope: HTTPScope) -> str:
     return _plain(f"{scope['method']} {scope['path']}")
 
 

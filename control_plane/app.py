@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -19,6 +19,7 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Tag
+from litestar.types import ASGIApp
 
 from control_plane import __version__
 from control_plane.acting import acting, acting_middleware, component
@@ -55,8 +56,10 @@ from control_plane.domains.tokens import repository as token_rows
 from control_plane.domains.tokens.controller import TokenController
 from control_plane.domains.tokens.keys_controller import KeyController
 from control_plane.domains.tokens.service import TokenService
+from control_plane.idempotency.middleware import idempotency_middleware
 from control_plane.problems import EXCEPTION_HANDLERS
 from control_plane.pulsar_admin import PulsarAdmin
+from control_plane.rate_limits import RateLimiter, rate_limit_middleware
 from control_plane.reconciler import Reconciler
 from control_plane.requests import request_middleware
 from control_plane.security.authentication import (
@@ -76,6 +79,9 @@ from marketdata.entitlements import EVERYTHING, NOTHING
 from marketdata.topics import STATUS
 
 MAX_BODY_BYTES = 256 * 1024
+ANSWERED_WITHIN_SECONDS = 5.0
+"""What a request takes at most, as a rule, beside its wait for the plan."""
+NEVER_LIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 log = structlog.get_logger(__name__)
 
@@ -122,6 +128,7 @@ class ControlPlane:
             self.grants,
             self.board,
             self.metrics,
+            self.audit,
             settings,
         )
         self.ordering = OrderingService(
@@ -286,11 +293,17 @@ def create_app(settings: Settings) -> Litestar:
     )
     # Around the router, not in it: what has no route needs a token, gets a request id and a log
     # line too.
+    repeatable = idempotency_middleware(
+        control_plane.database,
+        max_body_bytes=MAX_BODY_BYTES,
+        wait_seconds=settings.activation_timeout_ms / 1000 + ANSWERED_WITHIN_SECONDS,
+    )(app.asgi_handler)
     authenticated = authentication_middleware(
         control_plane.authenticate,
         public=public_paths(app),
         on_refused=control_plane.metrics.note_refused,
-    )(app.asgi_handler)
+        limited=_limited(settings),
+    )(repeatable)
     attributed = acting_middleware(control_plane.audit.refused)(authenticated)
     app.asgi_handler = request_middleware(control_plane.metrics.observe_request)(attributed)
     return app
@@ -340,6 +353,13 @@ def _openapi() -> OpenAPIConfig:
             Tag(name="system", description="The control plane itself."),
         ],
     )
+
+
+def _limited(settings: Settings) -> Callable[[ASGIApp], ASGIApp]:
+    if not settings.rate_limit_per_second:
+        return lambda app: app
+    limiter = RateLimiter(settings.rate_limit_per_second, settings.rate_limit_burst)
+    return rate_limit_middleware(limiter, exempt=NEVER_LIMITED)
 
 
 def _key_ring(settings: Settings) -> KeyRing | None:

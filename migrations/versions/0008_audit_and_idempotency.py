@@ -190,9 +190,33 @@ def upgrade() -> None:
                 f" EXECUTE FUNCTION audit_change('{key}', '{hidden}')"
             )
 
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("caller", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column("status", sa.SmallInteger(), nullable=True),
+        sa.Column("headers", postgresql.JSONB(), nullable=True),
+        sa.Column("body", sa.LargeBinary(), nullable=True),
+        sa.CheckConstraint(
+            "(status IS NULL) = (body IS NULL) AND (status IS NULL) = (headers IS NULL)",
+            name=op.f("ck_idempotency_keys_answer_complete"),
+        ),
+        sa.PrimaryKeyConstraint("caller", "key", name=op.f("pk_idempotency_keys")),
+    )
+    op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
+
 
 def downgrade() -> None:
     """Drop it all; the log is lost."""
+    op.drop_table("idempotency_keys")
     for table, *_ in AUDITED:
         for name in ("audit_change", "audit_removal", "audit_truncation"):
             op.execute(f"DROP TRIGGER {name} ON {table}")

@@ -151,7 +151,7 @@ async def links(session: AsyncSession, *, after: int, limit: int) -> list[Link]:
         .order_by(AuditEntry.sequence)
         .limit(limit)
     )
-    return [Link(sequence, tuple(values), digest) for sequence, digest, *values in rows]
+    return [Link(sequence or 0, tuple(values), digest or b"") for sequence, digest, *values in rows]
 
 
 async def digest_at(session: AsyncSession, sequence: int) -> bytes | None:

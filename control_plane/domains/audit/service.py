@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import structlog
@@ -32,6 +33,21 @@ MOST_REFUSALS = 200
 """Different ones told one by one between two runs; of the others only the number."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Something that the reconciler did to the cluster, or could not do (`failure`)."""
+
+    action: str
+    resource: str
+    resource_id: str
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    failure: str = ""
+
+
+RECONCILER = component("reconciler")
 
 
 class AuditService:
@@ -106,6 +122,13 @@ class AuditService:
             self._refusals[equal] = first, times + 1
         else:
             self._untold += 1
+
+    async def repaired(self, repairs: Iterable[Repair]) -> None:
+        """Write what the reconciler did."""
+        entries = [(RECONCILER, _repair(each)) for each in repairs]
+        if entries:
+            async with self._database.transaction() as session:
+                await repository.add(session, entries)
 
     async def run(self) -> None:
         """Write refusals and seal entries for ever; a failure is logged and tried again."""
@@ -182,10 +205,22 @@ async def _differs(session: AsyncSession, noted: Head | None) -> Break | None:
 
 
 def _refusal(first: Refusal, times: int) -> tuple[Actor, dict[str, Any]]:
-    detail = {"status": first.status, "times": times}
+    detail: dict[str, Any] = {"status": first.status, "times": times}
     if first.reason:
         detail["reason"] = first.reason
     return first.actor, _request(first.path, detail)
+
+
+def _repair(done: Repair) -> dict[str, Any]:
+    return {
+        "action": done.action,
+        "resource": done.resource,
+        "resource_id": done.resource_id,
+        "outcome": "failed" if done.failure else "done",
+        "before": done.before,
+        "after": done.after,
+        "detail": {"failure": done.failure} if done.failure else None,
+    }
 
 
 def _request(path: str, detail: dict[str, Any]) -> dict[str, Any]:

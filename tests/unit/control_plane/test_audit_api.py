@@ -22,8 +22,11 @@ from control_plane.domains.audit.__main__ import main
 from control_plane.domains.audit.models import AuditEntry
 from control_plane.domains.audit.service import MOST_REFUSALS, AuditService
 from control_plane.domains.consumers.schemas import ConsumerCreate
+from control_plane.reconciler import _repair
 from control_plane.security.roles import Role
 from control_plane.settings import Settings
+from control_plane.topology import Change
+from control_plane.topology.diff import Attribute
 
 HOUR = timedelta(hours=1)
 
@@ -199,7 +202,7 @@ async def test_a_sealed_log_is_verified_in_parts_and_against_a_noted_head(
     assert no_entry.status_code == 422
 
     assert await asyncio.to_thread(main, ["verify", "--head", head]) == 0
-    assert capsys.readouterr().out == head + "\n"
+    assert head in capsys.readouterr().out.splitlines()
     assert await asyncio.to_thread(main, ["verify", "--head", "9:" + "0" * 64]) == 1
     assert "BROKEN at entry 9" in capsys.readouterr().err
     by_hand(safe.database_url, "UPDATE audit_entries SET actor = 'eve' WHERE sequence = 2")
@@ -362,7 +365,21 @@ async def test_the_outbox_is_told_as_the_control_planes_own(world: World) -> Non
         await world.settle()
     told = [(row.actor, row.operation, row.resource) async for row in rows(world.database)]
     assert ("control-plane", "publisher", "plans") in told
-    activated, _ = [row async for row in rows(world.database) if row.resource_id == key]
+    activated, *_ = [row async for row in rows(world.database) if row.resource_id == key]
     assert (activated.before["state"], activated.after["state"]) == ("pending", "active")
     plans = [row async for row in rows(world.database) if row.resource == "plans"]
     assert all("document" not in (row.after or {}) for row in plans)
+
+
+async def test_repairs_are_told_with_what_differed(database: Database) -> None:
+    audit = AuditService(database, seal_seconds=60)
+    drift = Attribute("parallelism", 1, 2)
+    change = Change("update", "function", "marketdata/functions/sequencer", (drift,))
+    await audit.repaired([_repair(change), _repair(change, failure="no answer")])
+    await audit.repaired([])
+    failed, done = [row async for row in rows(database)]
+    assert (done.actor, done.operation) == ("control-plane", "reconciler")
+    assert (done.action, done.resource, done.resource_id) == ("update", "functions", "sequencer")
+    assert (done.before, done.after) == ({"parallelism": "1"}, {"parallelism": "2"})
+    assert (done.outcome, failed.outcome) == ("done", "failed")
+    assert failed.detail == {"failure": "no answer"}

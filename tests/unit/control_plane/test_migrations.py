@@ -19,7 +19,8 @@ import control_plane.domains.audit.models
 import control_plane.domains.dead_letters.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models
-import control_plane.domains.tokens.models  # noqa: F401  (all register their tables)
+import control_plane.domains.tokens.models
+import control_plane.idempotency.models  # noqa: F401  (all register their tables)
 from control_plane.database import SCHEMA_REVISION, Base, Database, sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ TABLES = {
     "token_revocations",
     "audit_entries",
     "audit_head",
+    "idempotency_keys",
 }
 
 
