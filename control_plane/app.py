@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from litestar import Litestar, Router
@@ -18,11 +19,15 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Tag
+from litestar.types import ASGIApp
 
 from control_plane import __version__
+from control_plane.acting import acting, acting_middleware, component
 from control_plane.broker import Broker, Follower
 from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
+from control_plane.domains.audit.controller import AuditController
+from control_plane.domains.audit.service import AuditService
 from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.dead_letters.controller import DeadLetterController
@@ -53,8 +58,10 @@ from control_plane.domains.tokens import repository as token_rows
 from control_plane.domains.tokens.controller import TokenController
 from control_plane.domains.tokens.keys_controller import KeyController
 from control_plane.domains.tokens.service import TokenService
+from control_plane.idempotency.middleware import idempotency_middleware
 from control_plane.problems import EXCEPTION_HANDLERS
 from control_plane.pulsar_admin import PulsarAdmin
+from control_plane.rate_limits import RateLimiter, rate_limit_middleware
 from control_plane.reconciler import Reconciler
 from control_plane.requests import request_middleware
 from control_plane.security.authentication import (
@@ -76,6 +83,9 @@ from marketdata.entitlements import EVERYTHING, NOTHING
 from marketdata.topics import STATUS
 
 MAX_BODY_BYTES = 256 * 1024
+ANSWERED_WITHIN_SECONDS = 5.0
+"""What a request takes at most, as a rule, beside its wait for the plan."""
+NEVER_LIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 log = structlog.get_logger(__name__)
 
@@ -125,6 +135,7 @@ class ControlPlane:
             compare_seconds=settings.reconcile_interval_seconds,
             on_published=self.metrics.note_published,
         )
+        self.audit = AuditService(self.database, seal_seconds=settings.audit_seal_seconds)
         self.reconciler = Reconciler(
             self.database,
             self.admin,
@@ -132,6 +143,7 @@ class ControlPlane:
             self.grants,
             self.board,
             self.metrics,
+            self.audit,
             settings,
         )
         self.ordering = OrderingService(
@@ -205,11 +217,13 @@ class ControlPlane:
         follower = Follower(self.broker, STATUS, lambda message: self.board.take(message.data()))
         follower.start()
         tasks = [
-            asyncio.create_task(self.publisher.run(), name="publisher"),
-            asyncio.create_task(self.reconciler.run(), name="reconciler"),
             asyncio.create_task(self.ordering_follower.run(), name="ordering follower"),
             asyncio.create_task(self.events.run(), name="events"),
+            asyncio.create_task(self.audit.run(), name="audit"),
         ]
+        for name, run in (("publisher", self.publisher.run), ("reconciler", self.reconciler.run)):
+            with acting(partial(component, name)):
+                tasks.append(asyncio.create_task(run(), name=name))
         log.info("control plane started", version=__version__)
         if self.settings.authentication == "off":
             log.warning(
@@ -226,6 +240,7 @@ class ControlPlane:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await follower.stop()
+            await self.audit.close()
             self.ordering.close()
             self.dead_letters.close()
             self.explanations.close()
@@ -246,6 +261,7 @@ class ControlPlane:
             "ordering": self.ordering,
             "dead_letters": self.dead_letters,
             "explanations": self.explanations,
+            "audit": self.audit,
             "board": self.board,
             "events": self.events,
             "still_allowed": self.still_allowed,
@@ -280,6 +296,7 @@ def create_app(settings: Settings) -> Litestar:
                     EventController,
                     SchemaController,
                     TokenController,
+                    AuditController,
                 ],
             ),
             SystemController,
@@ -296,12 +313,19 @@ def create_app(settings: Settings) -> Litestar:
     )
     # Around the router, not in it: what has no route needs a token, gets a request id and a log
     # line too.
+    repeatable = idempotency_middleware(
+        control_plane.database,
+        max_body_bytes=MAX_BODY_BYTES,
+        wait_seconds=settings.activation_timeout_ms / 1000 + ANSWERED_WITHIN_SECONDS,
+    )(app.asgi_handler)
     authenticated = authentication_middleware(
         control_plane.authenticate,
         public=public_paths(app),
         on_refused=control_plane.metrics.note_refused,
-    )(app.asgi_handler)
-    app.asgi_handler = request_middleware(control_plane.metrics.observe_request)(authenticated)
+        limited=_limited(settings),
+    )(repeatable)
+    attributed = acting_middleware(control_plane.audit.refused)(authenticated)
+    app.asgi_handler = request_middleware(control_plane.metrics.observe_request)(attributed)
     return app
 
 
@@ -346,9 +370,17 @@ def _openapi() -> OpenAPIConfig:
             Tag(name="dead letters", description="What the functions could not process."),
             Tag(name="events", description="What changes, as it changes."),
             Tag(name="tokens", description="Who may call."),
+            Tag(name="audit", description="Who did what, and who was refused."),
             Tag(name="system", description="The control plane itself."),
         ],
     )
+
+
+def _limited(settings: Settings) -> Callable[[ASGIApp], ASGIApp]:
+    if not settings.rate_limit_per_second:
+        return lambda app: app
+    limiter = RateLimiter(settings.rate_limit_per_second, settings.rate_limit_burst)
+    return rate_limit_middleware(limiter, exempt=NEVER_LIMITED)
 
 
 def _key_ring(settings: Settings) -> KeyRing | None:

@@ -6,8 +6,9 @@ Every failure to reach the database surfaces as DatabaseUnavailableError, so tha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from enum import IntEnum
 
 import psycopg
@@ -51,6 +52,22 @@ class Lock(IntEnum):
     """Held by the one control plane that reconciles."""
     ORDERING = 0x6464_7304
     """Held by the one control plane that stores what the sequencer finds; for a session's life."""
+    AUDIT = 0x6464_7305
+    """Held by the one control plane that seals entries of the audit log."""
+
+
+AtBegin = Callable[[AsyncSession], Awaitable[None]]
+_at_begin: ContextVar[tuple[AtBegin, ...]] = ContextVar("at_begin", default=())
+
+
+@contextmanager
+def at_begin(call: AtBegin) -> Iterator[None]:
+    """Have a call made first in every transaction of this context, and of tasks made in it."""
+    reset = _at_begin.set((*_at_begin.get(), call))
+    try:
+        yield
+    finally:
+        _at_begin.reset(reset)
 
 
 def sqlalchemy_url(url: str) -> URL:
@@ -113,6 +130,8 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """A session in one transaction: committed at the end, rolled back on an error."""
         async with _unavailable_errors(), self._sessions() as session, session.begin():
+            for call in _at_begin.get():
+                await call(session)
             yield session
 
     async def ping(self) -> None:

@@ -5,8 +5,11 @@ ControlPlaneError
 ├── ForbiddenError           ask somebody whose role may do it
 ├── NotFoundError            ask for something that exists
 ├── ConflictError            the request contradicts what is stored: change one or the other
+│   └── KeyInUseError        the request with this key has no answer yet: repeat, or look
 ├── PreconditionFailedError  read again, then repeat the change (If-Match did not hold)
 ├── InvalidRequestError      fix the request; `.problems` says where
+│   └── KeyReusedError       the key is another request's: choose another one
+├── RateLimitedError         repeat after the time given
 ├── TooManyStreamsError      end another stream, or come later
 └── UnavailableError         repeat later, nothing is wrong with the request
     ├── DatabaseUnavailableError
@@ -60,6 +63,16 @@ class ConflictError(ControlPlaneError):
     """The request contradicts what is stored."""
 
 
+class KeyInUseError(ConflictError):
+    """A request with the same Idempotency-Key was carried out, or is, and has no answer yet."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"The first request with this key ({request_id}) has no answer yet. Repeat it; when it"
+            " has none after a minute, its answer was lost: look at what it changed."
+        )
+
+
 class PreconditionFailedError(ControlPlaneError):
     """If-Match named a version that is no longer the current one."""
 
@@ -80,6 +93,24 @@ class InvalidRequestError(ControlPlaneError):
 
 class TooManyStreamsError(ControlPlaneError):
     """As many streams as may be are open already."""
+
+
+class KeyReusedError(InvalidRequestError):
+    """The Idempotency-Key was used for another request."""
+
+    def __init__(self, header: str) -> None:
+        super().__init__(
+            "The key was used for another request.",
+            [FieldProblem(f"header:{header}", "a new request needs a new key")],
+        )
+
+
+class RateLimitedError(ControlPlaneError):
+    """The caller sends more requests than it may."""
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("You send more requests than a caller may; slow down.")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class UnavailableError(ControlPlaneError):

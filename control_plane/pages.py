@@ -98,10 +98,10 @@ def check_match(if_match: str | None, version: int) -> None:
         raise PreconditionFailedError(etag(version))
 
 
-def require_offset(since: datetime | None) -> None:
-    """InvalidRequestError for a time in `since` that does not say its offset."""
-    if since is not None and since.tzinfo is None:
+def require_offset(moment: datetime | None, parameter: str = "since") -> None:
+    """InvalidRequestError for a time in a parameter that does not say its offset."""
+    if moment is not None and moment.tzinfo is None:
         raise InvalidRequestError(
             "The time is ambiguous.",
-            [FieldProblem("query:since", "give the offset, as in 2026-01-31T09:30:00Z")],
+            [FieldProblem(f"query:{parameter}", "give the offset, as in 2026-01-31T09:30:00Z")],
         )

@@ -22,8 +22,11 @@ from control_plane.errors import (
     ControlPlaneError,
     ForbiddenError,
     InvalidRequestError,
+    KeyInUseError,
+    KeyReusedError,
     NotFoundError,
     PreconditionFailedError,
+    RateLimitedError,
     TooManyStreamsError,
     UnauthenticatedError,
     UnavailableError,
@@ -58,8 +61,9 @@ class Problem(msgspec.Struct, omit_defaults=True):
     errors: list[ProblemItem] = []
 
 
-_OF_AUTHENTICATION = (401, 403, 503)
-"""Without a token, without the right role, and when it cannot be known whether one is revoked."""
+_OF_CALLERS = (401, 403, 429, 503)
+"""Without a token, without the right role, too often, and when it cannot be known whether a token
+is revoked."""
 
 
 def responses(*statuses: int, public: bool = False) -> dict[int, ResponseSpec]:
@@ -71,7 +75,7 @@ def responses(*statuses: int, public: bool = False) -> dict[int, ResponseSpec]:
             media_type=MEDIA_TYPE,
             generate_examples=False,
         )
-        for status in sorted({*statuses, *(() if public else _OF_AUTHENTICATION)})
+        for status in sorted({*statuses, *(() if public else _OF_CALLERS)})
     }
 
 
@@ -79,10 +83,13 @@ _DOMAIN: dict[type[ControlPlaneError], tuple[int, str, str]] = {
     UnauthenticatedError: (401, "unauthenticated", "Not authenticated"),
     ForbiddenError: (403, "forbidden", "Not allowed"),
     NotFoundError: (404, "not-found", "Not found"),
+    KeyInUseError: (409, "idempotency-key-in-use", "No answer yet"),
+    KeyReusedError: (422, "idempotency-key-reused", "The key is another request's"),
     ConflictError: (409, "conflict", "Conflict"),
     PreconditionFailedError: (412, "precondition-failed", "Precondition failed"),
     InvalidRequestError: (422, "invalid-request", "The request cannot be carried out as written"),
     TooManyStreamsError: (429, "too-many-streams", "Too many streams"),
+    RateLimitedError: (429, "rate-limited", "Too many requests"),
     UnavailableError: (503, "unavailable", "Temporarily unavailable"),
 }
 
@@ -92,6 +99,10 @@ def domain_problem(request: Request[Any, Any, Any], error: ControlPlaneError) ->
     status, slug, title = next(_DOMAIN[cls] for cls in type(error).__mro__ if cls in _DOMAIN)
     headers = {}
     errors: list[ProblemItem] = []
+    if isinstance(error, RateLimitedError):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, KeyInUseError):
+        headers["Retry-After"] = "1"
     if isinstance(error, UnavailableError | TooManyStreamsError):
         headers["Retry-After"] = str(request.app.state.settings.retry_after_seconds)
     if isinstance(error, UnavailableError):

@@ -30,6 +30,7 @@ import structlog
 
 from control_plane.broker_grants import PUBLISHING, READING, BrokerGrants, publisher
 from control_plane.database import Database, Lock, lock, try_lock
+from control_plane.domains.audit.service import AuditService, Repair
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.publisher import DeliveryTopics
@@ -119,6 +120,7 @@ class Reconciler:
         grants: BrokerGrants,
         board: StatusBoard,
         metrics: Metrics,
+        audit: AuditService,
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -128,6 +130,7 @@ class Reconciler:
         self._grants = grants
         self._board = board
         self._metrics = metrics
+        self._audit = audit
         self._settings = settings
         self._clock = clock
         self._wake = asyncio.Event()
@@ -226,9 +229,11 @@ class Reconciler:
             except ApplyError as error:
                 self._metrics.reconcile_errors.labels("function").inc()
                 log.warning("function not repaired", function=change.name, error=str(error))
+                await self._audit.repaired([_repair(change, failure=str(error))])
             else:
                 self._metrics.reconcile_actions.labels(f"function_{change.action}").inc()
                 log.info("function repaired", function=change.name, action=change.action)
+                await self._audit.repaired([_repair(change)])
                 self.wake()
 
     def _note(self, topology: Topology, actual: Actual, changes: list[Change]) -> None:
@@ -290,6 +295,10 @@ class Reconciler:
         log.warning(
             "missing Pulsar subscriptions made again", subscriptions=[row.id for row in lost]
         )
+        await self._audit.repaired(
+            Repair("make again", "subscriptions", row.id, after={"topic": row.view.topic})
+            for row in lost
+        )
 
     async def _access(self) -> None:
         """Make the grants on topics those that subscriptions and publishers' tokens need."""
@@ -313,6 +322,11 @@ class Reconciler:
         if given or taken:
             self._metrics.reconcile_actions.labels("grants").inc(len(given | taken))
             log.warning("grants corrected", given=sorted(given), taken=sorted(taken))
+            await self._audit.repaired(
+                Repair(action, "grants", topic, after={"role": role})
+                for action, grants in (("give", given), ("take", taken))
+                for topic, role in sorted(grants)
+            )
 
     async def _removals(self) -> None:
         live = self._board.live("distributor")
@@ -340,6 +354,17 @@ class Reconciler:
             progress = self._board.progress(newest)
             if newest and progress.complete:
                 await plan_rows.mark_applied(session, newest, progress.applied)
+
+
+def _repair(change: Change, *, failure: str = "") -> Repair:
+    return Repair(
+        change.action,
+        "functions",
+        _short(change.name),
+        before={each.name: str(each.old) for each in change.attributes} or None,
+        after={each.name: str(each.new) for each in change.attributes} or None,
+        failure=failure,
+    )
 
 
 def _state(change: Change) -> tuple[str, int, int]:

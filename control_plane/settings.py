@@ -195,6 +195,25 @@ class Settings(BaseSettings):
         le=60,
         description="Longest time until every control plane refuses a revoked token.",
     )
+    rate_limit_per_second: float = Field(
+        default=500.0,
+        ge=0,
+        le=1_000_000,
+        description="Requests a second that each caller may send to this control plane for long;"
+        " 0: as many as it likes.",
+    )
+    rate_limit_burst: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="Requests that a caller who sent none for a while may send at once.",
+    )
+    audit_seal_seconds: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="Pause between two runs that chain new entries of the audit log.",
+    )
     oidc_issuer: str | None = Field(
         default=None, min_length=1, description="`iss` of an external issuer of tokens, if any."
     )

@@ -18,7 +18,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from control_plane.errors import UnauthenticatedError
 from control_plane.problems import domain_problem
-from control_plane.security.callers import ANYBODY, STATE_KEY, Caller
+from control_plane.security.callers import ANYBODY, REFUSED_KEY, STATE_KEY, Caller
 from control_plane.security.external import ExternalIssuer
 from control_plane.security.permissions import Permission, declared
 from control_plane.security.revocation import Revocations
@@ -103,10 +103,17 @@ def authentication_middleware(
     *,
     public: frozenset[str],
     on_refused: Callable[[Reason], None],
+    limited: Callable[[ASGIApp], ASGIApp],
 ) -> Callable[[ASGIApp], ASGIApp]:
-    """The middleware; `on_refused` gets the reason of every refusal."""
+    """The middleware; `on_refused` gets the reason of every refusal.
+
+    `limited` is put round what answers, refusals too: it knows who calls, if anybody is known.
+    """
+    refuse = limited(_refuse)
 
     def wrap(app: ASGIApp) -> ASGIApp:
+        serve = limited(app)
+
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
             state = scope.setdefault("state", {})
             if scope["type"] == ScopeType.HTTP and scope["path"] in public:
@@ -116,14 +123,15 @@ def authentication_middleware(
                 caller = await authenticate(scope)
             except TokenRefused as refused:
                 on_refused(refused.reason)
+                state[REFUSED_KEY] = refused.reason
                 log.warning("request not authenticated", reason=refused.reason.value)
-                await _refuse(scope, receive, send, refused.reason)
+                await refuse(scope, receive, send)
                 return
             state[STATE_KEY] = caller
             with structlog.contextvars.bound_contextvars(
                 caller=caller.subject, role=caller.role.value
             ):
-                await app(scope, receive, send)
+                await serve(scope, receive, send)
 
         return handle
 
@@ -140,11 +148,12 @@ def _bearer(scope: Scope) -> str:
     return value[len(_SCHEME) :].strip()
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, reason: Reason) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != ScopeType.HTTP:
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
         return
     request: Request[Any, Any, Any] = Request(scope, receive, send)
+    reason = scope["state"][REFUSED_KEY]
     error = UnauthenticatedError(token_given=reason is not Reason.MISSING)
     answer = domain_problem(request, error).to_asgi_response(app=None, request=request)
     await answer(scope, receive, send)

@@ -16,6 +16,8 @@ from control_plane.security.roles import Role
 from control_plane.security.tokens import Claims
 
 STATE_KEY = "caller"
+REFUSED_KEY = "refused"
+"""Why a request was not authenticated, in its state."""
 
 log = structlog.get_logger(__name__)
 

@@ -10,6 +10,7 @@ from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from control_plane.domains.consumers.schemas import ConsumerCreate, ConsumerOut, ConsumerUpdate
 from control_plane.domains.consumers.service import ConsumerService
+from control_plane.idempotency.middleware import Repeatable
 from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
 from control_plane.problems import responses
 from control_plane.security.callers import Caller
@@ -27,6 +28,7 @@ class ConsumerController(Controller):
     @post(
         "/",
         operation_id="createConsumer",
+        operation_class=Repeatable,
         summary="Register a consumer",
         opt=needs(Permission.OPERATE),
         responses=responses(400, 409, 422, 503),
@@ -81,9 +83,10 @@ class ConsumerController(Controller):
     @patch(
         "/{key:str}",
         operation_id="updateConsumer",
+        operation_class=Repeatable,
         summary="Change a consumer",
         opt=needs(Permission.SUBSCRIBE),
-        responses=responses(400, 404, 412, 422, 503),
+        responses=responses(400, 404, 409, 412, 422, 503),
     )
     async def update(
         self,

@@ -13,6 +13,7 @@ from control_plane.domains.dead_letters.letters import Function
 from control_plane.domains.dead_letters.reading import Wanted
 from control_plane.domains.dead_letters.schemas import LetterDetailOut, LetterOut, LetterResendOut
 from control_plane.domains.dead_letters.service import DeadLetterService
+from control_plane.idempotency.middleware import Repeatable
 from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from control_plane.problems import responses
 from control_plane.security.permissions import Permission, needs
@@ -94,10 +95,11 @@ class DeadLetterController(Controller):
     @post(
         "/{key:str}/resend",
         operation_id="resendDeadLetter",
+        operation_class=Repeatable,
         summary="Send a dead letter's frame again",
         opt=needs(Permission.OPERATE),
         status_code=200,
-        responses=responses(400, 404, 409, 503),
+        responses=responses(400, 404, 409, 422, 503),
     )
     async def resend(
         self, key: Key, dead_letters: NamedDependency[DeadLetterService]

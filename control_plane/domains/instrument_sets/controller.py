@@ -17,6 +17,7 @@ from control_plane.domains.instrument_sets.schemas import (
     VersionSummary,
 )
 from control_plane.domains.instrument_sets.service import InstrumentSetService
+from control_plane.idempotency.middleware import Repeatable
 from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
 from control_plane.problems import responses
 from control_plane.security.permissions import Permission, needs
@@ -34,9 +35,10 @@ class InstrumentSetController(Controller):
     @post(
         "/",
         operation_id="createInstrumentSet",
+        operation_class=Repeatable,
         summary="Make an instrument set",
         opt=needs(Permission.OPERATE),
-        responses=responses(400, 409, 503),
+        responses=responses(400, 409, 422, 503),
     )
     async def create(
         self,
@@ -81,9 +83,10 @@ class InstrumentSetController(Controller):
     @patch(
         "/{key:str}",
         operation_id="updateInstrumentSet",
+        operation_class=Repeatable,
         summary="Change an instrument set",
         opt=needs(Permission.OPERATE),
-        responses=responses(400, 404, 412, 503),
+        responses=responses(400, 404, 409, 412, 422, 503),
     )
     async def update(
         self,

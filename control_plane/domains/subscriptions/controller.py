@@ -16,6 +16,7 @@ from control_plane.domains.subscriptions.schemas import (
     SubscriptionUpdate,
 )
 from control_plane.domains.subscriptions.service import SubscriptionService
+from control_plane.idempotency.middleware import Repeatable
 from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
 from control_plane.problems import responses
 from control_plane.security.callers import Caller
@@ -33,6 +34,7 @@ class SubscriptionController(Controller):
     @post(
         "/",
         operation_id="createSubscription",
+        operation_class=Repeatable,
         summary="Subscribe",
         opt=needs(Permission.SUBSCRIBE),
         responses=responses(400, 404, 409, 422, 503),
@@ -120,9 +122,10 @@ class SubscriptionController(Controller):
     @patch(
         "/{key:str}",
         operation_id="updateSubscription",
+        operation_class=Repeatable,
         summary="Change a subscription",
         opt=needs(Permission.SUBSCRIBE),
-        responses=responses(400, 404, 409, 412, 503),
+        responses=responses(400, 404, 409, 412, 422, 503),
     )
     async def update(
         self,

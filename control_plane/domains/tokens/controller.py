@@ -16,6 +16,7 @@ from control_plane.domains.tokens.schemas import (
     TokenOut,
 )
 from control_plane.domains.tokens.service import TokenService
+from control_plane.idempotency.middleware import Repeatable
 from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from control_plane.problems import responses
 from control_plane.security.callers import Caller
@@ -89,9 +90,10 @@ class TokenController(Controller):
     @post(
         "/revoke",
         operation_id="revokeTokens",
+        operation_class=Repeatable,
         summary="Revoke all tokens of somebody",
         status_code=200,
-        responses=responses(400, 404),
+        responses=responses(400, 404, 409, 422),
     )
     async def revoke(
         self,

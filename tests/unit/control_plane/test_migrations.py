@@ -15,11 +15,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 
+import control_plane.domains.audit.models
 import control_plane.domains.dead_letters.models
 import control_plane.domains.events.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models
-import control_plane.domains.tokens.models  # noqa: F401  (all register their tables)
+import control_plane.domains.tokens.models
+import control_plane.idempotency.models  # noqa: F401  (all register their tables)
 from control_plane.database import SCHEMA_REVISION, Base, Database, sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ TABLES = {
     "token_revocations",
     "events",
     "event_log",
+    "audit_entries",
+    "audit_head",
+    "idempotency_keys",
 }
 
 

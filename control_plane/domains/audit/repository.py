@@ -1,0 +1,179 @@
+"""Queries on the audit log; each runs in the transaction of the session given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    LargeBinary,
+    Text,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.acting import Actor
+from control_plane.domains.audit.chain import Head, Link, seal
+from control_plane.domains.audit.models import AuditEntry, AuditHead
+
+# Times as microseconds, JSON as PostgreSQL writes it: neither depends on a session's settings.
+_VALUES = (
+    cast(AuditEntry.id, Text).label("id_text"),
+    cast(cast(func.extract("epoch", AuditEntry.recorded_at) * 1_000_000, BigInteger), Text).label(
+        "recorded_at_us"
+    ),
+    AuditEntry.actor,
+    AuditEntry.role,
+    AuditEntry.token_id,
+    AuditEntry.operation,
+    AuditEntry.request_id,
+    AuditEntry.address,
+    AuditEntry.database_user,
+    AuditEntry.action,
+    AuditEntry.resource,
+    AuditEntry.resource_id,
+    AuditEntry.outcome,
+    cast(AuditEntry.before, Text).label("before_text"),
+    cast(AuditEntry.after, Text).label("after_text"),
+    cast(AuditEntry.detail, Text).label("detail_text"),
+)
+"""What an entry says, in the order in which its digest covers it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a list is limited to; None does not limit."""
+
+    actor: str | None = None
+    operation: str | None = None
+    action: str | None = None
+    resource: str | None = None
+    resource_id: str | None = None
+    outcome: str | None = None
+    request_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def page(
+    session: AsyncSession, wanted: Wanted, *, before: int | None, limit: int
+) -> Sequence[AuditEntry]:
+    """Up to `limit` entries with smaller ids than `before`, newest first."""
+    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(AuditEntry.id < before)
+    limits = asdict(wanted)
+    since, until = limits.pop("since"), limits.pop("until")
+    for name, value in limits.items():
+        if value is not None:
+            query = query.where(getattr(AuditEntry, name) == value)
+    if since is not None:
+        query = query.where(AuditEntry.recorded_at >= since)
+    if until is not None:
+        query = query.where(AuditEntry.recorded_at < until)
+    return (await session.scalars(query)).all()
+
+
+async def add(session: AsyncSession, entries: Sequence[tuple[Actor, dict[str, Any]]]) -> None:
+    """Write entries of what is no change of a row."""
+    await session.execute(
+        insert(AuditEntry), [{**asdict(actor), **entry} for actor, entry in entries]
+    )
+
+
+async def head(session: AsyncSession) -> Head:
+    """The end of the chain."""
+    row = (await session.execute(select(AuditHead.sequence, AuditHead.digest))).one_or_none()
+    return Head() if row is None else Head(row.sequence, row.digest)
+
+
+async def seal_some(session: AsyncSession, limit: int) -> tuple[int, Head]:
+    """Chain up to `limit` entries that are not; the caller holds Lock.AUDIT.
+
+    Returns:
+        How many, and the head of the chain behind them.
+    """
+    at = await head(session)
+    rows = (
+        await session.execute(
+            select(AuditEntry.id, *_VALUES)
+            .where(AuditEntry.sequence.is_(None))
+            .order_by(AuditEntry.id)
+            .limit(limit)
+        )
+    ).all()
+    if not rows:
+        return 0, at
+    ids, sequences, digests = [], [], []
+    for entry, *values in rows:
+        at = seal(at, values)
+        ids.append(entry)
+        sequences.append(at.sequence)
+        digests.append(at.digest)
+    sealed = (
+        func.unnest(
+            bindparam("ids", ids, ARRAY(BigInteger)),
+            bindparam("sequences", sequences, ARRAY(BigInteger)),
+            bindparam("digests", digests, ARRAY(LargeBinary)),
+        )
+        .table_valued("id", "sequence", "digest")
+        .render_derived()
+    )
+    await session.execute(
+        update(AuditEntry)
+        .where(AuditEntry.id == sealed.c.id)
+        .values(sequence=sealed.c.sequence, digest=sealed.c.digest)
+        .execution_options(synchronize_session=False)
+    )
+    await session.execute(
+        update(AuditHead)
+        .values(sequence=at.sequence, digest=at.digest)
+        .execution_options(synchronize_session=False)
+    )
+    return len(rows), at
+
+
+async def links(session: AsyncSession, *, after: int, limit: int) -> list[Link]:
+    """Up to `limit` sealed entries behind a place, in the order of the chain."""
+    rows = await session.execute(
+        select(AuditEntry.sequence, AuditEntry.digest, *_VALUES)
+        .where(AuditEntry.sequence > after)
+        .order_by(AuditEntry.sequence)
+        .limit(limit)
+    )
+    return [Link(sequence or 0, tuple(values), digest or b"") for sequence, digest, *values in rows]
+
+
+async def digest_at(session: AsyncSession, sequence: int) -> bytes | None:
+    """The digest of the entry at a place; None where there is none."""
+    return await session.scalar(select(AuditEntry.digest).where(AuditEntry.sequence == sequence))
+
+
+async def unsealed(session: AsyncSession) -> tuple[int, datetime | None]:
+    """How many entries are not sealed yet, and since when the oldest waits."""
+    row = await session.execute(
+        select(func.count(), func.min(AuditEntry.recorded_at)).where(AuditEntry.sequence.is_(None))
+    )
+    count, oldest = row.one()
+    return count, oldest
+
+
+async def silenced(session: AsyncSession) -> list[str]:
+    """Tables on which a trigger of the log is switched off."""
+    rows = await session.scalars(
+        text(
+            "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger"
+            " WHERE tgname LIKE 'audit\\_%' AND tgenabled NOT IN ('O', 'A') ORDER BY 1"
+        )
+    )
+    return list(rows)

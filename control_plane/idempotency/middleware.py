@@ -1,0 +1,223 @@
+"""The middleware: a repeated request gets the answer to the first and is not carried out again.
+
+It stands between authentication and the router, so that keys are the caller's own. The key is
+claimed in the first transaction of the request, which is that of the change; what rolls back
+leaves no key, and is tried anew. Answers of 500 and above are never kept, nor those of routes that
+are not `Repeatable`: they may hold secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import structlog
+from litestar import Request
+from litestar.enums import ScopeType
+from litestar.openapi.spec import Operation, Parameter, Schema
+from litestar.openapi.spec.enums import OpenAPIType
+from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.database import Database, at_begin
+from control_plane.errors import (
+    ControlPlaneError,
+    FieldProblem,
+    InvalidRequestError,
+    KeyInUseError,
+    KeyReusedError,
+    UnavailableError,
+)
+from control_plane.idempotency import keys
+from control_plane.idempotency.keys import Answer, Claim
+from control_plane.problems import domain_problem
+from control_plane.security.callers import STATE_KEY, Caller
+
+HEADER = "Idempotency-Key"
+REPLAYED = (b"idempotency-replayed", b"true")
+LOOK_SECONDS = 0.05
+_METHODS = frozenset({"POST", "PATCH"})
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Repeatable(Operation):
+    """A route's OpenAPI operation that says it takes the header."""
+
+    def __post_init__(self) -> None:
+        """Add the parameter."""
+        parameter = Parameter(
+            name=HEADER,
+            param_in="header",
+            required=False,
+            schema=Schema(type=OpenAPIType.STRING, pattern="^[!-~]{1,255}$", max_length=255),
+            description=(
+                "Anything unique to this request, such as a UUID. For 24 hours the same request"
+                " with the same key gets the same answer (`Idempotency-Replayed: true`) and is not"
+                " carried out again; another request with it is refused (422)."
+            ),
+        )
+        self.parameters = [*(self.parameters or ()), parameter]
+
+
+def idempotency_middleware(
+    database: Database, *, max_body_bytes: int, wait_seconds: float
+) -> Callable[[ASGIApp], ASGIApp]:
+    """The middleware.
+
+    Args:
+        max_body_bytes: bodies beyond this are left to the router, which refuses them.
+        wait_seconds: how long a repeated request waits for the answer to the first.
+    """
+
+    def wrap(app: ASGIApp) -> ASGIApp:
+        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != ScopeType.HTTP or scope["method"] not in _METHODS:
+                await app(scope, receive, send)
+                return
+            given = [value for name, value in scope["headers"] if name == HEADER.lower().encode()]
+            if not given:
+                await app(scope, receive, send)
+                return
+            body, receive = await _read(receive, max_body_bytes)
+            if body is None:
+                await app(scope, receive, send)
+                return
+            try:
+                claim = _claim(scope, given, body)
+                answer = await _once(app, scope, body, claim, database, wait_seconds)
+            except ControlPlaneError as error:
+                request: Request[Any, Any, Any] = Request(scope, receive, send)
+                problem = domain_problem(request, error)
+                await problem.to_asgi_response(app=None, request=request)(scope, receive, send)
+                return
+            await send(
+                {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+            )
+            await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+        return handle
+
+    return wrap
+
+
+async def _once(
+    app: ASGIApp,
+    scope: HTTPScope,
+    body: bytes,
+    claim: Claim,
+    database: Database,
+    wait_seconds: float,
+) -> Answer:
+    """The answer to a request that is carried out here, or was already.
+
+    Raises:
+        KeyReusedError: the key is another request's.
+        KeyInUseError: the first request has no answer yet.
+        DatabaseUnavailableError: nothing is known of the key.
+    """
+    until = time.monotonic() + wait_seconds
+    while True:
+        async with database.transaction() as session:
+            row = await keys.find(session, claim.caller, claim.key)
+        if row is None:
+            answer = await _carry_out(app, scope, body, claim, database)
+            if answer is not None:
+                return answer
+            claim.taken = False
+            continue
+        if row.fingerprint != claim.fingerprint:
+            raise KeyReusedError(HEADER)
+        stored = keys.stored_answer(row)
+        if stored is not None:
+            return Answer(stored.status, [*stored.headers, REPLAYED], stored.body)
+        if time.monotonic() >= until:
+            raise KeyInUseError(row.request_id)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _carry_out(
+    app: ASGIApp, scope: HTTPScope, body: bytes, claim: Claim, database: Database
+) -> Answer | None:
+    """The answer to a request; None when somebody else had the key meanwhile."""
+    status = 500
+    headers: list[tuple[bytes, bytes]] = []
+    parts: list[bytes] = []
+
+    async def receive() -> HTTPReceiveMessage:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def gather(message: Message) -> None:
+        nonlocal status, headers
+        if message["type"] == "http.response.start":
+            status, headers = message["status"], list(message["headers"])
+        elif message["type"] == "http.response.body":
+            parts.append(message["body"])
+
+    async def claim_key(session: AsyncSession) -> None:
+        # Known only now that the request has been routed.
+        if getattr(scope.get("route_handler"), "operation_class", None) is not Repeatable:
+            raise _refused("this route does not take it; a repetition is a request of its own")
+        await claim.make(session)
+
+    with at_begin(claim_key):
+        await app(scope, receive, gather)
+    if claim.taken:
+        return None
+    answer = Answer(status, headers, b"".join(parts))
+    if claim.committed and status < 500:
+        try:
+            async with database.transaction() as session:
+                await keys.store(session, claim, answer)
+        except UnavailableError as error:
+            log.warning("answer not kept", key=claim.key, error=str(error))
+    return answer
+
+
+def _claim(scope: HTTPScope, given: list[bytes], body: bytes) -> Claim:
+    key = given[0].decode("latin-1")
+    if len(given) > 1 or _KEY.fullmatch(key) is None:
+        raise _refused("send one, of 1 to 255 printable ASCII characters")
+    caller: Caller = scope["state"][STATE_KEY]
+    condition = [value for name, value in scope["headers"] if name == b"if-match"]
+    digest = hashlib.sha256()
+    parts = (scope["method"].encode(), scope["path"].encode(), scope["query_string"], *condition)
+    for part in (*parts, body):
+        digest.update(b"%d:%b" % (len(part), part))
+    return Claim(
+        caller=f"{caller.role}:{caller.subject}",
+        key=key,
+        fingerprint=digest.digest(),
+        request_id=str(scope["state"].get("request_id", "")),
+    )
+
+
+def _refused(detail: str) -> InvalidRequestError:
+    return InvalidRequestError("The key is not usable.", [FieldProblem(f"header:{HEADER}", detail)])
+
+
+async def _read(receive: Receive, most: int) -> tuple[bytes | None, Receive]:
+    """The body, and a `receive` that gives it again; None for one that is too large or broken."""
+    read: list[HTTPReceiveMessage] = []
+    parts: list[bytes] = []
+    more = True
+    while more and sum(map(len, parts)) <= most:
+        message = cast(HTTPReceiveMessage, await receive())
+        read.append(message)
+        if message["type"] == "http.disconnect":
+            break
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+
+    async def again() -> HTTPReceiveMessage:
+        return read.pop(0) if read else cast(HTTPReceiveMessage, await receive())
+
+    body = b"".join(parts)
+    return (None if more or len(body) > most else body), again

@@ -1,0 +1,222 @@
+"""Requests with an Idempotency-Key, on the whole application with a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import psycopg
+import pytest
+from access import Client, Tokens, secured
+from litestar.testing import AsyncTestClient
+
+from control_plane.app import MAX_BODY_BYTES, create_app
+from control_plane.idempotency.middleware import HEADER
+from control_plane.security.roles import Role
+from control_plane.settings import Settings
+
+KEY = {HEADER: "6f1c"}
+
+
+@pytest.fixture
+async def pair(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
+    """Two control planes on one database, in the test's own event loop: requests run at once."""
+    apps = [create_app(settings) for _ in range(2)]
+    one, other = (
+        httpx.AsyncClient(transport=httpx.ASGITransport(cast(Any, app)), base_url="http://test")
+        for app in apps
+    )
+    async with one, other:
+        yield one, other
+    for app in apps:
+        await app.state.control_plane.admin.aclose()
+        await app.state.control_plane.database.close()
+
+
+def rows(url: str, statement: str) -> list[Any]:
+    with psycopg.connect(url) as connection:
+        found = connection.execute(statement.encode())
+        return found.fetchall() if found.description else []
+
+
+async def test_a_repeated_request_gets_the_same_answer_and_is_not_carried_out_again(
+    pair: tuple[httpx.AsyncClient, httpx.AsyncClient], settings: Settings
+) -> None:
+    one, other = pair
+    first = await one.post("/v1/consumers", json={"name": "desk"}, headers=KEY)
+    assert first.status_code == 201
+    assert "idempotency-replayed" not in first.headers
+    for client in pair:
+        again = await client.post("/v1/consumers", json={"name": "desk"}, headers=KEY)
+        assert (again.status_code, again.content) == (201, first.content)
+        for name in ("etag", "location", "content-type", "content-length"):
+            assert again.headers[name] == first.headers[name]
+        assert again.headers["idempotency-replayed"] == "true"
+        assert again.headers["x-request-id"] != first.headers["x-request-id"]
+    key = {HEADER: "other"}
+    changed = await one.patch("/v1/consumers/desk", json={"owner": "us"}, headers=key)
+    again = await other.patch("/v1/consumers/desk", json={"owner": "us"}, headers=key)
+    assert again.content == changed.content
+    assert changed.json()["owner"] == "us"
+    inserts = "SELECT action FROM audit_entries WHERE resource = 'consumers' ORDER BY id"
+    assert rows(settings.database_url, inserts) == [("insert",), ("update",)]
+
+
+async def test_another_request_with_the_key_is_refused(client: Client) -> None:
+    made = await client.post("/v1/consumers", json={"name": "desk"}, headers=KEY)
+    assert made.status_code == 201
+    others: list[dict[str, Any]] = [
+        {"url": "/v1/consumers", "json": {"name": "desk-2"}},
+        {"url": "/v1/consumers?x=1", "json": {"name": "desk"}},
+        {"url": "/v1/instrument-sets", "json": {"name": "desk"}},
+    ]
+    for other in others:
+        refused = await client.post(headers=KEY, **other)
+        assert refused.status_code == 422
+        assert refused.json()["type"] == "urn:dds:problem:idempotency-key-reused"
+    listed = await client.get("/v1/consumers")
+    assert [item["name"] for item in listed.json()["items"]] == ["desk"]
+
+
+async def test_what_rolled_back_is_tried_anew(client: Client) -> None:
+    bad = {"name": "s", "consumer": "desk"}
+    missing = await client.patch("/v1/consumers/desk", json={"owner": "us"}, headers=KEY)
+    assert missing.status_code == 404
+    await client.post("/v1/consumers", json={"name": "desk"})
+    found = await client.patch("/v1/consumers/desk", json={"owner": "us"}, headers=KEY)
+    assert found.status_code == 200
+    # Refused before anything was asked of the database (there is no broker here).
+    for _ in range(2):
+        down = await client.post("/v1/subscriptions", json=bad, headers={HEADER: "b"})
+        assert down.status_code == 503
+        assert "idempotency-replayed" not in down.headers
+
+
+async def test_requests_at_once_on_two_control_planes_are_carried_out_once(
+    pair: tuple[httpx.AsyncClient, httpx.AsyncClient], settings: Settings
+) -> None:
+    answers = await asyncio.gather(
+        *(client.post("/v1/consumers", json={"name": "desk"}, headers=KEY) for client in pair * 3)
+    )
+    assert {answer.status_code for answer in answers} == {201}, [a.text for a in answers]
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+    assert rows(settings.database_url, "SELECT count(*) FROM consumers") == [(1,)]
+
+
+async def test_a_claim_that_is_under_way_is_waited_for(
+    pair: tuple[httpx.AsyncClient, httpx.AsyncClient], settings: Settings
+) -> None:
+    """A request that was read before the other's key could be seen waits in PostgreSQL."""
+    with psycopg.connect(settings.database_url) as first:
+        first.execute(
+            "INSERT INTO idempotency_keys (caller, key, fingerprint, request_id)"
+            " VALUES ('platform:anybody', '6f1c', 'x', 'r')"
+        )
+        second = asyncio.create_task(
+            pair[0].post("/v1/consumers", json={"name": "desk"}, headers=KEY)
+        )
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while rows(settings.database_url, waiting) == [(0,)]:
+            assert not second.done()
+            await asyncio.sleep(0.01)
+        assert not second.done()
+        first.commit()
+    assert (await second).status_code == 422
+    assert rows(settings.database_url, "SELECT count(*) FROM consumers") == [(0,)]
+
+
+async def test_a_request_whose_answer_was_lost_is_not_carried_out_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.app.ANSWERED_WITHIN_SECONDS", 0)
+    app = create_app(settings)
+    async with AsyncTestClient(app) as client:
+        made = await client.post("/v1/consumers", json={"name": "desk"}, headers=KEY)
+        rows(
+            settings.database_url,
+            "UPDATE idempotency_keys SET status = NULL, headers = NULL, body = NULL",
+        )
+        lost = await client.post("/v1/consumers", json={"name": "desk"}, headers=KEY)
+        assert lost.status_code == 409
+        assert lost.json()["type"] == "urn:dds:problem:idempotency-key-in-use"
+        assert made.headers["x-request-id"] in lost.json()["detail"]
+        assert lost.headers["retry-after"] == "1"
+
+
+async def test_a_key_holds_for_a_day_and_is_forgotten_then(
+    client: Client, settings: Settings
+) -> None:
+    def age(hours: int) -> None:
+        rows(
+            settings.database_url,
+            f"UPDATE idempotency_keys SET created_at = now() - interval '{hours} hours'",
+        )
+
+    await client.post("/v1/consumers", json={"name": "a"}, headers=KEY)
+    await client.post("/v1/consumers", json={"name": "b"}, headers={HEADER: "b"})
+    age(23)
+    again = await client.post("/v1/consumers", json={"name": "a"}, headers=KEY)
+    assert again.headers["idempotency-replayed"] == "true"
+    age(25)
+    # Taken over by a new request, whose answer also removes what else is old.
+    new = await client.post("/v1/consumers", json={"name": "c"}, headers=KEY)
+    assert new.status_code == 201
+    left = "SELECT key, status FROM idempotency_keys"
+    assert rows(settings.database_url, left) == [("6f1c", 201)]
+
+
+async def test_keys_that_are_none_are_refused_and_large_bodies_are_not_read(
+    client: Client,
+) -> None:
+    for key in (b"", b"a b", b"x" * 256, "ä".encode()):
+        refused = await client.post(
+            "/v1/consumers", json={"name": "a"}, headers={HEADER.encode(): key}
+        )
+        assert refused.status_code == 422, key
+        assert refused.json()["errors"][0]["pointer"] == f"header:{HEADER}"
+    twice = [(HEADER, "a"), (HEADER, "b")]
+    assert (await client.post("/v1/consumers", json={}, headers=twice)).status_code == 422
+    large = await client.post("/v1/consumers", content=b"x" * (MAX_BODY_BYTES + 1), headers=KEY)
+    assert large.status_code == 413
+    # Where nothing is changed a key means nothing.
+    assert (await client.get("/v1/consumers", headers=KEY)).status_code == 200
+
+
+async def test_keys_are_each_callers_own_and_no_answer_with_a_secret_is_kept(
+    settings: Settings, tmp_path: Path
+) -> None:
+    safe = secured(settings, tmp_path)
+    tokens = Tokens(safe)
+    async with AsyncTestClient(create_app(safe)) as client:
+        for name in ("ann", "bob"):
+            headers = {**tokens.of(Role.PLATFORM, name), **KEY}
+            made = await client.post("/v1/consumers", json={"name": name}, headers=headers)
+            assert made.status_code == 201
+        refused = await client.post("/v1/tokens", json={}, headers=headers | {HEADER: "t"})
+        assert refused.status_code == 422
+        assert rows(safe.database_url, "SELECT count(*) FROM tokens") == [(0,)]
+        assert (await client.post("/v1/consumers", json={}, headers=KEY)).status_code == 401
+        described = (await client.get("/schema/openapi.json", headers=headers)).json()
+    taking = {
+        operation["operationId"]
+        for methods in described["paths"].values()
+        for operation in methods.values()
+        if any(parameter["name"] == HEADER for parameter in operation.get("parameters", []))
+    }
+    assert taking == {
+        "createConsumer",
+        "updateConsumer",
+        "createSubscription",
+        "updateSubscription",
+        "createInstrumentSet",
+        "updateInstrumentSet",
+        "resendDeadLetter",
+        "revokeTokens",
+    }
