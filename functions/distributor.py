@@ -6,6 +6,9 @@ so what is done again after a crash comes out the same. An input is acknowledged
 confirmed it. A frame that a view's filter fails on, or that it cannot render, goes to the dead
 letters with the view's name; other views get it all the same. A view that gets no rows gets
 heartbeats, and every view an epoch frame when sequences start anew.
+
+A custom transformation that keeps failing is cut off for its view (`runtime/custom_calls.py`): what
+it was to work on goes to the dead letters, too, until a trial goes well.
 """
 
 from collections import defaultdict
@@ -19,6 +22,7 @@ import pyarrow as pa
 from functions.operators.group import FrameGroup, merged
 from functions.operators.render import render
 from functions.operators.route import Routed, Router, Rows
+from functions.runtime.custom_calls import CustomCalls, CutOff
 from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
@@ -26,6 +30,7 @@ from functions.runtime.outputs import MessageTooLarge, Output
 from functions.runtime.partition_views import OPENERS, PartitionViews
 from functions.runtime.plans import PlanFollower
 from marketdata.control_frames import EPOCH, HEARTBEAT
+from marketdata.custom import Answer, CustomFailed, custom_transformations
 from marketdata.errors import DistributionError, InvalidFrame
 from marketdata.formats import formats
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
@@ -47,6 +52,7 @@ class DistributorFunction(FrameFunction):
     def setup(self) -> None:
         """Follow the plans; nothing is routed before the newest one is known."""
         self.openers = ThreadPoolExecutor(OPENERS, thread_name_prefix="open")
+        self.custom = CustomCalls(self.settings.custom_timeout_s, self.reporter)
         self.router = Router(EMPTY_PLAN)
         self._next_router = self.router
         self._plans = PlanFollower(
@@ -67,6 +73,7 @@ class DistributorFunction(FrameFunction):
         if router is self.router:
             return
         self.router = router
+        self.custom.keep(router.views)
         plan = router.plan
         status = self.reporter.status
         status.plan, status.plan_digest = plan.number, plan.digest
@@ -82,6 +89,16 @@ class DistributorFunction(FrameFunction):
             self.reporter.error(
                 f"plan {plan.number}: formats not installed here: {names}; the frames of views in"
                 " them become dead letters. Install them where the functions run"
+            )
+        missing = {
+            view.transformation.custom.name for view in plan.views if view.transformation.custom
+        } - custom_transformations().keys()
+        if missing:
+            names = ", ".join(sorted(missing))
+            self.reporter.error(
+                f"plan {plan.number}: custom transformations not installed here: {names}; the"
+                " frames of views with them become dead letters. Install them where the functions"
+                " run"
             )
         self.reporter.report()
         # A new view is due to have what is not acknowledged yet, too: whoever may have taken over
@@ -107,6 +124,14 @@ class DistributorFunction(FrameFunction):
         self.wake()
 
 
+class _Failure(NamedTuple):
+    """Why an input did not reach a view; without a view, why it reached none."""
+
+    reason: str
+    code: str = "not_rendered"
+    view: str | None = None
+
+
 class _Piece(NamedTuple):
     """A message for a view: the inputs it is made of, their rows for the view, its position."""
 
@@ -127,7 +152,7 @@ class DistributorStage(PartitionStage):
         self._source_topic = partition_topic(topics.sequenced, partition)
         self._views = PartitionViews(function, partition)
         self._dead = Output(partition_topic(topics.deadletter, partition), "distributor")
-        self._failures: defaultdict[Input, list[str]] = defaultdict(list)
+        self._failures: defaultdict[Input, list[_Failure]] = defaultdict(list)
 
     def recover(self) -> None:
         """Route by the newest plan, as the last owner did; outputs open when rows reach them."""
@@ -144,9 +169,10 @@ class DistributorStage(PartitionStage):
                 continue
             for group in self._groups(run):
                 self._distribute(group)
-        if items and not self._failures:
-            # With failures a heartbeat would make a failed input look delivered when done again.
-            self._views.tell_quiet(items[-1])
+        # A heartbeat would make a failed input look delivered when done again.
+        failing = {failure.view for told in self._failures.values() for failure in told}
+        if items and None not in failing:
+            self._views.tell_quiet(items[-1], but=failing)
         self._send_dead_letters()
 
     def confirmed(self, output: Output, message_id: Any, position: int) -> None:  # noqa: ARG002
@@ -176,7 +202,7 @@ class DistributorStage(PartitionStage):
                 batch = read_frame(item.data)
                 yield item, frame_kind(batch), batch
             except InvalidFrame as error:
-                self._failures[item].append(str(error))
+                self._failures[item].append(_Failure(str(error)))
 
     def _distribute(self, group: FrameGroup[Input]) -> None:
         """Send every view its rows; only what lies with the inputs makes dead letters of them.
@@ -189,7 +215,7 @@ class DistributorStage(PartitionStage):
             batch = group.batch()
             routed = group.routed(batch, self._function.router, failed)
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
-            self._isolate(group, f"not routed: {type(error).__name__}: {error}")
+            self._isolate(group, _Failure(f"not routed: {type(error).__name__}: {error}"))
             return
         for view_id, raised in failed.items():
             if not self._isolate_view(group, view_id, raised):
@@ -200,7 +226,7 @@ class DistributorStage(PartitionStage):
             try:
                 piece = next(pieces, None)
             except Exception as error:  # noqa: BLE001
-                self._isolate(group, f"not split: {type(error).__name__}: {error}")
+                self._isolate(group, _Failure(f"not split: {type(error).__name__}: {error}"))
                 return
             if piece is None:
                 break
@@ -211,17 +237,27 @@ class DistributorStage(PartitionStage):
     def _deliver(self, group: FrameGroup[Input], piece: _Piece) -> bool:
         """Send a view its rows; False when every view has been served input by input instead."""
         try:
-            data = render(piece.view, piece.rows)
+            rendered = render(piece.view, piece.rows, self._call_custom)
+        except CutOff as error:
+            # It was not tried, so there is no input at fault to look for.
+            for item in piece.items:
+                self._fail(item, _view_failure(piece.view.id, error))
+            return True
         except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
             return self._isolate_view(group, piece.view.id, error)
+        if not rendered.data:
+            return True
         try:
-            self._send(piece, group.kind, data)
+            self._send(piece._replace(rows=rendered.rows), group.kind, rendered.data)
         except MessageTooLarge as error:
             return self._isolate_view(group, piece.view.id, error)
         return True
 
+    def _call_custom(self, view: View, rows: pa.RecordBatch) -> Answer:
+        return self._function.custom(view, rows)
+
     def _isolate_view(self, group: FrameGroup[Input], view_id: str, error: Exception) -> bool:
-        self._isolate(group, f"view {view_id}: {type(error).__name__}: {error}")
+        self._isolate(group, _view_failure(view_id, error))
         return len(group.items) == 1
 
     def _pieces(
@@ -245,17 +281,20 @@ class DistributorStage(PartitionStage):
         for (view, items, _, place), piece in zip(cut, pieces, strict=True):
             yield _Piece(view, items, piece, place)
 
-    def _isolate(self, group: FrameGroup[Input], reason: str) -> None:
+    def _isolate(self, group: FrameGroup[Input], failure: _Failure) -> None:
         """Find the input at fault: one by one the others still arrive.
 
         Outputs skip what they have been sent already, so nothing is sent twice.
         """
         if len(group.items) == 1:
-            self._failures[group.items[0]].append(reason)
-            self._counters["render_failures"] += 1
+            self._fail(group.items[0], failure)
             return
         for single in group.singles():
             self._distribute(single)
+
+    def _fail(self, item: Input, failure: _Failure) -> None:
+        self._failures[item].append(failure)
+        self._counters["render_failures"] += 1
 
     def _send(self, piece: _Piece, kind: str, data: bytes) -> None:
         view, items, rows, place = piece
@@ -288,12 +327,13 @@ class DistributorStage(PartitionStage):
                 self._dead.position = NO_POSITION
             if item.position <= self._dead.position:
                 continue
-            reason = "; ".join(dict.fromkeys(self._failures[item]))
+            failures = self._failures[item]
+            reason = "; ".join(dict.fromkeys(failure.reason for failure in failures))
             data, properties = dead_letter(
                 item,
                 function=self._function.name,
                 source_topic=self._source_topic,
-                code="not_rendered",
+                code=failures[0].code,
                 reason=reason,
             )
             self._function.send(self._dead, self._partition, (item,), data, properties)
@@ -304,6 +344,11 @@ class DistributorStage(PartitionStage):
                 self._partition,
                 reason,
             )
+
+
+def _view_failure(view_id: str, error: Exception) -> _Failure:
+    code = error.code if isinstance(error, CustomFailed) else "not_rendered"
+    return _Failure(f"view {view_id}: {type(error).__name__}: {error}", code, view_id)
 
 
 def _is_epoch(item: Input) -> bool:

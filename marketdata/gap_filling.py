@@ -241,6 +241,8 @@ class GapFiller:
             raise NotInHistory("the messages beside the hole do not name their position in the log")
         if left.epoch != right.delivery_epoch:
             raise NotInHistory("the count started anew within the gap")
+        if self._transformation.custom:
+            raise NotInHistory("the view's custom transformation works in the functions only")
         first, last = hole
         found = self._view_history.missing_between(
             right.partition,

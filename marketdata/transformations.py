@@ -4,10 +4,13 @@ A transformation is validated once, when a subscription is made, against the uni
 columns; applying it to a frame cannot fail then. A chosen column that a kind does not have is
 simply absent from that kind's frames; a computed one is there in every kind, NULL where what it is
 computed from is missing. Rows and the schema's metadata are untouched.
+
+The columns of a custom transformation (`marketdata.custom`) are made elsewhere and handed to
+`apply`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Final
 
@@ -15,6 +18,7 @@ import msgspec
 import pyarrow as pa
 from msgspec import UNSET, Meta, UnsetType
 
+from marketdata.custom.spec import Custom, custom_fields
 from marketdata.errors import DistributionError
 from marketdata.filters.columns import FrameColumns
 from marketdata.filters.computed import compile_computed, computed_column, computed_field
@@ -60,6 +64,7 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             leaves out included; see `marketdata.filters.computed`. The computed columns stand
             behind the others, in the order of their names.
         mask: columns that are delivered without their values: null on every event.
+        custom: a custom transformation, whose columns stand behind all others.
     """
 
     select: tuple[str, ...] | None = None
@@ -80,12 +85,20 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[tuple[str, ...], Meta(description="Columns that are null on every event.")]
         | UnsetType
     ) = UNSET
+    custom: (
+        Annotated[Custom, Meta(description="A transformation of an installed package.")] | UnsetType
+    ) = UNSET
 
     @property
     def is_identity(self) -> bool:
         """Whether frames pass unchanged."""
         renames = any(old != new for old, new in self.rename.items())
-        return self.select is None and not (renames or self.compute or self.mask)
+        return self.select is None and not (renames or self.compute or self.mask or self.custom)
+
+    @property
+    def added_fields(self) -> list[pa.Field]:
+        """The columns behind the declared and computed ones, the same in every kind."""
+        return custom_fields(self.custom) if self.custom else []
 
     def canonical(self) -> "Transformation":
         """The one form of all transformations with the same computed and masked columns.
@@ -109,6 +122,8 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def validate(self) -> None:
         """Check all names against the columns of all kinds; `compiled` checks the expressions.
 
+        A custom transformation has to be resolved, so that its columns are known.
+
         Raises:
             TransformationError: what is wrong and, in `hint`, what would be right.
         """
@@ -120,7 +135,9 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         chosen = self.select if self.select is not None else tuple(COLUMNS)
         self._validate_rename(chosen)
         self._validate_mask(chosen)
-        self._validate_compute({self.rename.get(old, old): old for old in chosen})
+        delivered = {self.rename.get(old, old): old for old in chosen}
+        self._validate_compute(delivered)
+        self._validate_added(delivered | {name: name for name in self.compute or ()})
 
     def _validate_select(self, select: tuple[str, ...]) -> None:
         doubled = sorted({name for name in select if select.count(name) > 1})
@@ -187,6 +204,19 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     hint=f"use another name, or a select without {delivered[name]!r}",
                 )
 
+    def _validate_added(self, delivered: Mapping[str, str]) -> None:
+        """Check the names of further columns against all that are delivered beside them."""
+        for field in self.added_fields:
+            _check_name(field.name)
+            if field.name in PROVING or field.name in delivered:
+                raise TransformationError(
+                    f"the custom transformation gives a column {field.name!r}, and the view has one"
+                    " already",
+                    hint="rename that column or leave it out of select"
+                    if field.name not in PROVING
+                    else "the package must name it otherwise",
+                )
+
     def schema(self, schema: pa.Schema, computed: Computed | None = None) -> pa.Schema:
         """The schema of a transformed frame, given that of the frame.
 
@@ -202,14 +232,21 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 field = field.with_nullable(True)
             fields.append(field.with_name(self.rename.get(name, name)))
         fields += [computed_field(name, tree) for name, tree in sorted(trees.items())]
+        fields += self.added_fields
         return pa.schema(fields, metadata=schema.metadata)
 
-    def apply(self, batch: pa.RecordBatch, computed: Computed | None = None) -> pa.RecordBatch:
+    def apply(
+        self,
+        batch: pa.RecordBatch,
+        computed: Computed | None = None,
+        added: Sequence[pa.Array] = (),
+    ) -> pa.RecordBatch:
         """The transformed batch: the same rows, no column copied.
 
         Args:
             batch: a batch of any kind; the transformation must have been validated.
             computed: what `compiled` gives, where it is at hand.
+            added: the columns of `added_fields`, a value for each row of the batch.
         """
         if self.is_identity:
             return batch
@@ -223,6 +260,7 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if trees:
             events = FrameColumns(batch, batch.schema.metadata[b"kind"].decode())
             columns += [computed_column(tree, events) for _, tree in sorted(trees.items())]
+        columns += added
         return pa.RecordBatch.from_arrays(columns, schema=self.schema(batch.schema, trees))
 
     def _kept(self, schema: pa.Schema) -> list[str]:

@@ -1,10 +1,12 @@
 """Rendering: the rows a view gets, transformed and converted to the bytes of one message."""
 
 import json
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
+from marketdata.custom import Answer, Custom, call
 from marketdata.filters.computed import computed_field
 from marketdata.filters.tree import Expression, Text, walk
 from marketdata.formats import FormatError, format_of_view
@@ -13,6 +15,7 @@ from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
 from marketdata.mixed import occurring
 from marketdata.plans import View
 from marketdata.schemas import SEQUENCED_SCHEMAS
+from marketdata.splitting import Rows, split_rows
 from marketdata.transformations import Transformation
 
 _NUMBER_BYTES: Final = 32
@@ -34,8 +37,12 @@ def max_rows(view: View) -> int:
     most = format_of_view(view.format).max_rows
     share = MAX_MESSAGE_BYTES // most
     wider = sum(len(name) + _width(tree) for name, tree in (view.computed or {}).items())
+    wider += sum(len(f.name) + _type_width(f.type) for f in view.transformation.added_fields)
     if view.format in _NAMES_IN_EVENTS:
         wider += max(0, _names(view.transformation) - _OWN_NAMES_BYTES - _FREE_NAMES_BYTES)
+    custom = view.transformation.custom
+    if custom and custom.max_rows:
+        most = min(most, custom.max_rows)
     return max(LEAST_ROWS, min(most, MAX_MESSAGE_BYTES // (share + wider)))
 
 
@@ -58,26 +65,65 @@ def _width(tree: Expression) -> int:
     return max([MAX_SYMBOL_BYTES, *literals]) + _AROUND_TEXT_BYTES
 
 
+def _type_width(type_: pa.DataType) -> int:
+    return MAX_SYMBOL_BYTES + _AROUND_TEXT_BYTES if pa.types.is_string(type_) else _NUMBER_BYTES
+
+
 def _escaped(text: str) -> int:
     """Bytes of a text as JSON writes it; no other format needs more."""
     return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
-def render(view: View, rows: pa.RecordBatch) -> bytes:
+CallCustom = Callable[[View, pa.RecordBatch], Answer]
+"""Has a view's custom transformation work on rows: `functions.runtime.custom_calls`."""
+
+
+class Rendered(NamedTuple):
+    """What a message of a view holds.
+
+    Attributes:
+        rows: the events that the view delivers, as they were sequenced; none: there is no message.
+        data: the message.
+    """
+
+    rows: pa.RecordBatch
+    data: bytes
+
+
+def _call_custom(view: View, rows: pa.RecordBatch) -> Answer:
+    return call(view.transformation.custom or Custom(""), rows)
+
+
+def render(view: View, rows: pa.RecordBatch, call_custom: CallCustom = _call_custom) -> Rendered:
     """Transform and convert routed rows.
 
     Args:
         view: whose transformation, format and delivery settings apply.
         rows: sequenced events of one kind, or mixed where the view takes kinds together, at least
             one; their dictionaries hold only what occurs.
+        call_custom: calls custom transformations; by default for as long as they take.
 
     Raises:
+        CustomFailed: of `call_custom`.
         FormatError: the format is not installed, cannot write the rows, or gives no bytes.
     """
+    transformation = view.transformation
+    added: tuple[pa.Array, ...] = ()
+    if transformation.custom:
+        answer = call_custom(view, rows)
+        added = answer.columns
+        if answer.rows is not None:
+            rows = _taken(rows, answer.rows)
+    if not rows.num_rows:
+        return Rendered(rows, b"")
     if view.delivery.together:
         rows = occurring(rows)
-    transformed = view.transformation.apply(rows, view.computed or None)
+    transformed = transformation.apply(rows, view.computed or None, added)
     data = format_of_view(view.format).encode(transformed, view.delivery.compression)
     if not isinstance(data, bytes):
         raise FormatError(f"format {view.format!r} gave {type(data).__name__}, not bytes")
-    return data
+    return Rendered(rows, data)
+
+
+def _taken(rows: pa.RecordBatch, numbers: Rows) -> pa.RecordBatch:
+    return next(split_rows(rows, [numbers])) if len(numbers) else rows.slice(0, 0)

@@ -6,13 +6,16 @@ name the member of the request, for filters and expressions with the position in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
+import msgspec
+import pyarrow as pa
 from msgspec import UNSET
 
 from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
 from control_plane.errors import FieldProblem, InvalidRequestError
+from marketdata.custom import UnknownCustom, resolved
 from marketdata.entitlements import Entitlements, bounded, receives_nothing
 from marketdata.filters import FilterError, UnknownSet, compile_filter
 from marketdata.filters.computed import compile_computed
@@ -45,6 +48,13 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
             error.locate(data.filter, 0)
             problems.append(_sql_problem("/filter", error))
     transformation, computed = data.transformation, {}
+    if transformation.custom:
+        try:
+            custom = resolved(transformation.custom)
+            transformation = msgspec.structs.replace(transformation, custom=custom)
+        except UnknownCustom as error:
+            hint = "it has to be installed here and, before, in the functions' environment"
+            problems.append(FieldProblem("/transformation/custom", str(error), hint=hint))
     for name, sql in (transformation.compute or {}).items():
         try:
             computed[name] = compile_computed(sql)
@@ -137,11 +147,22 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
             f"{data.format} frames hold events of one kind",
             hint="choose the format arrow, or leave kinds apart",
         )
+    if data.delivery.together and data.transformation.custom:
+        yield FieldProblem(
+            "/delivery/kinds",
+            "custom transformations work on events of one kind",
+            hint="leave kinds apart, or drop the custom transformation",
+        )
     if format_.renames:
         return
     transformation = data.transformation
     renamed = any(old != new for old, new in transformation.rename.items())
-    for member, asked_for in (("rename", renamed), ("compute", transformation.compute)):
+    naming = {
+        "rename": renamed,
+        "compute": transformation.compute,
+        "custom": transformation.custom,
+    }
+    for member, asked_for in naming.items():
         if asked_for:
             yield FieldProblem(
                 f"/transformation/{member}",
@@ -172,9 +193,12 @@ def _sql_problem(pointer: str, error: FilterError) -> FieldProblem:
 
 
 def _columns(spec: ViewSpec) -> dict[str, list[ColumnOut]]:
-    rename = tuple(sorted(spec.transformation.rename.items()))
+    transformation = spec.transformation
+    rename = tuple(sorted(transformation.rename.items()))
     computed = tuple((spec.computed or {}).items())
-    return _columns_of(spec.transformation.select, rename, computed, spec.delivery.together)
+    columns = _columns_of(transformation.select, rename, computed, spec.delivery.together)
+    added = _told(transformation.added_fields)
+    return {kind: told + added for kind, told in columns.items()}
 
 
 @lru_cache(maxsize=1024)
@@ -187,9 +211,10 @@ def _columns_of(
     transformation = Transformation(select=select, rename=dict(rename))
     schemas = {MIXED: mixed_schema()} if together else SEQUENCED_SCHEMAS
     return {
-        kind: [
-            ColumnOut(field.name, str(field.type), decimal_scale(field))
-            for field in transformation.schema(schema, dict(computed))
-        ]
+        kind: _told(transformation.schema(schema, dict(computed)))
         for kind, schema in schemas.items()
     }
+
+
+def _told(fields: Iterable[pa.Field]) -> list[ColumnOut]:
+    return [ColumnOut(field.name, str(field.type), decimal_scale(field)) for field in fields]

@@ -1,11 +1,15 @@
 """What a subscription may ask for in which format, and how it is told to read it."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import msgspec
 import pytest
 
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.view_check import describe_schema, view_spec
 from control_plane.errors import InvalidRequestError
+from marketdata.custom import Custom, registry
 from marketdata.filters import Filter, compile_filter
 from marketdata.formats import formats, get_format
 from marketdata.plans import (
@@ -196,3 +200,62 @@ def test_kinds_together_are_for_arrow(name: str) -> None:
     (problem,) = raised.value.problems
     assert problem.pointer == "/delivery/kinds"
     assert "arrow" in (problem.hint or "")
+
+
+@pytest.fixture
+def bands(monkeypatch: pytest.MonkeyPatch) -> Custom:
+    """A custom transformation that is installed for the length of a test."""
+    given = SimpleNamespace(
+        name="bands", description="d", columns={"band": "decimal(4)"}, max_rows=100, apply=id
+    )
+    point: Any = SimpleNamespace(name="bands", value="bands", load=lambda: lambda: given)
+    loaded = registry.load([point])
+    monkeypatch.setattr(registry, "installed", lambda: loaded)
+    return Custom("bands", {"band": "decimal(4)"}, 100)
+
+
+@pytest.mark.parametrize("name", formats())
+def test_a_custom_transformation_is_told_with_what_its_package_declares(
+    bands: Custom, name: str
+) -> None:
+    asking = Transformation(custom=Custom("bands"))
+    request = SubscriptionCreate(consumer="desk", name="all", format=name, transformation=asking)
+    if not get_format(name).renames:
+        with pytest.raises(InvalidRequestError) as raised:
+            view_spec(request)
+        assert [p.pointer for p in raised.value.problems] == ["/transformation/custom"]
+        return
+    spec = view_spec(request)
+    assert spec.transformation.custom == bands
+    assert msgspec.convert(msgspec.to_builtins(spec), ViewSpec) == spec
+    columns = describe_schema(spec, with_columns=True).columns or {}
+    for told in columns.values():
+        assert (told[-1].name, told[-1].type, told[-1].scale) == ("band", "int64", 4)
+
+
+@pytest.mark.parametrize(
+    ("custom", "says"),
+    [
+        (Custom("nope"), "unknown custom transformation 'nope'; installed are: bands"),
+        (Custom("bands", max_rows=99), "'bands' declares max_rows 100, not 99"),
+    ],
+)
+@pytest.mark.usefixtures("bands")
+def test_a_custom_transformation_that_is_not_there_is_refused(custom: Custom, says: str) -> None:
+    request = SubscriptionCreate("desk", "all", transformation=Transformation(custom=custom))
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(request)
+    (problem,) = raised.value.problems
+    assert (problem.pointer, problem.detail) == ("/transformation/custom", says)
+    assert "installed here" in (problem.hint or "")
+
+
+@pytest.mark.usefixtures("bands")
+def test_a_custom_transformation_is_not_given_several_kinds() -> None:
+    asking = Transformation(custom=Custom("bands"))
+    request = SubscriptionCreate(
+        "desk", "all", transformation=asking, delivery=Delivery(kinds="together")
+    )
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(request)
+    assert [p.pointer for p in raised.value.problems] == ["/delivery/kinds"]

@@ -1,6 +1,7 @@
 """What is a frame's own fault in the distributor, and what is not."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pulsar
+import pyarrow as pa
 import pytest
 from events import quotes, trades
 from msgspec import UNSET
@@ -16,15 +18,18 @@ from msgspec.structs import replace
 from functions.distributor import DistributorStage
 from functions.operators.route import Router
 from functions.operators.sequence import InstrumentSequences, with_sequences
+from functions.runtime.custom_calls import CustomCalls
 from functions.runtime.inputs import Input
 from functions.runtime.outputs import Output
 from functions.runtime.settings import FunctionSettings, Topics
+from marketdata.custom import Custom, registry
 from marketdata.filters import compile_filter
 from marketdata.filters.columns import FrameColumns
 from marketdata.filters.evaluate import holds
 from marketdata.filters.tree import columns_of
 from marketdata.frames import encode_frame, read_frame
 from marketdata.plans import Delivery, Plan, View, ViewSpec, compile_plan, view_of
+from marketdata.transformations import Transformation
 
 
 def frame(instruments: Sequence[str] = ("A",), kind: str = "trade") -> bytes:
@@ -89,9 +94,12 @@ def told(distribution: list[Sequence[Input]], plan: Plan) -> list[tuple[str, int
     ) -> None:
         output.position = items[-1].position if position is None else position
         told = properties.get("reason") or str(read_frame(data)["instrument"].to_pylist())
+        assert "reason" in properties or int(properties["count"]) == read_frame(data).num_rows
         sent.append((output.topic, output.position, told))
 
-    reporter = SimpleNamespace(counters=Counter(), observe_latency=lambda _: None)
+    reporter: Any = SimpleNamespace(
+        counters=Counter(), observe_latency=lambda _: None, error=lambda _: None
+    )
     function: Any = SimpleNamespace(
         name="distributor",
         settings=FunctionSettings(Topics(deadletter="persistent://t/n/dead"), partitions=1),
@@ -99,6 +107,7 @@ def told(distribution: list[Sequence[Input]], plan: Plan) -> list[tuple[str, int
         router=Router(plan),
         openers=ThreadPoolExecutor(1),
         client=Broker(),
+        custom=CustomCalls(600.0, reporter),
         log=logging.getLogger("test"),
         send=send,
     )
@@ -168,3 +177,61 @@ def test_kinds_that_take_turns_share_a_message_where_that_is_asked_for() -> None
     assert messages(apart) == [
         (item.position, f"['{name}']") for item, name in zip(items, "ABCD", strict=True)
     ]
+
+
+def only_plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A custom transformation that leaves X out and fails on Y."""
+    names = batch.column("instrument").to_pylist()
+    if "Y" in names:
+        raise ArithmeticError("beyond me")
+    rows = [row for row, name in enumerate(names) if name != "X"]
+    return batch.select(["instrument", "epoch", "sequence"]).take(pa.array(rows, pa.int64()))
+
+
+@pytest.fixture
+def custom_spec(monkeypatch: pytest.MonkeyPatch) -> ViewSpec:
+    plain = SimpleNamespace(
+        name="plain", description="Plain ones.", columns={}, max_rows=32_768, apply=only_plain
+    )
+    point: Any = SimpleNamespace(name="plain", value="plain", load=lambda: lambda: plain)
+    loaded = registry.load([point])
+    monkeypatch.setattr(registry, "installed", lambda: loaded)
+    return ViewSpec(transformation=Transformation(custom=Custom("plain", {}, 32_768)))
+
+
+def inputs(frames: Sequence[Sequence[str]]) -> list[Input]:
+    return [
+        Input(pulsar.MessageId(0, n, 0), frame(names), {"kind": "trade"})
+        for n, names in enumerate(frames, start=1)
+    ]
+
+
+def test_a_custom_transformation_costs_only_its_own_view(custom_spec: ViewSpec) -> None:
+    """What it fails on is kept with the reason; rows that it leaves out are no message."""
+    plan = compile_plan(1, [ViewSpec(), custom_spec], created_at_ns=1)
+    everything, custom = view_of(ViewSpec()), view_of(custom_spec)
+    items = inputs((["A", "X"], ["B", "Y"], ["X"], ["C"]))
+    reason = "CustomFailed: custom transformation 'plain' failed: ArithmeticError: beyond me"
+    for distribution in ([items], [[item] for item in items]):
+        found = told(distribution, plan)
+        assert [what for topic, _, what in found if custom.topic in topic] == ["['A']", "['C']"]
+        others = "".join(what for topic, _, what in found if everything.topic in topic)
+        assert re.findall("[A-Z]", others) == ["A", "X", "B", "Y", "X", "C"]
+        [letter] = [(place, what) for topic, place, what in found if "dead" in topic]
+        assert letter == (items[1].position, f"view {custom.id}: {reason}")
+
+
+def test_what_is_cut_off_is_kept_and_its_neighbours_stay_merged(custom_spec: ViewSpec) -> None:
+    plan = compile_plan(1, [ViewSpec(), custom_spec], created_at_ns=1)
+    everything, custom = view_of(ViewSpec()), view_of(custom_spec)
+    items = inputs([["Y"]] * 6)
+    found = told([[items[0]], [items[1]], [items[2]], items[3:]], plan)
+    letters = [(place, what) for topic, place, what in found if "dead" in topic]
+    assert [place for place, _ in letters] == [item.position for item in items]
+    assert ["is cut off and was not asked" in what for _, what in letters] == [False] * 3 + [
+        True
+    ] * 3
+    assert all("ArithmeticError: beyond me" in what for _, what in letters)
+    assert not [topic for topic, _, _ in found if custom.topic in topic]
+    messages = [what for topic, _, what in found if everything.topic in topic]
+    assert messages == ["['Y']"] * 3 + ["['Y', 'Y', 'Y']"]
