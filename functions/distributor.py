@@ -19,8 +19,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
+from functions.operators.broken_rules import keeps, reason
 from functions.operators.group import FrameGroup, merged
-from functions.operators.render import render
+from functions.operators.render import check, render
 from functions.operators.route import Routed, Router, Rows
 from functions.runtime.custom_calls import CustomCalls, CutOff
 from functions.runtime.deadletters import dead_letter, trace_properties
@@ -29,13 +30,16 @@ from functions.runtime.inputs import Input
 from functions.runtime.outputs import MessageTooLarge, Output
 from functions.runtime.partition_views import OPENERS, PartitionViews
 from functions.runtime.plans import PlanFollower
+from marketdata.arrays import array_of
 from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.custom import Answer, CustomFailed, custom_transformations
 from marketdata.errors import DistributionError, InvalidFrame
 from marketdata.formats import formats
+from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.positions import NO_POSITION, place_before
+from marketdata.rules import Checked
 from marketdata.splitting import split_rows
 from marketdata.topics import partition_topic
 
@@ -133,12 +137,16 @@ class _Failure(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A message for a view: the inputs it is made of, their rows for the view, its position."""
+    """A message for a view: the inputs it is made of, their rows for the view, its position.
+
+    `numbers` are those of the rows in the merged batch; None for all.
+    """
 
     view: View
     items: list[Input]
     rows: pa.RecordBatch
     place: int
+    numbers: Rows | None
 
 
 class DistributorStage(PartitionStage):
@@ -153,6 +161,8 @@ class DistributorStage(PartitionStage):
         self._views = PartitionViews(function, partition)
         self._dead = Output(partition_topic(topics.deadletter, partition), "distributor")
         self._failures: defaultdict[Input, list[_Failure]] = defaultdict(list)
+        # View -> up to where what broke its rules has been counted and kept.
+        self._noted: dict[str, int] = {}
 
     def recover(self) -> None:
         """Route by the newest plan, as the last owner did; outputs open when rows reach them."""
@@ -184,6 +194,8 @@ class DistributorStage(PartitionStage):
     def tidy(self) -> None:
         """Close the outputs of views that are gone and have nothing under way."""
         self._views.close_gone()
+        views = self._function.router.views
+        self._noted = {view: place for view, place in self._noted.items() if view in views}
 
     def _groups(self, items: Iterable[Input]) -> Iterator[FrameGroup[Input]]:
         """The inputs for the views that take kinds apart, then for those that do not."""
@@ -221,6 +233,8 @@ class DistributorStage(PartitionStage):
             if not self._isolate_view(group, view_id, raised):
                 return
         self._views.open([view for view, _ in routed])
+        if not self._check_again(group, batch, routed):
+            return
         pieces = self._pieces(group, batch, routed)
         while True:
             try:
@@ -237,7 +251,9 @@ class DistributorStage(PartitionStage):
     def _deliver(self, group: FrameGroup[Input], piece: _Piece) -> bool:
         """Send a view its rows; False when every view has been served input by input instead."""
         try:
-            rendered = render(piece.view, piece.rows, self._call_custom)
+            checked = check(piece.view, piece.rows)
+            self._note_broken(group, piece, checked)
+            rendered = render(piece.view, piece.rows, self._call_custom, checked)
         except CutOff as error:
             # It was not tried, so there is no input at fault to look for.
             for item in piece.items:
@@ -251,6 +267,46 @@ class DistributorStage(PartitionStage):
             self._send(piece._replace(rows=rendered.rows), group.kind, rendered.data)
         except MessageTooLarge as error:
             return self._isolate_view(group, piece.view.id, error)
+        return True
+
+    def _note_broken(self, group: FrameGroup[Input], piece: _Piece, checked: Checked) -> None:
+        """Count the events that broke rules, once, and keep those that are to be kept."""
+        view, rules = piece.view, piece.view.transformation.rules
+        if not rules or piece.place <= self._noted.get(view.id, NO_POSITION):
+            return
+        self._noted[view.id] = piece.place
+        for name, rows in checked.broken.items():
+            self._counters[f"rule_{name}_of_{view.id}"] += len(rows)
+            if rules[name].severity != "dead-letter":
+                continue
+            numbers = rows if piece.numbers is None else piece.numbers[rows]
+            for item, part in group.parts(numbers):
+                events = piece.rows.take(array_of(rows[part], pa.int64()))
+                told = f"view {view.id}: {reason(name, rules[name], events)}"
+                self._failures[item].append(_Failure(told, "broke_rule", view.id))
+
+    def _check_again(
+        self, group: FrameGroup[Input], batch: pa.RecordBatch, routed: Iterable[Routed]
+    ) -> bool:
+        """Find what is to be kept of inputs that views have already: its letter may be missing.
+
+        False when every view has been served input by input instead.
+        """
+        for view, selected in routed:
+            behind = self._noted.get(view.id, NO_POSITION)
+            begun = self._views.output(view).position >= group.items[0].position
+            if not begun or not keeps(view.transformation):
+                continue
+            every = max(group.rows, LEAST_ROWS)
+            runs = group.runs_after(behind, selected, max_rows=every, max_message_rows=every)
+            try:
+                for items, numbers, place in runs:
+                    rows = batch if numbers is None else next(split_rows(batch, [numbers]))
+                    piece = _Piece(view, items, rows, place, numbers)
+                    self._note_broken(group, piece, check(view, rows))
+            except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
+                if not self._isolate_view(group, view.id, error):
+                    return False
         return True
 
     def _call_custom(self, view: View, rows: pa.RecordBatch) -> Answer:
@@ -274,12 +330,12 @@ class DistributorStage(PartitionStage):
                 max_message_rows=self._function.router.max_rows[view.id],
             ):
                 if rows is None:
-                    yield _Piece(view, items, batch, place)
+                    yield _Piece(view, items, batch, place, None)
                 else:
                     cut.append((view, items, rows, place))
         pieces = split_rows(batch, [rows for _, _, rows, _ in cut])
-        for (view, items, _, place), piece in zip(cut, pieces, strict=True):
-            yield _Piece(view, items, piece, place)
+        for (view, items, rows, place), piece in zip(cut, pieces, strict=True):
+            yield _Piece(view, items, piece, place, rows)
 
     def _isolate(self, group: FrameGroup[Input], failure: _Failure) -> None:
         """Find the input at fault: one by one the others still arrive.
@@ -297,7 +353,7 @@ class DistributorStage(PartitionStage):
         self._counters["render_failures"] += 1
 
     def _send(self, piece: _Piece, kind: str, data: bytes) -> None:
-        view, items, rows, place = piece
+        view, items, rows, place, _ = piece
         output = self._views.output(view)
         if output.restarted:
             self._views.announce_restart(view, output, (), place_before(place))
@@ -328,13 +384,13 @@ class DistributorStage(PartitionStage):
             if item.position <= self._dead.position:
                 continue
             failures = self._failures[item]
-            reason = "; ".join(dict.fromkeys(failure.reason for failure in failures))
+            told = "; ".join(dict.fromkeys(failure.reason for failure in failures))
             data, properties = dead_letter(
                 item,
                 function=self._function.name,
                 source_topic=self._source_topic,
                 code=failures[0].code,
-                reason=reason,
+                reason=told,
             )
             self._function.send(self._dead, self._partition, (item,), data, properties)
             self._counters["dead_letters"] += 1
@@ -342,7 +398,7 @@ class DistributorStage(PartitionStage):
                 "distributor: dead-lettered input %d of partition %d: %s",
                 item.position,
                 self._partition,
-                reason,
+                told,
             )
 
 

@@ -24,6 +24,16 @@ from marketdata.filters.columns import FrameColumns
 from marketdata.filters.computed import compile_computed, computed_column, computed_field
 from marketdata.filters.tree import Expression, to_sql
 from marketdata.mixed import KIND_FIELD
+from marketdata.rules import (
+    FAILED_RULES,
+    MAX_RULES,
+    UNCHECKED,
+    Checked,
+    Rule,
+    RuleName,
+    check_events,
+    compile_rule,
+)
 from marketdata.schemas import COLUMNS
 
 REQUIRED: Final = ("instrument", "sequence")
@@ -64,7 +74,9 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             leaves out included; see `marketdata.filters.computed`. The computed columns stand
             behind the others, in the order of their names.
         mask: columns that are delivered without their values: null on every event.
-        custom: a custom transformation, whose columns stand behind all others.
+        rules: name -> validation rule; they are asked first (`check`). With one of severity
+            `mark` the last column is `failed_rules`.
+        custom: a custom transformation, whose columns stand behind the computed ones.
     """
 
     select: tuple[str, ...] | None = None
@@ -89,27 +101,74 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[Custom, Meta(description="A transformation of an installed package.")] | UnsetType
     ) = UNSET
 
+    rules: (
+        Annotated[
+            dict[RuleName, Rule],
+            Meta(
+                max_length=MAX_RULES,
+                description="Name -> what should hold of every event, and what becomes of others.",
+                examples=[{"crossed": {"condition": "bid_price <= ask_price", "severity": "mark"}}],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
     @property
     def is_identity(self) -> bool:
         """Whether frames pass unchanged."""
         renames = any(old != new for old, new in self.rename.items())
-        return self.select is None and not (renames or self.compute or self.mask or self.custom)
+        return self.select is None and not (
+            renames or self.compute or self.mask or self.added_fields
+        )
+
+    @property
+    def marks(self) -> bool:
+        """Whether there is a column `failed_rules`."""
+        return any(rule.severity == "mark" for rule in (self.rules or {}).values())
 
     @property
     def added_fields(self) -> list[pa.Field]:
         """The columns behind the declared and computed ones, the same in every kind."""
-        return custom_fields(self.custom) if self.custom else []
+        added = custom_fields(self.custom) if self.custom else []
+        return [*added, pa.field(FAILED_RULES, pa.utf8())] if self.marks else added
 
     def canonical(self) -> "Transformation":
-        """The one form of all transformations with the same computed and masked columns.
+        """The one form of all transformations with the same columns and rules.
 
         Raises:
-            FilterError: an expression is refused.
+            FilterError: an expression or a condition is refused.
         """
         written = {name: to_sql(tree) for name, tree in sorted(self.compiled().items())}
+        rules = {
+            name: Rule(to_sql(tree), (self.rules or {})[name].severity)
+            for name, tree in sorted(self.conditions().items())
+        }
         return msgspec.structs.replace(
-            self, compute=written or UNSET, mask=tuple(sorted(set(self.mask or ()))) or UNSET
+            self,
+            compute=written or UNSET,
+            mask=tuple(sorted(set(self.mask or ()))) or UNSET,
+            rules=rules or UNSET,
         )
+
+    def conditions(self) -> Computed:
+        """The compiled conditions of `rules`.
+
+        Raises:
+            FilterError: one is refused.
+        """
+        return {name: compile_rule(rule.condition) for name, rule in (self.rules or {}).items()}
+
+    def check(self, batch: pa.RecordBatch, conditions: Computed | None = None) -> Checked:
+        """What the rules say of events: what comes behind gets the rows that they leave.
+
+        Args:
+            batch: sequenced events of one kind, or mixed.
+            conditions: what `conditions` gives, where it is at hand.
+        """
+        if not self.rules:
+            return UNCHECKED
+        trees = self.conditions() if conditions is None else conditions
+        return check_events(self.rules, trees, batch)
 
     def compiled(self) -> Computed:
         """The compiled expressions of `compute`.
@@ -206,7 +265,15 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def _validate_added(self, delivered: Mapping[str, str]) -> None:
         """Check the names of further columns against all that are delivered beside them."""
-        for field in self.added_fields:
+        if self.marks and FAILED_RULES in (
+            *delivered,
+            *((self.custom.columns or ()) if self.custom else ()),
+        ):
+            raise TransformationError(
+                f"rules of severity mark give a column {FAILED_RULES!r}, and the view has one",
+                hint="give that one another name",
+            )
+        for field in custom_fields(self.custom) if self.custom else ():
             _check_name(field.name)
             if field.name in PROVING or field.name in delivered:
                 raise TransformationError(

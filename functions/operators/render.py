@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import pyarrow as pa
 
+from marketdata.arrays import gathered
 from marketdata.custom import Answer, Custom, call
 from marketdata.filters.computed import computed_field
 from marketdata.filters.tree import Expression, Text, walk
@@ -14,6 +15,7 @@ from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
 from marketdata.mixed import occurring
 from marketdata.plans import View
+from marketdata.rules import UNCHECKED, Checked
 from marketdata.schemas import SEQUENCED_SCHEMAS
 from marketdata.splitting import Rows, split_rows
 from marketdata.transformations import Transformation
@@ -38,6 +40,7 @@ def max_rows(view: View) -> int:
     share = MAX_MESSAGE_BYTES // most
     wider = sum(len(name) + _width(tree) for name, tree in (view.computed or {}).items())
     wider += sum(len(f.name) + _type_width(f.type) for f in view.transformation.added_fields)
+    wider += sum(len(name) + 1 for name in view.transformation.rules or ())
     if view.format in _NAMES_IN_EVENTS:
         wider += max(0, _names(view.transformation) - _OWN_NAMES_BYTES - _FREE_NAMES_BYTES)
     custom = view.transformation.custom
@@ -94,7 +97,17 @@ def _call_custom(view: View, rows: pa.RecordBatch) -> Answer:
     return call(view.transformation.custom or Custom(""), rows)
 
 
-def render(view: View, rows: pa.RecordBatch, call_custom: CallCustom = _call_custom) -> Rendered:
+def check(view: View, rows: pa.RecordBatch) -> Checked:
+    """What a view's validation rules say of routed rows; to be asked before `render`."""
+    return view.transformation.check(rows, view.conditions or None)
+
+
+def render(
+    view: View,
+    rows: pa.RecordBatch,
+    call_custom: CallCustom = _call_custom,
+    checked: Checked = UNCHECKED,
+) -> Rendered:
     """Transform and convert routed rows.
 
     Args:
@@ -102,6 +115,7 @@ def render(view: View, rows: pa.RecordBatch, call_custom: CallCustom = _call_cus
         rows: sequenced events of one kind, or mixed where the view takes kinds together, at least
             one; their dictionaries hold only what occurs.
         call_custom: calls custom transformations; by default for as long as they take.
+        checked: what `check` says of the rows.
 
     Raises:
         CustomFailed: of `call_custom`.
@@ -109,15 +123,21 @@ def render(view: View, rows: pa.RecordBatch, call_custom: CallCustom = _call_cus
     """
     transformation = view.transformation
     added: tuple[pa.Array, ...] = ()
-    if transformation.custom:
+    marks = checked.marks
+    if checked.rows is not None:
+        rows = _taken(rows, checked.rows)
+    if transformation.custom and rows.num_rows:
         answer = call_custom(view, rows)
         added = answer.columns
         if answer.rows is not None:
             rows = _taken(rows, answer.rows)
+            marks = None if marks is None else gathered(marks, answer.rows)
     if not rows.num_rows:
         return Rendered(rows, b"")
     if view.delivery.together:
         rows = occurring(rows)
+    if marks is not None:
+        added = (*added, marks)
     transformed = transformation.apply(rows, view.computed or None, added)
     data = format_of_view(view.format).encode(transformed, view.delivery.compression)
     if not isinstance(data, bytes):

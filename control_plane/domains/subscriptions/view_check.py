@@ -6,7 +6,7 @@ name the member of the request, for filters and expressions with the position in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 import msgspec
@@ -24,6 +24,7 @@ from marketdata.filters.tree import Column, Expression, InSet, to_sql, walk
 from marketdata.formats import FormatError, format_of_view, get_format
 from marketdata.mixed import MIXED, mixed_schema
 from marketdata.plans import ViewSpec, sets_of
+from marketdata.rules import compile_rule
 from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale
 from marketdata.transformations import Transformation, TransformationError
 
@@ -47,7 +48,7 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
         except FilterError as error:
             error.locate(data.filter, 0)
             problems.append(_sql_problem("/filter", error))
-    transformation, computed = data.transformation, {}
+    transformation = data.transformation
     if transformation.custom:
         try:
             custom = resolved(transformation.custom)
@@ -55,16 +56,15 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
         except UnknownCustom as error:
             hint = "it has to be installed here and, before, in the functions' environment"
             problems.append(FieldProblem("/transformation/custom", str(error), hint=hint))
-    for name, sql in (transformation.compute or {}).items():
-        try:
-            computed[name] = compile_computed(sql)
-        except FilterError as error:
-            problems.append(_sql_problem(f"/transformation/compute/{_escaped(name)}", error))
-    parts = sum(1 for tree in computed.values() for _ in walk(tree))
+    computed = _compiled(transformation.compute or {}, "compute/{}", compile_computed, problems)
+    rules = {name: rule.condition for name, rule in (transformation.rules or {}).items()}
+    conditions = _compiled(rules, "rules/{}/condition", compile_rule, problems)
+    parts = sum(1 for tree in (*computed.values(), *conditions.values()) for _ in walk(tree))
     if parts > MAX_PARTS:
-        detail = f"the expressions have {parts} parts together; {MAX_PARTS} are allowed"
+        detail = f"the expressions and rules have {parts} parts together; {MAX_PARTS} are allowed"
         hint = "they hold up everybody's events; compute the rest where you read them"
-        problems.append(FieldProblem("/transformation/compute", detail, hint=hint))
+        pointer = "/transformation" if conditions else "/transformation/compute"
+        problems.append(FieldProblem(pointer, detail, hint=hint))
     try:
         transformation.validate()
     except TransformationError as error:
@@ -79,7 +79,25 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
         format=data.format,
         delivery=data.delivery.canonical(),
         computed=computed or UNSET,
+        conditions=conditions or UNSET,
     )
+
+
+def _compiled(
+    texts: Mapping[str, str],
+    member: str,
+    compiler: Callable[[str], Expression],
+    problems: list[FieldProblem],
+) -> dict[str, Expression]:
+    """Compile what SQL a transformation has under names; what is refused becomes a problem."""
+    trees = {}
+    for name, sql in texts.items():
+        try:
+            trees[name] = compiler(sql)
+        except FilterError as error:
+            pointer = f"/transformation/{member.format(_escaped(name))}"
+            problems.append(_sql_problem(pointer, error))
+    return trees
 
 
 def require_sets(data: SubscriptionCreate, spec: ViewSpec, known: Collection[str]) -> None:
@@ -161,6 +179,7 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
         "rename": renamed,
         "compute": transformation.compute,
         "custom": transformation.custom,
+        "rules": transformation.marks,
     }
     for member, asked_for in naming.items():
         if asked_for:

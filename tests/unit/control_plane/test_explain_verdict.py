@@ -156,3 +156,17 @@ def test_a_heartbeat_tells_the_number_before_the_next() -> None:
     batch = pa.RecordBatch.from_pylist(told, schema=NEXT_SEQUENCES)
     assert newest_key_of(batch, {"kind": HEARTBEAT}, "A") == (2, 8)
     assert newest_key_of(batch, {"kind": HEARTBEAT}, "B") is None
+
+
+def test_an_event_that_breaks_a_rule_is_filtered_by_it() -> None:
+    said, reason = judge(
+        sequenced_at=LATER,
+        place=PLACE,
+        passes=True,
+        passes_now=True,
+        span=span(),
+        trace=trace(),
+        broken=("crossed", "old"),
+    )
+    assert said == "filtered"
+    assert reason.endswith("keep it from the view: crossed, old.")

@@ -20,6 +20,7 @@ from marketdata.plans import (
     encode_plan,
     view_of,
 )
+from marketdata.rules import Rule
 from marketdata.transformations import Transformation
 
 RENAMED = Transformation(rename={"price": "px"})
@@ -259,3 +260,30 @@ def test_a_custom_transformation_is_not_given_several_kinds() -> None:
     with pytest.raises(InvalidRequestError) as raised:
         view_spec(request)
     assert [p.pointer for p in raised.value.problems] == ["/delivery/kinds"]
+
+
+@pytest.mark.parametrize("name", formats())
+def test_rules_are_compiled_and_marks_are_told(name: str) -> None:
+    rules = {"crossed": Rule("ask_price>=bid_price", "mark"), "old": Rule("epoch > 1", "drop")}
+    asking = Transformation(rules=rules)
+    request = SubscriptionCreate("desk", "all", format=name, transformation=asking)
+    if not get_format(name).renames:
+        with pytest.raises(InvalidRequestError) as raised:
+            view_spec(request)
+        assert [p.pointer for p in raised.value.problems] == ["/transformation/rules"]
+        return
+    spec = view_spec(request)
+    assert spec.transformation.rules == rules | {"crossed": Rule("ask_price >= bid_price", "mark")}
+    assert spec.conditions == asking.conditions()
+    assert msgspec.convert(msgspec.to_builtins(spec), ViewSpec) == spec
+    for told in (describe_schema(spec, with_columns=True).columns or {}).values():
+        assert (told[-1].name, told[-1].type) == ("failed_rules", "string")
+
+
+def test_a_rule_that_is_refused_is_told_with_its_place() -> None:
+    asking = Transformation(rules={"bad": Rule("price > 0 AND prise > 0", "drop")})
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(SubscriptionCreate("desk", "all", transformation=asking))
+    (problem,) = raised.value.problems
+    assert problem.pointer == "/transformation/rules/bad/condition"
+    assert problem.position == 14
