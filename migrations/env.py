@@ -15,7 +15,8 @@ import control_plane.domains.dead_letters.models
 import control_plane.domains.instrument_sets.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models
-import control_plane.domains.tokens.models  # noqa: F401  (all register their tables)
+import control_plane.domains.tokens.models
+import control_plane.domains.transformations.models  # noqa: F401  (all register their tables)
 from control_plane.database import Base, sqlalchemy_url
 
 MIGRATION_LOCK = 0x6464_7300

@@ -83,6 +83,16 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
     )
 
 
+def checked_transformation(transformation: Transformation) -> Transformation:
+    """A transformation by itself, in its canonical form.
+
+    Raises:
+        InvalidRequestError: it is refused, as in a subscription.
+    """
+    nobody = SubscriptionCreate(consumer="-", name="-", transformation=transformation)
+    return view_spec(nobody).transformation
+
+
 def _compiled(
     texts: Mapping[str, str],
     member: str,

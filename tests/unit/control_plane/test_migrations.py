@@ -44,6 +44,7 @@ TABLES = {
     "subscription_moves",
     "tokens",
     "token_revocations",
+    "transformations",
 }
 
 
