@@ -58,6 +58,8 @@ from control_plane.domains.tokens import repository as token_rows
 from control_plane.domains.tokens.controller import TokenController
 from control_plane.domains.tokens.keys_controller import KeyController
 from control_plane.domains.tokens.service import TokenService
+from control_plane.domains.transformations.controller import TransformationController
+from control_plane.domains.transformations.service import TransformationService
 from control_plane.idempotency.middleware import idempotency_middleware
 from control_plane.problems import EXCEPTION_HANDLERS
 from control_plane.pulsar_admin import PulsarAdmin
@@ -183,6 +185,7 @@ class ControlPlane:
             self.publisher,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
+        self.transformations = TransformationService(self.database)
         self.plans = PlanService(self.database, self.board)
         self.ring = _key_ring(settings)
         self.revocations = Revocations(
@@ -258,6 +261,7 @@ class ControlPlane:
             "readings": self.readings,
             "plans": self.plans,
             "instrument_sets": self.instrument_sets,
+            "transformations": self.transformations,
             "ordering": self.ordering,
             "dead_letters": self.dead_letters,
             "explanations": self.explanations,
@@ -289,6 +293,7 @@ def create_app(settings: Settings) -> Litestar:
                     SubscriptionController,
                     PlanController,
                     InstrumentSetController,
+                    TransformationController,
                     FunctionController,
                     OrderingController,
                     DeadLetterController,

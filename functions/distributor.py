@@ -6,6 +6,9 @@ so what is done again after a crash comes out the same. An input is acknowledged
 confirmed it. A frame that a view's filter fails on, or that it cannot render, goes to the dead
 letters with the view's name; other views get it all the same. A view that gets no rows gets
 heartbeats, and every view an epoch frame when sequences start anew.
+
+A custom transformation that keeps failing is cut off for its view (`runtime/custom_calls.py`): what
+it was to work on goes to the dead letters, too, until a trial goes well.
 """
 
 import math
@@ -18,22 +21,28 @@ from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
+from functions.operators.broken_rules import keeps, reason
 from functions.operators.group import FrameGroup, Run, merged
-from functions.operators.render import render
+from functions.operators.render import check, render
 from functions.operators.route import Routed, Router, Rows
 from functions.runtime.conflation import Conflation, Frame
+from functions.runtime.custom_calls import CustomCalls, CutOff
 from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
 from functions.runtime.outputs import MessageTooLarge, Output
 from functions.runtime.partition_views import OPENERS, PartitionViews
 from functions.runtime.plans import PlanFollower
+from marketdata.arrays import array_of
 from marketdata.control_frames import EPOCH, HEARTBEAT
+from marketdata.custom import Answer, CustomFailed, custom_transformations
 from marketdata.errors import DistributionError, InvalidFrame
 from marketdata.formats import formats
+from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Manner, Plan, View
 from marketdata.positions import NO_POSITION, place_before
+from marketdata.rules import Checked
 from marketdata.splitting import split_rows
 from marketdata.topics import partition_topic
 
@@ -50,6 +59,7 @@ class DistributorFunction(FrameFunction):
     def setup(self) -> None:
         """Follow the plans; nothing is routed before the newest one is known."""
         self.openers = ThreadPoolExecutor(OPENERS, thread_name_prefix="open")
+        self.custom = CustomCalls(self.settings.custom_timeout_s, self.reporter)
         self.router = Router(EMPTY_PLAN)
         self._next_router = self.router
         self._plans = PlanFollower(
@@ -70,6 +80,7 @@ class DistributorFunction(FrameFunction):
         if router is self.router:
             return
         self.router = router
+        self.custom.keep(router.views)
         plan = router.plan
         status = self.reporter.status
         status.plan, status.plan_digest = plan.number, plan.digest
@@ -85,6 +96,16 @@ class DistributorFunction(FrameFunction):
             self.reporter.error(
                 f"plan {plan.number}: formats not installed here: {names}; the frames of views in"
                 " them become dead letters. Install them where the functions run"
+            )
+        missing = {
+            view.transformation.custom.name for view in plan.views if view.transformation.custom
+        } - custom_transformations().keys()
+        if missing:
+            names = ", ".join(sorted(missing))
+            self.reporter.error(
+                f"plan {plan.number}: custom transformations not installed here: {names}; the"
+                " frames of views with them become dead letters. Install them where the functions"
+                " run"
             )
         self.reporter.report()
         # A new view is due to have what is not acknowledged yet, too: whoever may have taken over
@@ -114,6 +135,14 @@ class DistributorFunction(FrameFunction):
         self.wake()
 
 
+class _Failure(NamedTuple):
+    """Why an input did not reach a view; without a view, why it reached none."""
+
+    reason: str
+    code: str = "not_rendered"
+    view: str | None = None
+
+
 class _Piece(NamedTuple):
     """A message for a view: what it is made of, and its rows for the view."""
 
@@ -133,7 +162,9 @@ class DistributorStage(PartitionStage):
         self._source_topic = partition_topic(topics.sequenced, partition)
         self._views = PartitionViews(function, partition)
         self._dead = Output(partition_topic(topics.deadletter, partition), "distributor")
-        self._failures: defaultdict[Input, list[str]] = defaultdict(list)
+        self._failures: defaultdict[Input, list[_Failure]] = defaultdict(list)
+        # View -> up to where what broke its rules has been counted and kept.
+        self._noted: dict[str, int] = {}
         self._conflation = Conflation(
             max_rows=function.settings.max_rows, max_bytes=MAX_GROUP_BYTES
         )
@@ -161,9 +192,10 @@ class DistributorStage(PartitionStage):
         if self._failures:
             # A letter tells that all inputs before it are done with, for the other views, too.
             self._conflate(everything=True)
-        if items and not self._failures:
-            # With failures a heartbeat would make a failed input look delivered when done again.
-            self._views.tell_quiet(items[-1], but_conflated=bool(self._conflation.frames))
+        # A heartbeat would make a failed input look delivered when done again.
+        failing = {failure.view for told in self._failures.values() for failure in told}
+        if items and None not in failing:
+            self._views.tell_quiet(items[-1], but=failing | self._waiting())
         self._send_dead_letters()
 
     def confirmed(self, output: Output, message_id: Any, position: int) -> None:  # noqa: ARG002
@@ -183,6 +215,8 @@ class DistributorStage(PartitionStage):
     def tidy(self) -> None:
         """Close the outputs of views that are gone and have nothing under way."""
         self._views.close_gone()
+        views = self._function.router.views
+        self._noted = {view: place for view, place in self._noted.items() if view in views}
 
     def _deal_out(
         self, frames: Sequence[Frame], manner: Manner, only: Collection[str] | None = None
@@ -207,6 +241,12 @@ class DistributorStage(PartitionStage):
         else:
             self._conflation.release()
 
+    def _waiting(self) -> set[str]:
+        """The views that rows wait for, which a heartbeat would pass."""
+        if not self._conflation.frames:
+            return set()
+        return {view.id for view in self._function.router.views_of("conflated")}
+
     def _conflate(self, *, everything: bool = False) -> None:
         """Send the conflated views whose turn has come what has waited for it."""
         views = self._function.router.views_of("conflated")
@@ -221,7 +261,7 @@ class DistributorStage(PartitionStage):
                 batch = read_frame(item.data)
                 yield item, frame_kind(batch), batch
             except InvalidFrame as error:
-                self._failures[item].append(str(error))
+                self._failures[item].append(_Failure(str(error)))
 
     def _distribute(self, group: FrameGroup[Input]) -> None:
         """Send every view its rows; only what lies with the inputs makes dead letters of them.
@@ -234,18 +274,20 @@ class DistributorStage(PartitionStage):
             batch = group.batch()
             routed = group.routed(batch, self._function.router, failed)
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
-            self._isolate(group, f"not routed: {type(error).__name__}: {error}")
+            self._isolate(group, _Failure(f"not routed: {type(error).__name__}: {error}"))
             return
         for view_id, raised in failed.items():
             if not self._isolate_view(group, view_id, raised):
                 return
         self._views.open([view for view, _ in routed])
+        if not self._check_again(group, batch, routed):
+            return
         pieces = self._pieces(group, batch, routed)
         while True:
             try:
                 piece = next(pieces, None)
             except Exception as error:  # noqa: BLE001
-                self._isolate(group, f"not split: {type(error).__name__}: {error}")
+                self._isolate(group, _Failure(f"not split: {type(error).__name__}: {error}"))
                 return
             if piece is None:
                 break
@@ -256,17 +298,69 @@ class DistributorStage(PartitionStage):
     def _deliver(self, group: FrameGroup[Input], piece: _Piece) -> bool:
         """Send a view its rows; False when every view has been served input by input instead."""
         try:
-            data = render(piece.view, piece.rows, piece.run.further)
+            checked = check(piece.view, piece.rows)
+            self._note_broken(group, piece, checked)
+            rendered = render(piece.view, piece.rows, self._call_custom, checked, piece.run.further)
+        except CutOff as error:
+            # It was not tried, so there is no input at fault to look for.
+            for item in piece.run.items:
+                self._fail(item, _view_failure(piece.view.id, error))
+            return True
         except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
             return self._isolate_view(group, piece.view.id, error)
+        if not rendered.data:
+            return True
         try:
-            self._send(piece, group.kind, data)
+            self._send(piece._replace(rows=rendered.rows), group.kind, rendered.data)
         except MessageTooLarge as error:
             return self._isolate_view(group, piece.view.id, error)
         return True
 
+    def _note_broken(self, group: FrameGroup[Input], piece: _Piece, checked: Checked) -> None:
+        """Count the events that broke rules, once, and keep those that are to be kept."""
+        view, rules = piece.view, piece.view.transformation.rules
+        if not rules or piece.run.place <= self._noted.get(view.id, NO_POSITION):
+            return
+        self._noted[view.id] = piece.run.place
+        for name, rows in checked.broken.items():
+            self._counters[f"rule_{name}_of_{view.id}"] += len(rows)
+            if rules[name].severity != "dead-letter":
+                continue
+            numbers = rows if piece.run.rows is None else piece.run.rows[rows]
+            for item, part in group.parts(numbers):
+                events = piece.rows.take(array_of(rows[part], pa.int64()))
+                told = f"view {view.id}: {reason(name, rules[name], events)}"
+                self._failures[item].append(_Failure(told, "broke_rule", view.id))
+
+    def _check_again(
+        self, group: FrameGroup[Input], batch: pa.RecordBatch, routed: Iterable[Routed]
+    ) -> bool:
+        """Find what is to be kept of inputs that views have already: its letter may be missing.
+
+        False when every view has been served input by input instead.
+        """
+        for view, selected in routed:
+            behind = self._noted.get(view.id, NO_POSITION)
+            begun = self._views.output(view).position >= group.items[0].position
+            if not begun or not keeps(view.transformation):
+                continue
+            every = max(group.rows, LEAST_ROWS)
+            runs = group.runs_after(behind, selected, max_rows=every, max_message_rows=every)
+            try:
+                for run in runs:
+                    rows = batch if run.rows is None else next(split_rows(batch, [run.rows]))
+                    piece = _Piece(view, run, rows)
+                    self._note_broken(group, piece, check(view, rows))
+            except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
+                if not self._isolate_view(group, view.id, error):
+                    return False
+        return True
+
+    def _call_custom(self, view: View, rows: pa.RecordBatch) -> Answer:
+        return self._function.custom(view, rows)
+
     def _isolate_view(self, group: FrameGroup[Input], view_id: str, error: Exception) -> bool:
-        self._isolate(group, f"view {view_id}: {type(error).__name__}: {error}")
+        self._isolate(group, _view_failure(view_id, error))
         return len(group.items) == 1
 
     def _pieces(
@@ -290,17 +384,20 @@ class DistributorStage(PartitionStage):
         for (view, run, _), piece in zip(cut, pieces, strict=True):
             yield _Piece(view, run, piece)
 
-    def _isolate(self, group: FrameGroup[Input], reason: str) -> None:
+    def _isolate(self, group: FrameGroup[Input], failure: _Failure) -> None:
         """Find the input at fault: one by one the others still arrive.
 
         Outputs skip what they have been sent already, so nothing is sent twice.
         """
         if len(group.items) == 1:
-            self._failures[group.items[0]].append(reason)
-            self._counters["render_failures"] += 1
+            self._fail(group.items[0], failure)
             return
         for single in group.singles():
             self._distribute(single)
+
+    def _fail(self, item: Input, failure: _Failure) -> None:
+        self._failures[item].append(failure)
+        self._counters["render_failures"] += 1
 
     def _send(self, piece: _Piece, kind: str, data: bytes) -> None:
         view, (items, _, place, _), rows = piece
@@ -333,13 +430,14 @@ class DistributorStage(PartitionStage):
                 self._dead.position = NO_POSITION
             if item.position <= self._dead.position:
                 continue
-            reason = "; ".join(dict.fromkeys(self._failures[item]))
+            failures = self._failures[item]
+            told = "; ".join(dict.fromkeys(failure.reason for failure in failures))
             data, properties = dead_letter(
                 item,
                 function=self._function.name,
                 source_topic=self._source_topic,
-                code="not_rendered",
-                reason=reason,
+                code=failures[0].code,
+                reason=told,
             )
             self._function.send(self._dead, self._partition, (item,), data, properties)
             self._counters["dead_letters"] += 1
@@ -347,8 +445,13 @@ class DistributorStage(PartitionStage):
                 "distributor: dead-lettered input %d of partition %d: %s",
                 item.position,
                 self._partition,
-                reason,
+                told,
             )
+
+
+def _view_failure(view_id: str, error: Exception) -> _Failure:
+    code = error.code if isinstance(error, CustomFailed) else "not_rendered"
+    return _Failure(f"view {view_id}: {type(error).__name__}: {error}", code, view_id)
 
 
 def _is_epoch(item: Input) -> bool:

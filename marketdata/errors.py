@@ -5,6 +5,8 @@
     ├── InvalidEvents           a batch handed to a client breaks the contract: fix the caller
     ├── FilterError             a filter is refused: fix the request (marketdata.filters)
     ├── TransformationError     a transformation is refused: fix the request
+    ├── UnknownCustom           a custom transformation is refused: fix the request or install it
+    ├── CustomFailed            a custom transformation failed: dead-letter the frame
     ├── PositionOverflow        a log position does not fit a sequence id: see its text
     ├── PublishError            publishing failed for good: see its text
     ├── BadFrame                a message is no frame: skip it or stop (marketdata.delivered_frames)

@@ -104,7 +104,9 @@ class GapFiller:
         self._transformation = transformation or Transformation()
         self._view_history: ViewHistory | None = None
         if options.filter is not None:
-            self._view_history = ViewHistory(client, options.log, options.filter)
+            self._view_history = ViewHistory(
+                client, options.log, options.filter, self._transformation
+            )
 
     def fill(
         self, gaps: Sequence[Gap], before: Border, after: Frame
@@ -241,6 +243,8 @@ class GapFiller:
             raise NotInHistory("the messages beside the hole do not name their position in the log")
         if left.epoch != right.delivery_epoch:
             raise NotInHistory("the count started anew within the gap")
+        if self._transformation.custom:
+            raise NotInHistory("the view's custom transformation works in the functions only")
         first, last = hole
         found = self._view_history.missing_between(
             right.partition,
@@ -259,7 +263,8 @@ class GapFiller:
                 "delivery_sequence": str(start),
                 "position": str(one.position),
             }
-            rows = self._transformation.apply(one.rows)
+            marks = self._transformation.check(one.rows).marks
+            rows = self._transformation.apply(one.rows, added=() if marks is None else (marks,))
             missing.take(rows, start)
             frames.append(
                 replace(

@@ -102,6 +102,7 @@ class ViewSpec(msgspec.Struct, frozen=True):
         format: the name of a format (`marketdata.formats`); a plan may name one that is not
             installed where it is read.
         computed: the trees of the columns that the transformation computes; absent without any.
+        conditions: the trees of its validation rules; absent without any.
     """
 
     filter: str = ""
@@ -110,6 +111,7 @@ class ViewSpec(msgspec.Struct, frozen=True):
     format: str = "arrow"
     delivery: Delivery = Delivery()
     computed: dict[str, Expression] | UnsetType = UNSET
+    conditions: dict[str, Expression] | UnsetType = UNSET
 
 
 class View(ViewSpec, frozen=True):
@@ -156,6 +158,7 @@ def view_of(spec: ViewSpec) -> View:
         format=spec.format,
         delivery=spec.delivery,
         computed=spec.computed,
+        conditions=spec.conditions,
         id=view_id,
         topic=delivery_topic(view_id),
     )

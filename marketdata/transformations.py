@@ -4,10 +4,13 @@ A transformation is validated once, when a subscription is made, against the uni
 columns; applying it to a frame cannot fail then. A chosen column that a kind does not have is
 simply absent from that kind's frames; a computed one is there in every kind, NULL where what it is
 computed from is missing. Rows and the schema's metadata are untouched.
+
+The columns of a custom transformation (`marketdata.custom`) are made elsewhere and handed to
+`apply`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Final
 
@@ -15,11 +18,22 @@ import msgspec
 import pyarrow as pa
 from msgspec import UNSET, Meta, UnsetType
 
+from marketdata.custom.spec import Custom, custom_fields
 from marketdata.errors import DistributionError
 from marketdata.filters.columns import FrameColumns
 from marketdata.filters.computed import compile_computed, computed_column, computed_field
 from marketdata.filters.tree import Expression, to_sql
 from marketdata.mixed import KIND_FIELD, MERGED_FIELDS
+from marketdata.rules import (
+    FAILED_RULES,
+    MAX_RULES,
+    UNCHECKED,
+    Checked,
+    Rule,
+    RuleName,
+    check_events,
+    compile_rule,
+)
 from marketdata.schemas import COLUMNS
 
 REQUIRED: Final = ("instrument", "sequence")
@@ -60,6 +74,9 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             leaves out included; see `marketdata.filters.computed`. The computed columns stand
             behind the others, in the order of their names.
         mask: columns that are delivered without their values: null on every event.
+        rules: name -> validation rule; they are asked first (`check`). With one of severity
+            `mark` the last column is `failed_rules`.
+        custom: a custom transformation, whose columns stand behind the computed ones.
     """
 
     select: tuple[str, ...] | None = None
@@ -80,23 +97,78 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[tuple[str, ...], Meta(description="Columns that are null on every event.")]
         | UnsetType
     ) = UNSET
+    custom: (
+        Annotated[Custom, Meta(description="A transformation of an installed package.")] | UnsetType
+    ) = UNSET
+
+    rules: (
+        Annotated[
+            dict[RuleName, Rule],
+            Meta(
+                max_length=MAX_RULES,
+                description="Name -> what should hold of every event, and what becomes of others.",
+                examples=[{"crossed": {"condition": "bid_price <= ask_price", "severity": "mark"}}],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
     @property
     def is_identity(self) -> bool:
         """Whether frames pass unchanged."""
         renames = any(old != new for old, new in self.rename.items())
-        return self.select is None and not (renames or self.compute or self.mask)
+        return self.select is None and not (
+            renames or self.compute or self.mask or self.added_fields
+        )
+
+    @property
+    def marks(self) -> bool:
+        """Whether there is a column `failed_rules`."""
+        return any(rule.severity == "mark" for rule in (self.rules or {}).values())
+
+    @property
+    def added_fields(self) -> list[pa.Field]:
+        """The columns behind the declared and computed ones, the same in every kind."""
+        added = custom_fields(self.custom) if self.custom else []
+        return [*added, pa.field(FAILED_RULES, pa.utf8())] if self.marks else added
 
     def canonical(self) -> "Transformation":
-        """The one form of all transformations with the same computed and masked columns.
+        """The one form of all transformations with the same columns and rules.
 
         Raises:
-            FilterError: an expression is refused.
+            FilterError: an expression or a condition is refused.
         """
         written = {name: to_sql(tree) for name, tree in sorted(self.compiled().items())}
+        rules = {
+            name: Rule(to_sql(tree), (self.rules or {})[name].severity)
+            for name, tree in sorted(self.conditions().items())
+        }
         return msgspec.structs.replace(
-            self, compute=written or UNSET, mask=tuple(sorted(set(self.mask or ()))) or UNSET
+            self,
+            compute=written or UNSET,
+            mask=tuple(sorted(set(self.mask or ()))) or UNSET,
+            rules=rules or UNSET,
         )
+
+    def conditions(self) -> Computed:
+        """The compiled conditions of `rules`.
+
+        Raises:
+            FilterError: one is refused.
+        """
+        return {name: compile_rule(rule.condition) for name, rule in (self.rules or {}).items()}
+
+    def check(self, batch: pa.RecordBatch, conditions: Computed | None = None) -> Checked:
+        """What the rules say of events: what comes behind gets the rows that they leave.
+
+        Args:
+            batch: sequenced events of one kind, or mixed.
+            conditions: what `conditions` gives, where it is at hand.
+        """
+        if not self.rules:
+            return UNCHECKED
+        trees = self.conditions() if conditions is None else conditions
+        return check_events(self.rules, trees, batch)
 
     def compiled(self) -> Computed:
         """The compiled expressions of `compute`.
@@ -109,6 +181,8 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def validate(self) -> None:
         """Check all names against the columns of all kinds; `compiled` checks the expressions.
 
+        A custom transformation has to be resolved, so that its columns are known.
+
         Raises:
             TransformationError: what is wrong and, in `hint`, what would be right.
         """
@@ -120,7 +194,9 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         chosen = self.select if self.select is not None else tuple(COLUMNS)
         self._validate_rename(chosen)
         self._validate_mask(chosen)
-        self._validate_compute({self.rename.get(old, old): old for old in chosen})
+        delivered = {self.rename.get(old, old): old for old in chosen}
+        self._validate_compute(delivered)
+        self._validate_added(delivered | {name: name for name in self.compute or ()})
 
     def _validate_select(self, select: tuple[str, ...]) -> None:
         doubled = sorted({name for name in select if select.count(name) > 1})
@@ -187,6 +263,27 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     hint=f"use another name, or a select without {delivered[name]!r}",
                 )
 
+    def _validate_added(self, delivered: Mapping[str, str]) -> None:
+        """Check the names of further columns against all that are delivered beside them."""
+        if self.marks and FAILED_RULES in (
+            *delivered,
+            *((self.custom.columns or ()) if self.custom else ()),
+        ):
+            raise TransformationError(
+                f"rules of severity mark give a column {FAILED_RULES!r}, and the view has one",
+                hint="give that one another name",
+            )
+        for field in custom_fields(self.custom) if self.custom else ():
+            _check_name(field.name)
+            if field.name in PROVING or field.name in delivered:
+                raise TransformationError(
+                    f"the custom transformation gives a column {field.name!r}, and the view has one"
+                    " already",
+                    hint="rename that column or leave it out of select"
+                    if field.name not in PROVING
+                    else "the package must name it otherwise",
+                )
+
     def schema(self, schema: pa.Schema, computed: Computed | None = None) -> pa.Schema:
         """The schema of a transformed frame, given that of the frame.
 
@@ -202,14 +299,21 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 field = field.with_nullable(True)
             fields.append(field.with_name(self.rename.get(name, name)))
         fields += [computed_field(name, tree) for name, tree in sorted(trees.items())]
+        fields += self.added_fields
         return pa.schema(fields, metadata=schema.metadata)
 
-    def apply(self, batch: pa.RecordBatch, computed: Computed | None = None) -> pa.RecordBatch:
+    def apply(
+        self,
+        batch: pa.RecordBatch,
+        computed: Computed | None = None,
+        added: Sequence[pa.Array] = (),
+    ) -> pa.RecordBatch:
         """The transformed batch: the same rows, no column copied.
 
         Args:
             batch: a batch of any kind; the transformation must have been validated.
             computed: what `compiled` gives, where it is at hand.
+            added: the columns of `added_fields`, a value for each row of the batch.
         """
         if self.is_identity:
             return batch
@@ -223,6 +327,7 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if trees:
             events = FrameColumns(batch, batch.schema.metadata[b"kind"].decode())
             columns += [computed_column(tree, events) for _, tree in sorted(trees.items())]
+        columns += added
         return pa.RecordBatch.from_arrays(columns, schema=self.schema(batch.schema, trees))
 
     def _kept(self, schema: pa.Schema) -> list[str]:

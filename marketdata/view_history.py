@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pulsar
 import pyarrow as pa
 
+from marketdata.arrays import array_of
 from marketdata.control_frames import is_control
 from marketdata.errors import DistributionError
 from marketdata.filters import compile_filter
@@ -19,6 +20,7 @@ from marketdata.history import read_stretch
 from marketdata.missing_events import rows_in_front
 from marketdata.positions import unpack
 from marketdata.topics import partition_topic
+from marketdata.transformations import Transformation
 
 
 class NotInHistory(DistributionError):
@@ -45,15 +47,19 @@ class ViewHistory:
         client: to read with.
         log: the topic that the view is made from.
         sql: the view's filter.
+        transformation: of the view: what its rules drop is not in the view.
 
     Raises:
         FilterError: `sql` is none.
     """
 
-    def __init__(self, client: pulsar.Client, log: str, sql: str) -> None:
+    def __init__(
+        self, client: pulsar.Client, log: str, sql: str, transformation: Transformation
+    ) -> None:
         self._client = client
         self._log = log
         self._filter = compile_filter(sql)
+        self._transformation = transformation
 
     def missing_between(
         self,
@@ -91,6 +97,9 @@ class ViewHistory:
                 continue
             batch = read_frame(message.data())
             rows = batch.filter(pa.array(self._filter.mask(batch)))
+            left = self._transformation.check(rows).rows
+            if left is not None:
+                rows = rows.take(array_of(left, pa.int64()))
             if rows.num_rows:
                 kept.append(LoggedRows(position.pack(), rows))
                 total += rows.num_rows

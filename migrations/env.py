@@ -18,6 +18,7 @@ import control_plane.domains.instrument_sets.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models
 import control_plane.domains.tokens.models
+import control_plane.domains.transformations.models
 import control_plane.idempotency.models  # noqa: F401  (all register their tables)
 from control_plane.database import Base, sqlalchemy_url
 

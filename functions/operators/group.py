@@ -167,6 +167,17 @@ class FrameGroup(Generic[Item]):
     def _takes(self, kind: str) -> bool:
         return kind == self.kind
 
+    def parts(self, rows: Rows) -> Iterator[tuple[Item, slice]]:
+        """The frames that some rows are of, each with the part of `rows` that is.
+
+        Args:
+            rows: row numbers as `runs_after` gives them.
+        """
+        bounds = np.searchsorted(rows, [*self._starts, self.rows]).tolist()
+        for item, (start, end) in zip(self.items, pairwise(bounds), strict=True):
+            if end > start:
+                yield item, slice(start, end)
+
     def runs_after(
         self, position: int, rows: Rows | None, *, max_rows: int, max_message_rows: int
     ) -> Iterator["Run[Item]"]:
@@ -270,6 +281,10 @@ class MixedGroup(FrameGroup[Item]):
         ):
             yield run._replace(rows=self._stored if run.rows is None else self._stored[run.rows])
 
+    def parts(self, rows: Rows) -> Iterator[tuple[Item, slice]]:
+        """See `FrameGroup.parts`."""
+        return super().parts(self._logged[rows])
+
     def _takes(self, kind: str) -> bool:  # noqa: ARG002
         return True
 
@@ -295,10 +310,14 @@ class MixedGroup(FrameGroup[Item]):
     @cached_property
     def _stored(self) -> Rows:
         """Where each row of the log stands in the batch."""
-        numbers = np.concatenate([numbers for _, _, numbers in self._by_kind])
-        stored = np.empty_like(numbers)
-        stored[numbers] = np.arange(len(numbers))
+        stored = np.empty_like(self._logged)
+        stored[self._logged] = np.arange(len(stored))
         return stored
+
+    @cached_property
+    def _logged(self) -> Rows:
+        """Where each row of the batch stands in the log."""
+        return np.concatenate([numbers for _, _, numbers in self._by_kind])
 
     def _numbers(self, frame: int) -> Rows:
         start = self._starts[frame]

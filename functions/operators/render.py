@@ -1,11 +1,13 @@
 """Rendering: the rows a view gets, transformed and converted to the bytes of one message."""
 
 import json
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
+from marketdata.arrays import gathered
+from marketdata.custom import Answer, Custom, call
 from marketdata.filters.computed import computed_field
 from marketdata.filters.tree import Expression, Text, walk
 from marketdata.formats import FormatError, format_of_view
@@ -13,7 +15,9 @@ from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
 from marketdata.mixed import MERGED_FIELDS, occurring, with_merged
 from marketdata.plans import View
+from marketdata.rules import UNCHECKED, Checked
 from marketdata.schemas import SEQUENCED_SCHEMAS
+from marketdata.splitting import Rows, split_rows
 from marketdata.transformations import Transformation
 
 _NUMBER_BYTES: Final = 32
@@ -37,8 +41,13 @@ def max_rows(view: View) -> int:
     wider = sum(len(name) + _width(tree) for name, tree in (view.computed or {}).items())
     if view.delivery.conflate_ms:
         wider += sum(len(field.name) + _NUMBER_BYTES for field in MERGED_FIELDS)
+    wider += sum(len(f.name) + _type_width(f.type) for f in view.transformation.added_fields)
+    wider += sum(len(name) + 1 for name in view.transformation.rules or ())
     if view.format in _NAMES_IN_EVENTS:
         wider += max(0, _names(view.transformation) - _OWN_NAMES_BYTES - _FREE_NAMES_BYTES)
+    custom = view.transformation.custom
+    if custom and custom.max_rows:
+        most = min(most, custom.max_rows)
     return max(LEAST_ROWS, min(most, MAX_MESSAGE_BYTES // (share + wider)))
 
 
@@ -61,30 +70,87 @@ def _width(tree: Expression) -> int:
     return max([MAX_SYMBOL_BYTES, *literals]) + _AROUND_TEXT_BYTES
 
 
+def _type_width(type_: pa.DataType) -> int:
+    return MAX_SYMBOL_BYTES + _AROUND_TEXT_BYTES if pa.types.is_string(type_) else _NUMBER_BYTES
+
+
 def _escaped(text: str) -> int:
     """Bytes of a text as JSON writes it; no other format needs more."""
     return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
-def render(view: View, rows: pa.RecordBatch, further: Sequence[pa.Array] = ()) -> bytes:
+CallCustom = Callable[[View, pa.RecordBatch], Answer]
+"""Has a view's custom transformation work on rows: `functions.runtime.custom_calls`."""
+
+
+class Rendered(NamedTuple):
+    """What a message of a view holds.
+
+    Attributes:
+        rows: the events that the view delivers, as they were sequenced; none: there is no message.
+        data: the message.
+    """
+
+    rows: pa.RecordBatch
+    data: bytes
+
+
+def _call_custom(view: View, rows: pa.RecordBatch) -> Answer:
+    return call(view.transformation.custom or Custom(""), rows)
+
+
+def check(view: View, rows: pa.RecordBatch) -> Checked:
+    """What a view's validation rules say of routed rows; to be asked before `render`."""
+    return view.transformation.check(rows, view.conditions or None)
+
+
+def render(
+    view: View,
+    rows: pa.RecordBatch,
+    call_custom: CallCustom = _call_custom,
+    checked: Checked = UNCHECKED,
+    further: Sequence[pa.Array] = (),
+) -> Rendered:
     """Transform and convert routed rows.
 
     Args:
         view: whose transformation, format and delivery settings apply.
         rows: sequenced events of one kind, or mixed where the view takes kinds together, at least
             one; their dictionaries hold only what occurs.
+        call_custom: calls custom transformations; by default for as long as they take.
+        checked: what `check` says of the rows.
 
         further: the columns of what was merged, for a conflated view.
 
     Raises:
+        CustomFailed: of `call_custom`.
         FormatError: the format is not installed, cannot write the rows, or gives no bytes.
     """
+    transformation = view.transformation
+    added: tuple[pa.Array, ...] = ()
+    marks = checked.marks
+    if checked.rows is not None:
+        rows = _taken(rows, checked.rows)
+    if transformation.custom and rows.num_rows:
+        answer = call_custom(view, rows)
+        added = answer.columns
+        if answer.rows is not None:
+            rows = _taken(rows, answer.rows)
+            marks = None if marks is None else gathered(marks, answer.rows)
+    if not rows.num_rows:
+        return Rendered(rows, b"")
     if view.delivery.together:
         rows = occurring(rows)
     if further:
         rows = with_merged(rows, further)
-    transformed = view.transformation.apply(rows, view.computed or None)
+    if marks is not None:
+        added = (*added, marks)
+    transformed = transformation.apply(rows, view.computed or None, added)
     data = format_of_view(view.format).encode(transformed, view.delivery.compression)
     if not isinstance(data, bytes):
         raise FormatError(f"format {view.format!r} gave {type(data).__name__}, not bytes")
-    return data
+    return Rendered(rows, data)
+
+
+def _taken(rows: pa.RecordBatch, numbers: Rows) -> pa.RecordBatch:
+    return next(split_rows(rows, [numbers])) if len(numbers) else rows.slice(0, 0)

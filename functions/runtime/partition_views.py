@@ -6,7 +6,7 @@ that names its next delivery, placed at the newest input: it had no rows of any 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import wait
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -122,24 +122,24 @@ class PartitionViews:
         output.restarted = False
         self._counters["epochs"] += 1
 
-    def tell_quiet(self, item: Input, *, but_conflated: bool = False) -> None:
+    def tell_quiet(self, item: Input, *, but: Collection[str | None] = ()) -> None:
         """Send heartbeats to the views whose time has come; begin to open what is not open.
 
         Args:
             item: the newest input, whatever it is; a view that had rows of it is not quiet.
-            but_conflated: rows wait for the conflated views, which a heartbeat would pass.
+            but: ids of views that are not told now.
         """
         for view_id in self._openings.settle(self._outputs):
             self._quiet.told(view_id, self._now_s)
         views = self._function.router.views
         quiet = []
         for view_id in self._quiet.due(views, self._now_s):
+            if view_id in but:
+                continue
             output = self._outputs.get(view_id)
             if output is None or output.broken:
                 self._openings.begin(view_id, self._topic(views[view_id]))
-            elif output.position < item.position and not (
-                but_conflated and views[view_id].delivery.conflate_ms
-            ):
+            elif output.position < item.position:
                 quiet.append((views[view_id], output))
         for view, output in islice(quiet, HEARTBEATS_A_TURN):
             self._quiet.told(view.id, self._now_s)

@@ -42,6 +42,8 @@ class FunctionSettings(msgspec.Struct, frozen=True):
             that got no row for so long a heartbeat.
         heartbeat_max_interval_s: heartbeats of a view that stays quiet come ever more rarely, up to
             this distance.
+        custom_timeout_s: how long the events of a view wait for its custom transformation, and with
+            them all others.
         epoch: the least epoch of the sequences.
         sources: policies by a source's name or pattern, or `default`.
         bundle_digest: of the code; reported as the instance's version.
@@ -54,6 +56,7 @@ class FunctionSettings(msgspec.Struct, frozen=True):
     snapshot_interval_s: float = 5.0
     heartbeat_interval_s: float = 1.0
     heartbeat_max_interval_s: float = 30.0
+    custom_timeout_s: float = 5.0
     epoch: EpochFloor = EpochFloor()
     sources: dict[str, SourcePolicy] = {}
     bundle_digest: str = ""

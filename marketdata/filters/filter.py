@@ -77,6 +77,11 @@ class Filter:
         """The one SQL text of all filters that are written differently but equal; "" for all."""
         return "" if self._predicate == _ALL else to_sql(self._predicate)
 
+    @property
+    def tree(self) -> Expression:
+        """The normal condition."""
+        return self._predicate
+
     def check_magnitude(self) -> None:
         """Refuse numbers that are longer than any event needs; those who take new filters ask.
 

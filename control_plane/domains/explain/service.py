@@ -104,6 +104,7 @@ class ExplainService:
             conflated=bool(subject.view.delivery.conflate_ms),
             span=subject.span,
             trace=found,
+            broken=_broken(subject.view, event),
         )
         return ExplanationOut(
             subscription=subject.id,
@@ -182,6 +183,13 @@ async def _subject(session: AsyncSession, key: str) -> _Subject:
 
 async def _sets_of_plan(session: AsyncSession, number: int) -> Sets:
     return decode_plan((await plan_rows.find(session, number)).document).sets
+
+
+def _broken(view: View, event: LoggedEvent) -> list[str]:
+    """The rules that keep an event from a view."""
+    checked = view.transformation.check(event.row, view.conditions or None)
+    rules = view.transformation.rules or {}
+    return [name for name in checked.broken if rules[name].severity != "mark"]
 
 
 def _passes(condition: Filter, event: LoggedEvent, sets: Sets) -> bool | None:

@@ -6,6 +6,7 @@ instrument sets may have changed since the event was routed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -44,6 +45,7 @@ def judge(
     conflated: bool,
     span: Span,
     trace: ViewTrace,
+    broken: Sequence[str] = (),
 ) -> tuple[Verdict, str]:
     """The verdict and a sentence that says why.
 
@@ -53,6 +55,7 @@ def judge(
             message had them; None when a set of it is not there any more.
         passes_now: the same with the sets as they are now.
         conflated: the view delivers the newest events only.
+        broken: rules of the transformation that keep the event from the view.
     """
     message = trace.message
     if message is not None and message.row is not None:
@@ -62,6 +65,14 @@ def judge(
     begins = message is not None and message.first_delivery == 1 and message.place > place
     rules: tuple[tuple[bool, Verdict, str], ...] = (
         (passes is False, "filtered", "The filter does not let the event pass."),
+        (
+            bool(broken),
+            "filtered",
+            (
+                "The event breaks validation rules of the transformation, which keep it from the"
+                f" view: {', '.join(broken)}."
+            ),
+        ),
         (
             passes is None,
             "unknown",
@@ -129,7 +140,7 @@ def judge(
     )
     gone_on = (
         "The filter lets the event pass, but the view has gone on without it: look for its frame"
-        " among the distributor's dead letters."
+        " among the distributor's dead letters. A custom transformation may have left it out, too."
     )
     told = ((verdict, reason) for holds, verdict, reason in rules if holds)
     return next(told, ("unknown", gone_on))

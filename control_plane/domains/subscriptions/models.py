@@ -24,6 +24,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from control_plane.database import Base
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.plans.models import ViewRow
+from control_plane.domains.transformations.models import SharedTransformation
 
 UNIQUE_NAME = "uq_subscriptions_consumer_name_live"
 
@@ -53,6 +54,11 @@ class Subscription(Base):
             postgresql_where=text("state <> 'closed'"),
         ),
         Index("ix_subscriptions_view_live", "view_id", postgresql_where=text("state <> 'closed'")),
+        Index(
+            "ix_subscriptions_transformation_live",
+            "transformation_id",
+            postgresql_where=text("state <> 'closed'"),
+        ),
         Index("ix_subscriptions_pending", "plan", postgresql_where=text("state = 'pending'")),
         Index(
             "ix_subscriptions_cursor_left",
@@ -84,6 +90,10 @@ class Subscription(Base):
     # entitlements leave of that.
     filter: Mapped[str] = mapped_column(Text, server_default="")
     spec: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    # The shared transformation that was referred to; what it holds stands in `spec`.
+    transformation_id: Mapped[str | None] = mapped_column(
+        ForeignKey(SharedTransformation.id, ondelete="RESTRICT")
+    )
     start: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text, server_default=State.PENDING.value)
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
@@ -102,6 +112,7 @@ class Subscription(Base):
 
     consumer: Mapped[Consumer] = relationship(lazy="raise")
     view: Mapped[ViewRow] = relationship(lazy="raise")
+    shared_transformation: Mapped[SharedTransformation | None] = relationship(lazy="raise")
     draining: Mapped[list[Move]] = relationship(
         lazy="raise",
         viewonly=True,

@@ -19,6 +19,7 @@ from control_plane.errors import NotFoundError
 _TOLD = (
     joinedload(Subscription.consumer),
     joinedload(Subscription.view),
+    joinedload(Subscription.shared_transformation),
     selectinload(Subscription.draining).joinedload(Move.view),
 )
 """What is told of a subscription beside its own row."""

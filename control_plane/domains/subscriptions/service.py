@@ -39,11 +39,14 @@ from control_plane.domains.subscriptions.view_check import (
     require_sets,
     view_spec,
 )
-from control_plane.errors import ConflictError
+from control_plane.domains.transformations import repository as transformation_rows
+from control_plane.domains.transformations.models import SharedTransformation
+from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError, NotFoundError
 from control_plane.pages import Page, check_match, decode_cursor, page_of
 from control_plane.requests import current_request_id
 from marketdata.entitlements import receives_nothing
 from marketdata.plans import ViewSpec, sets_of
+from marketdata.transformations import Transformation
 
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
 # lets members of a group be added at any time.
@@ -93,12 +96,16 @@ class SubscriptionService:
                 the plan is full.
             UnavailableError: the broker or the database is down; nothing was stored.
         """
+        reference = await self._referred_to(data)
+        if reference is not None:
+            taken = msgspec.convert(reference.transformation, Transformation)
+            data = msgspec.structs.replace(data, transformation=taken)
         spec = view_spec(data)
         await self._require_broker()
         subscription_id = repository.new_subscription_id()
         try:
             async with self._database.transaction() as session:
-                plan = await self._insert(session, subscription_id, data, spec, only)
+                plan = await self._insert(session, subscription_id, data, spec, reference, only)
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:
                 raise ConflictError(
@@ -116,6 +123,7 @@ class SubscriptionService:
         subscription_id: str,
         data: SubscriptionCreate,
         spec: ViewSpec,
+        reference: SharedTransformation | None,
         only: str | None,
     ) -> int:
         consumer = await consumer_rows.find(session, data.consumer, only=only)
@@ -126,6 +134,9 @@ class SubscriptionService:
             raise ConflictError(f"Consumer {consumer.name!r} is being deleted.")
         if consumer.suspended:
             raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
+        if reference is not None:
+            # It may have been deleted meanwhile.
+            await transformation_rows.find(session, reference.id)
         require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
         effective = entitled_spec(data, spec, consumer.allowed)
         view = await plan_rows.ensure_view(session, effective)
@@ -138,6 +149,7 @@ class SubscriptionService:
             name=data.name,
             filter=data.filter,
             spec=plan_rows.spec_json(spec),
+            transformation_id=reference.id if reference else None,
             start=data.start,
             labels=data.labels,
             plan=latest.number if latest else 0,
@@ -148,6 +160,25 @@ class SubscriptionService:
             row.plan = await plan_rows.compile_next(session, current_request_id(), growing=True)
         await record(session, repository.change(EventType.SUBSCRIPTION_CREATED, row))
         return row.plan
+
+    async def _referred_to(self, data: SubscriptionCreate) -> SharedTransformation | None:
+        """The shared transformation that a request refers to."""
+        if data.shared_transformation is UNSET:
+            return None
+        pointer = "/shared_transformation"
+        if data.transformation != Transformation():
+            raise InvalidRequestError(
+                "There are two transformations.",
+                [FieldProblem(pointer, "beside `transformation`", hint="give one of the two")],
+            )
+        try:
+            async with self._database.transaction() as session:
+                return await transformation_rows.find(session, data.shared_transformation)
+        except NotFoundError as error:
+            hint = "GET /v1/transformations lists those that there are"
+            raise InvalidRequestError(
+                str(error), [FieldProblem(pointer, str(error), hint=hint)]
+            ) from error
 
     async def get(self, key: str, *, only: str | None = None) -> tuple[SubscriptionOut, int]:
         """The subscription with this id, closed or not, and its version."""
@@ -252,6 +283,9 @@ class SubscriptionService:
             effective_filter=spec.filter,
             receives_nothing=receives_nothing(spec),
             transformation=spec.transformation,
+            shared_transformation=(
+                row.shared_transformation.reference if row.shared_transformation else None
+            ),
             format=spec.format,
             delivery=spec.delivery,
             start=cast(Literal["latest", "earliest"], row.start),

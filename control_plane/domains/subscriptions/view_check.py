@@ -6,14 +6,16 @@ name the member of the request, for filters and expressions with the position in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 
+import msgspec
 import pyarrow as pa
 from msgspec import UNSET
 
 from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
 from control_plane.errors import FieldProblem, InvalidRequestError
+from marketdata.custom import UnknownCustom, resolved
 from marketdata.entitlements import Entitlements, bounded, receives_nothing
 from marketdata.filters import FilterError, UnknownSet, compile_filter
 from marketdata.filters.computed import compile_computed
@@ -22,6 +24,7 @@ from marketdata.filters.tree import Column, Expression, InSet, to_sql, walk
 from marketdata.formats import FormatError, format_of_view, get_format
 from marketdata.mixed import MERGED_FIELDS, MIXED, mixed_schema
 from marketdata.plans import Manner, ViewSpec, sets_of
+from marketdata.rules import compile_rule
 from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale
 from marketdata.transformations import Transformation, TransformationError
 
@@ -45,17 +48,23 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
         except FilterError as error:
             error.locate(data.filter, 0)
             problems.append(_sql_problem("/filter", error))
-    transformation, computed = data.transformation, {}
-    for name, sql in (transformation.compute or {}).items():
+    transformation = data.transformation
+    if transformation.custom:
         try:
-            computed[name] = compile_computed(sql)
-        except FilterError as error:
-            problems.append(_sql_problem(f"/transformation/compute/{_escaped(name)}", error))
-    parts = sum(1 for tree in computed.values() for _ in walk(tree))
+            custom = resolved(transformation.custom)
+            transformation = msgspec.structs.replace(transformation, custom=custom)
+        except UnknownCustom as error:
+            hint = "it has to be installed here and, before, in the functions' environment"
+            problems.append(FieldProblem("/transformation/custom", str(error), hint=hint))
+    computed = _compiled(transformation.compute or {}, "compute/{}", compile_computed, problems)
+    rules = {name: rule.condition for name, rule in (transformation.rules or {}).items()}
+    conditions = _compiled(rules, "rules/{}/condition", compile_rule, problems)
+    parts = sum(1 for tree in (*computed.values(), *conditions.values()) for _ in walk(tree))
     if parts > MAX_PARTS:
-        detail = f"the expressions have {parts} parts together; {MAX_PARTS} are allowed"
+        detail = f"the expressions and rules have {parts} parts together; {MAX_PARTS} are allowed"
         hint = "they hold up everybody's events; compute the rest where you read them"
-        problems.append(FieldProblem("/transformation/compute", detail, hint=hint))
+        pointer = "/transformation" if conditions else "/transformation/compute"
+        problems.append(FieldProblem(pointer, detail, hint=hint))
     try:
         transformation.validate()
     except TransformationError as error:
@@ -70,7 +79,35 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
         format=data.format,
         delivery=data.delivery.canonical(),
         computed=computed or UNSET,
+        conditions=conditions or UNSET,
     )
+
+
+def checked_transformation(transformation: Transformation) -> Transformation:
+    """A transformation by itself, in its canonical form.
+
+    Raises:
+        InvalidRequestError: it is refused, as in a subscription.
+    """
+    nobody = SubscriptionCreate(consumer="-", name="-", transformation=transformation)
+    return view_spec(nobody).transformation
+
+
+def _compiled(
+    texts: Mapping[str, str],
+    member: str,
+    compiler: Callable[[str], Expression],
+    problems: list[FieldProblem],
+) -> dict[str, Expression]:
+    """Compile what SQL a transformation has under names; what is refused becomes a problem."""
+    trees = {}
+    for name, sql in texts.items():
+        try:
+            trees[name] = compiler(sql)
+        except FilterError as error:
+            pointer = f"/transformation/{member.format(_escaped(name))}"
+            problems.append(_sql_problem(pointer, error))
+    return trees
 
 
 def require_sets(data: SubscriptionCreate, spec: ViewSpec, known: Collection[str]) -> None:
@@ -140,11 +177,23 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
         )
     if data.delivery.conflate_ms:
         yield from _conflation_problems(data)
+    if data.delivery.together and data.transformation.custom:
+        yield FieldProblem(
+            "/delivery/kinds",
+            "custom transformations work on events of one kind",
+            hint="leave kinds apart, or drop the custom transformation",
+        )
     if format_.renames:
         return
     transformation = data.transformation
     renamed = any(old != new for old, new in transformation.rename.items())
-    for member, asked_for in (("rename", renamed), ("compute", transformation.compute)):
+    naming = {
+        "rename": renamed,
+        "compute": transformation.compute,
+        "custom": transformation.custom,
+        "rules": transformation.marks,
+    }
+    for member, asked_for in naming.items():
         if asked_for:
             yield FieldProblem(
                 f"/transformation/{member}",
@@ -161,6 +210,12 @@ def _conflation_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
             hint='add "kinds": "together" to delivery',
         )
     transformation = data.transformation
+    if transformation.rules:
+        yield FieldProblem(
+            "/transformation/rules",
+            "an event that breaks a rule would hide those that it stands for",
+            hint="put the conditions into the filter, or drop conflate_ms",
+        )
     taken = {field.name for field in MERGED_FIELDS}
     for name in sorted(taken & {*transformation.rename.values(), *(transformation.compute or ())}):
         yield FieldProblem(
@@ -192,9 +247,12 @@ def _sql_problem(pointer: str, error: FilterError) -> FieldProblem:
 
 
 def _columns(spec: ViewSpec) -> dict[str, list[ColumnOut]]:
-    rename = tuple(sorted(spec.transformation.rename.items()))
+    transformation = spec.transformation
+    rename = tuple(sorted(transformation.rename.items()))
     computed = tuple((spec.computed or {}).items())
-    return _columns_of(spec.transformation.select, rename, computed, spec.delivery.manner)
+    columns = _columns_of(transformation.select, rename, computed, spec.delivery.manner)
+    added = _told(transformation.added_fields)
+    return {kind: told + added for kind, told in columns.items()}
 
 
 @lru_cache(maxsize=1024)
@@ -207,10 +265,7 @@ def _columns_of(
     transformation = Transformation(select=select, rename=dict(rename))
     schemas = SEQUENCED_SCHEMAS if manner == "apart" else {MIXED: _mixed(manner)}
     return {
-        kind: [
-            ColumnOut(field.name, str(field.type), decimal_scale(field))
-            for field in transformation.schema(schema, dict(computed))
-        ]
+        kind: _told(transformation.schema(schema, dict(computed)))
         for kind, schema in schemas.items()
     }
 
@@ -220,3 +275,7 @@ def _mixed(manner: Manner) -> pa.Schema:
     for field in MERGED_FIELDS if manner == "conflated" else ():
         schema = schema.append(field)
     return schema
+
+
+def _told(fields: Iterable[pa.Field]) -> list[ColumnOut]:
+    return [ColumnOut(field.name, str(field.type), decimal_scale(field)) for field in fields]

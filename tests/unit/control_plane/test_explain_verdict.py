@@ -175,3 +175,17 @@ def test_in_a_conflated_view_a_newer_event_stands_for_what_is_not_there() -> Non
     assert verdict(trace(), span()) == "unknown"
     assert verdict(trace(0), span(), conflated=True) == "delivered"
     assert verdict(trace(), span(), passes=False, conflated=True) == "filtered"
+
+
+def test_an_event_that_breaks_a_rule_is_filtered_by_it() -> None:
+    said, reason = judge(
+        sequenced_at=LATER,
+        place=PLACE,
+        passes=True,
+        passes_now=True,
+        span=span(),
+        trace=trace(),
+        broken=("crossed", "old"),
+    )
+    assert said == "filtered"
+    assert reason.endswith("keep it from the view: crossed, old.")

@@ -52,6 +52,7 @@ TABLES = {
     "audit_entries",
     "audit_head",
     "idempotency_keys",
+    "transformations",
 }
 
 

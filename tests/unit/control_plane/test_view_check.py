@@ -1,11 +1,15 @@
 """What a subscription may ask for in which format, and how it is told to read it."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import msgspec
 import pytest
 
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.view_check import describe_schema, view_spec
 from control_plane.errors import InvalidRequestError
+from marketdata.custom import Custom, registry
 from marketdata.filters import Filter, compile_filter
 from marketdata.formats import formats, get_format
 from marketdata.plans import (
@@ -16,6 +20,7 @@ from marketdata.plans import (
     encode_plan,
     view_of,
 )
+from marketdata.rules import Rule
 from marketdata.transformations import Transformation
 
 RENAMED = Transformation(rename={"price": "px"})
@@ -205,7 +210,8 @@ def test_conflation_is_described_with_its_columns_and_needs_kinds_together() -> 
     assert columns is not None
     assert [column.name for column in columns["mixed"]][-2:] == ["merged", "merged_from"]
 
-    taken = Transformation(compute={"merged": "size + 1"})
+    rules = {"old": Rule("epoch > 1", "drop")}
+    taken = Transformation(compute={"merged": "size + 1"}, rules=rules)
     request = SubscriptionCreate(
         consumer="desk", name="slow", delivery=Delivery(conflate_ms=250), transformation=taken
     )
@@ -213,6 +219,7 @@ def test_conflation_is_described_with_its_columns_and_needs_kinds_together() -> 
         view_spec(request)
     assert [(p.pointer, p.hint) for p in raised.value.problems] == [
         ("/delivery/conflate_ms", 'add "kinds": "together" to delivery'),
+        ("/transformation/rules", "put the conditions into the filter, or drop conflate_ms"),
         ("/transformation", "choose another name"),
     ]
 
@@ -221,3 +228,89 @@ def test_conflation_is_described_with_its_columns_and_needs_kinds_together() -> 
 def test_a_time_to_conflate_over_has_bounds(ms: int) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"conflate_ms": ms}, Delivery)
+
+
+@pytest.fixture
+def bands(monkeypatch: pytest.MonkeyPatch) -> Custom:
+    """A custom transformation that is installed for the length of a test."""
+    given = SimpleNamespace(
+        name="bands", description="d", columns={"band": "decimal(4)"}, max_rows=100, apply=id
+    )
+    point: Any = SimpleNamespace(name="bands", value="bands", load=lambda: lambda: given)
+    loaded = registry.load([point])
+    monkeypatch.setattr(registry, "installed", lambda: loaded)
+    return Custom("bands", {"band": "decimal(4)"}, 100)
+
+
+@pytest.mark.parametrize("name", formats())
+def test_a_custom_transformation_is_told_with_what_its_package_declares(
+    bands: Custom, name: str
+) -> None:
+    asking = Transformation(custom=Custom("bands"))
+    request = SubscriptionCreate(consumer="desk", name="all", format=name, transformation=asking)
+    if not get_format(name).renames:
+        with pytest.raises(InvalidRequestError) as raised:
+            view_spec(request)
+        assert [p.pointer for p in raised.value.problems] == ["/transformation/custom"]
+        return
+    spec = view_spec(request)
+    assert spec.transformation.custom == bands
+    assert msgspec.convert(msgspec.to_builtins(spec), ViewSpec) == spec
+    columns = describe_schema(spec, with_columns=True).columns or {}
+    for told in columns.values():
+        assert (told[-1].name, told[-1].type, told[-1].scale) == ("band", "int64", 4)
+
+
+@pytest.mark.parametrize(
+    ("custom", "says"),
+    [
+        (Custom("nope"), "unknown custom transformation 'nope'; installed are: bands"),
+        (Custom("bands", max_rows=99), "'bands' declares max_rows 100, not 99"),
+    ],
+)
+@pytest.mark.usefixtures("bands")
+def test_a_custom_transformation_that_is_not_there_is_refused(custom: Custom, says: str) -> None:
+    request = SubscriptionCreate("desk", "all", transformation=Transformation(custom=custom))
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(request)
+    (problem,) = raised.value.problems
+    assert (problem.pointer, problem.detail) == ("/transformation/custom", says)
+    assert "installed here" in (problem.hint or "")
+
+
+@pytest.mark.usefixtures("bands")
+def test_a_custom_transformation_is_not_given_several_kinds() -> None:
+    asking = Transformation(custom=Custom("bands"))
+    request = SubscriptionCreate(
+        "desk", "all", transformation=asking, delivery=Delivery(kinds="together")
+    )
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(request)
+    assert [p.pointer for p in raised.value.problems] == ["/delivery/kinds"]
+
+
+@pytest.mark.parametrize("name", formats())
+def test_rules_are_compiled_and_marks_are_told(name: str) -> None:
+    rules = {"crossed": Rule("ask_price>=bid_price", "mark"), "old": Rule("epoch > 1", "drop")}
+    asking = Transformation(rules=rules)
+    request = SubscriptionCreate("desk", "all", format=name, transformation=asking)
+    if not get_format(name).renames:
+        with pytest.raises(InvalidRequestError) as raised:
+            view_spec(request)
+        assert [p.pointer for p in raised.value.problems] == ["/transformation/rules"]
+        return
+    spec = view_spec(request)
+    assert spec.transformation.rules == rules | {"crossed": Rule("ask_price >= bid_price", "mark")}
+    assert spec.conditions == asking.conditions()
+    assert msgspec.convert(msgspec.to_builtins(spec), ViewSpec) == spec
+    for told in (describe_schema(spec, with_columns=True).columns or {}).values():
+        assert (told[-1].name, told[-1].type) == ("failed_rules", "string")
+
+
+def test_a_rule_that_is_refused_is_told_with_its_place() -> None:
+    asking = Transformation(rules={"bad": Rule("price > 0 AND prise > 0", "drop")})
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(SubscriptionCreate("desk", "all", transformation=asking))
+    (problem,) = raised.value.problems
+    assert problem.pointer == "/transformation/rules/bad/condition"
+    assert problem.position == 14

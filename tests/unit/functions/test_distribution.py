@@ -1,6 +1,7 @@
 """What is a frame's own fault in the distributor, and what is not."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pulsar
+import pyarrow as pa
 import pytest
 from events import quotes, trades
 from msgspec import UNSET
@@ -16,15 +18,19 @@ from msgspec.structs import replace
 from functions.distributor import DistributorStage
 from functions.operators.route import Router
 from functions.operators.sequence import InstrumentSequences, with_sequences
+from functions.runtime.custom_calls import CustomCalls
 from functions.runtime.inputs import Input
 from functions.runtime.outputs import Output
 from functions.runtime.settings import FunctionSettings, Topics
+from marketdata.custom import Custom, registry
 from marketdata.filters import compile_filter
 from marketdata.filters.columns import FrameColumns
 from marketdata.filters.evaluate import holds
 from marketdata.filters.tree import columns_of
 from marketdata.frames import encode_frame, read_frame
 from marketdata.plans import Delivery, Plan, View, ViewSpec, compile_plan, view_of
+from marketdata.rules import Rule
+from marketdata.transformations import Transformation
 
 
 def frame(instruments: Sequence[str] = ("A",), kind: str = "trade") -> bytes:
@@ -59,10 +65,14 @@ def test_an_instance_that_is_being_ended_blames_no_frame() -> None:
 
 
 class Broker:
-    """A client whose topics are empty."""
+    """A client whose topics are empty, but for what views may have been sent before."""
 
-    def create_producer(self, *_: Any, **__: Any) -> Any:
-        return SimpleNamespace(last_sequence_id=lambda: -1, close=lambda: None)
+    def __init__(self, last: int = -1) -> None:
+        self._last = last
+
+    def create_producer(self, topic: str, **_: Any) -> Any:
+        last = -1 if "dead" in topic else self._last
+        return SimpleNamespace(last_sequence_id=lambda: last, close=lambda: None)
 
     def create_reader(self, *_: Any, **__: Any) -> Any:
         return SimpleNamespace(has_message_available=lambda: False, close=lambda: None)
@@ -76,15 +86,25 @@ def filtered(sql: str) -> ViewSpec:
 Told = list[tuple[str, int, str]]
 
 
-def told(distribution: list[Sequence[Input]], plan: Plan) -> Told:
-    """What a distributor sends that is given inputs so: topic, position, and reason or rows."""
-    stage, sent = distributor(plan)
+def told(
+    distribution: Sequence[Sequence[Input]],
+    plan: Plan,
+    counters: Counter[str] | None = None,
+    last: int = -1,
+) -> Told:
+    """What a distributor sends that is given inputs so: topic, position, and reason or rows.
+
+    The outputs of the views hold the inputs up to `last`.
+    """
+    stage, sent = distributor(plan, counters, last)
     for items in distribution:
         stage.apply(items)
     return sorted(sent)
 
 
-def distributor(plan: Plan) -> tuple[DistributorStage, Told]:
+def distributor(
+    plan: Plan, counters: Counter[str] | None = None, last: int = -1
+) -> tuple[DistributorStage, Told]:
     """A distributor of a partition, and what it has sent."""
     sent: Told = []
 
@@ -100,16 +120,22 @@ def distributor(plan: Plan) -> tuple[DistributorStage, Told]:
     ) -> None:
         output.position = items[-1].position if position is None else position
         told = properties.get("reason") or str(read_frame(data)["instrument"].to_pylist())
+        assert "reason" in properties or int(properties["count"]) == read_frame(data).num_rows
         sent.append((output.topic, output.position, told))
 
-    reporter = SimpleNamespace(counters=Counter(), observe_latency=lambda _: None)
+    reporter: Any = SimpleNamespace(
+        counters=Counter() if counters is None else counters,
+        observe_latency=lambda _: None,
+        error=lambda _: None,
+    )
     function: Any = SimpleNamespace(
         name="distributor",
         settings=FunctionSettings(Topics(deadletter="persistent://t/n/dead"), partitions=1),
         reporter=reporter,
         router=Router(plan),
         openers=ThreadPoolExecutor(1),
-        client=Broker(),
+        client=Broker(last),
+        custom=CustomCalls(600.0, reporter),
         log=logging.getLogger("test"),
         send=send,
     )
@@ -302,3 +328,144 @@ def test_no_heartbeat_passes_what_waits(clock: Clock) -> None:
     waiting = inputs("B", first=4)
     stage.apply([*waiting, Input(pulsar.MessageId(0, 5, 0), b"", {"kind": "heartbeat"})])
     assert to(spec, sent)[-1][0] < waiting[0].position
+
+
+def only_plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A custom transformation that leaves X out and fails on Y."""
+    names = batch.column("instrument").to_pylist()
+    if "Y" in names:
+        raise ArithmeticError("beyond me")
+    rows = [row for row, name in enumerate(names) if name != "X"]
+    return batch.select(["instrument", "epoch", "sequence"]).take(pa.array(rows, pa.int64()))
+
+
+@pytest.fixture
+def custom_spec(monkeypatch: pytest.MonkeyPatch) -> ViewSpec:
+    plain = SimpleNamespace(
+        name="plain", description="Plain ones.", columns={}, max_rows=32_768, apply=only_plain
+    )
+    point: Any = SimpleNamespace(name="plain", value="plain", load=lambda: lambda: plain)
+    loaded = registry.load([point])
+    monkeypatch.setattr(registry, "installed", lambda: loaded)
+    return ViewSpec(transformation=Transformation(custom=Custom("plain", {}, 32_768)))
+
+
+def inputs(frames: Sequence[Sequence[str]], kinds: str = "apart") -> list[Input]:
+    """Frames of trades; where kinds are together, every second one of quotes."""
+    given = []
+    for n, names in enumerate(frames, start=1):
+        kind = "quote" if kinds == "together" and n % 2 == 0 else "trade"
+        given.append(Input(pulsar.MessageId(0, n, 0), frame(names, kind), {"kind": kind}))
+    return given
+
+
+def test_a_custom_transformation_costs_only_its_own_view(custom_spec: ViewSpec) -> None:
+    """What it fails on is kept with the reason; rows that it leaves out are no message."""
+    plan = compile_plan(1, [ViewSpec(), custom_spec], created_at_ns=1)
+    everything, custom = view_of(ViewSpec()), view_of(custom_spec)
+    items = inputs((["A", "X"], ["B", "Y"], ["X"], ["C"]))
+    reason = "CustomFailed: custom transformation 'plain' failed: ArithmeticError: beyond me"
+    for distribution in ([items], [[item] for item in items]):
+        found = told(distribution, plan)
+        assert [what for topic, _, what in found if custom.topic in topic] == ["['A']", "['C']"]
+        others = "".join(what for topic, _, what in found if everything.topic in topic)
+        assert re.findall("[A-Z]", others) == ["A", "X", "B", "Y", "X", "C"]
+        [letter] = [(place, what) for topic, place, what in found if "dead" in topic]
+        assert letter == (items[1].position, f"view {custom.id}: {reason}")
+
+
+def test_what_is_cut_off_is_kept_and_its_neighbours_stay_merged(custom_spec: ViewSpec) -> None:
+    plan = compile_plan(1, [ViewSpec(), custom_spec], created_at_ns=1)
+    everything, custom = view_of(ViewSpec()), view_of(custom_spec)
+    items = inputs([["Y"]] * 6)
+    found = told([[items[0]], [items[1]], [items[2]], items[3:]], plan)
+    letters = [(place, what) for topic, place, what in found if "dead" in topic]
+    assert [place for place, _ in letters] == [item.position for item in items]
+    assert ["is cut off and was not asked" in what for _, what in letters] == [False] * 3 + [
+        True
+    ] * 3
+    assert all("ArithmeticError: beyond me" in what for _, what in letters)
+    assert not [topic for topic, _, _ in found if custom.topic in topic]
+    messages = [what for topic, _, what in found if everything.topic in topic]
+    assert messages == ["['Y']"] * 3 + ["['Y', 'Y', 'Y']"]
+
+
+def ruled(delivery: Delivery = Delivery(), **rules: Rule) -> ViewSpec:  # noqa: B008 - immutable
+    transformation = Transformation(rules=rules)
+    return ViewSpec(
+        transformation=transformation.canonical(),
+        conditions=dict(transformation.conditions()),
+        delivery=delivery,
+    )
+
+
+KEEPING = {
+    "known": Rule("instrument <> 'X'", "drop"),
+    "good": Rule("instrument <> 'Y'", "dead-letter"),
+    "usual": Rule("instrument <> 'M'", "mark"),
+}
+
+
+@pytest.mark.parametrize("kinds", ["apart", "together"])
+@pytest.mark.parametrize("by_one", [True, False])
+def test_what_breaks_rules_is_counted_and_kept_and_the_rest_delivered(
+    by_one: bool, kinds: Any
+) -> None:
+    spec = ruled(Delivery(kinds=kinds), **KEEPING)
+    plan = compile_plan(1, [ViewSpec(), spec], created_at_ns=1)
+    everything, view = view_of(ViewSpec()), view_of(spec)
+    items = inputs((["A", "X"], ["B", "Y", "M", "Y"], ["X"], ["Y"], ["C"]), kinds)
+    counters: Counter[str] = Counter()
+    # Given again, as when the plan changes, nothing is counted or told again.
+    distribution = [[item] for item in items] if by_one else [items]
+    found = told([*distribution, items], plan, counters)
+    delivered = "".join(what for topic, _, what in found if view.topic in topic)
+    assert re.findall("[A-Z]", delivered) == ["A", "B", "M", "C"]
+    others = "".join(what for topic, _, what in found if everything.topic in topic)
+    assert len(re.findall("[A-Z]", others)) == 9
+    letters = [(place, what) for topic, place, what in found if "dead" in topic]
+    rule = f"view {view.id}: rule 'good' (instrument <> 'Y') broken by"
+    assert letters == [
+        (items[1].position, f"{rule} 2 events: Y 1, Y 2"),
+        (items[3].position, f"{rule} 1 events: Y 1"),
+    ]
+    of_rules = {name: n for name, n in counters.items() if name.startswith("rule_")}
+    assert of_rules == {
+        f"rule_known_of_{view.id}": 2,
+        f"rule_good_of_{view.id}": 3,
+        f"rule_usual_of_{view.id}": 1,
+    }
+
+
+@pytest.mark.parametrize("kinds", ["apart", "together"])
+def test_what_rules_keep_is_found_again_when_only_its_letter_was_lost(
+    monkeypatch: pytest.MonkeyPatch, kinds: Any
+) -> None:
+    """A crash between the view's message and the letter: the view has the input, and yet."""
+    monkeypatch.setattr("functions.runtime.outputs.TRIMMED_TIMEOUT_S", 0.0)
+    spec = ruled(Delivery(kinds=kinds), **KEEPING)
+    plan = compile_plan(1, [spec], created_at_ns=1)
+    items = inputs((["A", "Y"], ["B"]), kinds)
+    found = told([items], plan, last=items[1].position)
+    assert found == [
+        (
+            "persistent://t/n/dead-partition-0",
+            items[0].position,
+            f"view {view_of(spec).id}: rule 'good' (instrument <> 'Y') broken by 1 events: Y 1",
+        )
+    ]
+
+
+def test_rules_that_fail_cost_only_their_own_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise ArithmeticError("beyond me")
+
+    monkeypatch.setattr("marketdata.rules.holds", fails)
+    monkeypatch.setattr("functions.runtime.outputs.TRIMMED_TIMEOUT_S", 0.0)
+    spec = ruled(**KEEPING)
+    plan = compile_plan(1, [ViewSpec(), spec], created_at_ns=1)
+    items = inputs((["A"], ["B"]))
+    for last in (-1, items[1].position):
+        found = told([items], plan, last=last)
+        letters = [what for topic, _, what in found if "dead" in topic]
+        assert letters == [f"view {view_of(spec).id}: ArithmeticError: beyond me"] * 2

@@ -70,7 +70,7 @@ def sent_to(
             for run in group.runs_after(behind, selected, max_rows=rows, max_message_rows=message):
                 assert run.rows is not None
                 [piece] = split_rows(batch, [run.rows])
-                sent.append((run.place, read_frame(render(view, piece, run.further))))
+                sent.append((run.place, read_frame(render(view, piece, further=run.further).data)))
     return sent
 
 
