@@ -11,10 +11,8 @@ A custom transformation that keeps failing is cut off for its view (`runtime/cus
 it was to work on goes to the dead letters, too, until a trial goes well.
 """
 
-import math
-import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
@@ -22,10 +20,9 @@ from typing import Any, ClassVar, NamedTuple
 import pyarrow as pa
 
 from functions.operators.broken_rules import keeps, reason
-from functions.operators.group import FrameGroup, Run, merged
+from functions.operators.group import FrameGroup, merged
 from functions.operators.render import check, render
 from functions.operators.route import Routed, Router, Rows
-from functions.runtime.conflation import Conflation, Frame
 from functions.runtime.custom_calls import CustomCalls, CutOff
 from functions.runtime.deadletters import dead_letter, trace_properties
 from functions.runtime.function import FrameFunction, PartitionStage
@@ -40,7 +37,7 @@ from marketdata.errors import DistributionError, InvalidFrame
 from marketdata.formats import formats
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
-from marketdata.plans import EMPTY_PLAN, Manner, Plan, View
+from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.positions import NO_POSITION, place_before
 from marketdata.rules import Checked
 from marketdata.splitting import split_rows
@@ -112,10 +109,6 @@ class DistributorFunction(FrameFunction):
         # meanwhile has begun it there.
         self.apply_again()
 
-    def due_in_s(self) -> float:
-        """Until a conflated view's turn comes."""
-        return min(self.partitions_due(time.monotonic()).values(), default=math.inf)
-
     def may_acknowledge(self) -> bool:
         """Not by a plan that may have been replaced: an input has to be in its new views, too."""
         return self._next_router is self.router and self._plans.is_current()
@@ -144,11 +137,16 @@ class _Failure(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A message for a view: what it is made of, and its rows for the view."""
+    """A message for a view: the inputs it is made of, their rows for the view, its position.
+
+    `numbers` are those of the rows in the merged batch; None for all.
+    """
 
     view: View
-    run: Run[Input]
+    items: list[Input]
     rows: pa.RecordBatch
+    place: int
+    numbers: Rows | None
 
 
 class DistributorStage(PartitionStage):
@@ -165,9 +163,6 @@ class DistributorStage(PartitionStage):
         self._failures: defaultdict[Input, list[_Failure]] = defaultdict(list)
         # View -> up to where what broke its rules has been counted and kept.
         self._noted: dict[str, int] = {}
-        self._conflation = Conflation(
-            max_rows=function.settings.max_rows, max_bytes=MAX_GROUP_BYTES
-        )
 
     def recover(self) -> None:
         """Route by the newest plan, as the last owner did; outputs open when rows reach them."""
@@ -179,23 +174,15 @@ class DistributorStage(PartitionStage):
         telling = [item for item in items if item.properties.get("kind") != HEARTBEAT]
         for is_epoch, run in groupby(telling, key=_is_epoch):
             if is_epoch:
-                self._conflate(everything=True)
                 for item in run:
                     self._views.announce_epoch(item)
                 continue
-            frames = list(self._readable(run))
-            self._counters["events_in"] += sum(batch.num_rows for _, _, batch in frames)
-            for manner in ("apart", "together"):
-                self._deal_out(frames, manner)
-            self._hold(frames)
-        self._conflate()
-        if self._failures:
-            # A letter tells that all inputs before it are done with, for the other views, too.
-            self._conflate(everything=True)
+            for group in self._groups(run):
+                self._distribute(group)
         # A heartbeat would make a failed input look delivered when done again.
         failing = {failure.view for told in self._failures.values() for failure in told}
         if items and None not in failing:
-            self._views.tell_quiet(items[-1], but=failing | self._waiting())
+            self._views.tell_quiet(items[-1], but=failing)
         self._send_dead_letters()
 
     def confirmed(self, output: Output, message_id: Any, position: int) -> None:  # noqa: ARG002
@@ -204,58 +191,24 @@ class DistributorStage(PartitionStage):
             for item in [item for item in self._failures if item.position <= position]:
                 del self._failures[item]
 
-    def due_in_s(self, now_s: float) -> float | None:
-        """Until a conflated view's turn comes."""
-        return self._conflation.due_in_s(now_s)
-
-    def is_due(self, now_s: float) -> bool:
-        """Whether a conflated view's turn has come."""
-        return self._conflation.due_in_s(now_s) == 0.0
-
     def tidy(self) -> None:
         """Close the outputs of views that are gone and have nothing under way."""
         self._views.close_gone()
         views = self._function.router.views
         self._noted = {view: place for view, place in self._noted.items() if view in views}
 
-    def _deal_out(
-        self, frames: Sequence[Frame], manner: Manner, only: Collection[str] | None = None
-    ) -> None:
-        """Send the views of a manner (or only some of them) what they lack of the frames."""
-        if self._function.router.views_of(manner):
-            groups = merged(
-                frames,
-                max_rows=self._function.settings.max_rows,
-                max_bytes=MAX_GROUP_BYTES,
-                manner=manner,
-                only=only,
-            )
-            for group in groups:
-                self._distribute(group)
+    def _groups(self, items: Iterable[Input]) -> Iterator[FrameGroup[Input]]:
+        """The inputs for the views that take kinds apart, then for those that do not."""
+        frames = list(self._readable(items))
+        self._counters["events_in"] += sum(batch.num_rows for _, _, batch in frames)
+        most = self._function.settings.max_rows
+        for together in (False, True):
+            if self._function.router.has_views(together=together):
+                yield from merged(
+                    frames, max_rows=most, max_bytes=MAX_GROUP_BYTES, together=together
+                )
 
-    def _hold(self, frames: Sequence[Frame]) -> None:
-        """Let frames wait for the turns of the conflated views."""
-        views = self._function.router.views_of("conflated")
-        if views:
-            self._conflation.add(frames, views, time.monotonic())
-        else:
-            self._conflation.release()
-
-    def _waiting(self) -> set[str]:
-        """The views that rows wait for, which a heartbeat would pass."""
-        if not self._conflation.frames:
-            return set()
-        return {view.id for view in self._function.router.views_of("conflated")}
-
-    def _conflate(self, *, everything: bool = False) -> None:
-        """Send the conflated views whose turn has come what has waited for it."""
-        views = self._function.router.views_of("conflated")
-        due = views if everything else self._conflation.due(views, time.monotonic())
-        if due:
-            self._deal_out(self._conflation.frames, "conflated", {view.id for view in due})
-            self._conflation.told(due, views)
-
-    def _readable(self, items: Iterable[Input]) -> Iterator[Frame]:
+    def _readable(self, items: Iterable[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
         for item in items:
             try:
                 batch = read_frame(item.data)
@@ -300,10 +253,10 @@ class DistributorStage(PartitionStage):
         try:
             checked = check(piece.view, piece.rows)
             self._note_broken(group, piece, checked)
-            rendered = render(piece.view, piece.rows, self._call_custom, checked, piece.run.further)
+            rendered = render(piece.view, piece.rows, self._call_custom, checked)
         except CutOff as error:
             # It was not tried, so there is no input at fault to look for.
-            for item in piece.run.items:
+            for item in piece.items:
                 self._fail(item, _view_failure(piece.view.id, error))
             return True
         except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
@@ -319,14 +272,14 @@ class DistributorStage(PartitionStage):
     def _note_broken(self, group: FrameGroup[Input], piece: _Piece, checked: Checked) -> None:
         """Count the events that broke rules, once, and keep those that are to be kept."""
         view, rules = piece.view, piece.view.transformation.rules
-        if not rules or piece.run.place <= self._noted.get(view.id, NO_POSITION):
+        if not rules or piece.place <= self._noted.get(view.id, NO_POSITION):
             return
-        self._noted[view.id] = piece.run.place
+        self._noted[view.id] = piece.place
         for name, rows in checked.broken.items():
             self._counters[f"rule_{name}_of_{view.id}"] += len(rows)
             if rules[name].severity != "dead-letter":
                 continue
-            numbers = rows if piece.run.rows is None else piece.run.rows[rows]
+            numbers = rows if piece.numbers is None else piece.numbers[rows]
             for item, part in group.parts(numbers):
                 events = piece.rows.take(array_of(rows[part], pa.int64()))
                 told = f"view {view.id}: {reason(name, rules[name], events)}"
@@ -347,9 +300,9 @@ class DistributorStage(PartitionStage):
             every = max(group.rows, LEAST_ROWS)
             runs = group.runs_after(behind, selected, max_rows=every, max_message_rows=every)
             try:
-                for run in runs:
-                    rows = batch if run.rows is None else next(split_rows(batch, [run.rows]))
-                    piece = _Piece(view, run, rows)
+                for items, numbers, place in runs:
+                    rows = batch if numbers is None else next(split_rows(batch, [numbers]))
+                    piece = _Piece(view, items, rows, place, numbers)
                     self._note_broken(group, piece, check(view, rows))
             except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
                 if not self._isolate_view(group, view.id, error):
@@ -367,22 +320,22 @@ class DistributorStage(PartitionStage):
         self, group: FrameGroup[Input], batch: pa.RecordBatch, routed: Iterable[Routed]
     ) -> Iterator[_Piece]:
         """What each view lacks of the batch, a message each."""
-        cut: list[tuple[View, Run[Input], Rows]] = []
+        cut: list[tuple[View, list[Input], Rows, int]] = []
         fitting = MAX_FRAME_BYTES // max(1, batch.nbytes // batch.num_rows)
         for view, selected in routed:
-            for run in group.runs_after(
+            for items, rows, place in group.runs_after(
                 self._views.output(view).position,
                 selected,
                 max_rows=fitting,
                 max_message_rows=self._function.router.max_rows[view.id],
             ):
-                if run.rows is None:
-                    yield _Piece(view, run, batch)
+                if rows is None:
+                    yield _Piece(view, items, batch, place, None)
                 else:
-                    cut.append((view, run, run.rows))
-        pieces = split_rows(batch, [rows for _, _, rows in cut])
-        for (view, run, _), piece in zip(cut, pieces, strict=True):
-            yield _Piece(view, run, piece)
+                    cut.append((view, items, rows, place))
+        pieces = split_rows(batch, [rows for _, _, rows, _ in cut])
+        for (view, items, rows, place), piece in zip(cut, pieces, strict=True):
+            yield _Piece(view, items, piece, place, rows)
 
     def _isolate(self, group: FrameGroup[Input], failure: _Failure) -> None:
         """Find the input at fault: one by one the others still arrive.
@@ -400,7 +353,7 @@ class DistributorStage(PartitionStage):
         self._counters["render_failures"] += 1
 
     def _send(self, piece: _Piece, kind: str, data: bytes) -> None:
-        view, (items, _, place, _), rows = piece
+        view, items, rows, place, _ = piece
         output = self._views.output(view)
         if output.restarted:
             self._views.announce_restart(view, output, (), place_before(place))

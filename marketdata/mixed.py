@@ -20,13 +20,6 @@ MIXED: Final = "mixed"
 
 KIND_FIELD: Final = pa.field("kind", SYMBOL, nullable=False)
 
-MERGED_FIELDS: Final = (
-    pa.field("merged", pa.uint32(), nullable=False),
-    pa.field("merged_from", pa.uint64(), nullable=False),
-)
-"""Further columns of conflated frames: how many events each one stands for, itself included, and
-the sequence of the first of them."""
-
 
 def mixed_schema(kinds: Sequence[str] = KINDS) -> pa.Schema:
     """The schema of sequenced events of some kinds; the order of `kinds` makes no difference.
@@ -57,12 +50,6 @@ def occurring(batch: pa.RecordBatch) -> pa.RecordBatch:
     if len(schema) == batch.num_columns:
         return batch
     return pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
-
-
-def with_merged(batch: pa.RecordBatch, columns: Sequence[pa.Array]) -> pa.RecordBatch:
-    """A mixed batch with the columns of `MERGED_FIELDS` behind the others."""
-    schema = pa.schema([*batch.schema, *MERGED_FIELDS], metadata=batch.schema.metadata)
-    return pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
 
 
 @lru_cache(maxsize=1 << len(KINDS))

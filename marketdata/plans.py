@@ -25,12 +25,6 @@ PLAN_KEY: Final = "plan"
 Compression = Literal["none", "lz4", "zstd"]
 Kinds = Literal["apart", "together"]
 
-Manner = Literal["apart", "together", "conflated"]
-"""How frames are grouped for a view: by kind, all kinds as they come, or over a time."""
-
-LEAST_CONFLATE_MS: Final = 20
-MOST_CONFLATE_MS: Final = 60_000
-
 
 class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a view's frames are written.
@@ -39,8 +33,6 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         compression: of each message.
         kinds: whether a message holds events of one kind (`apart`, if absent) or, in the order of
             the log, of several (`together`; see `marketdata.mixed`).
-        conflate_ms: deliver the newest event of each instrument and kind of so many milliseconds;
-            absent: every event.
     """
 
     compression: Compression = "none"
@@ -56,36 +48,11 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
-    conflate_ms: (
-        Annotated[
-            int,
-            Meta(
-                ge=LEAST_CONFLATE_MS,
-                le=MOST_CONFLATE_MS,
-                description="Of each instrument and kind only the newest event of every so many "
-                "milliseconds, with the columns merged (how many events it stands for) and "
-                "merged_from (the sequence of the first of them). Needs kinds together.",
-            ),
-        ]
-        | UnsetType
-    ) = UNSET
 
     @property
     def together(self) -> bool:
         """Whether a message may hold events of several kinds."""
         return self.kinds == "together"
-
-    @property
-    def manner(self) -> "Manner":
-        """How frames are grouped for the view."""
-        if self.conflate_ms:
-            return "conflated"
-        return "together" if self.together else "apart"
-
-    @property
-    def conflate_s(self) -> float:
-        """`conflate_ms` in seconds; 0 for a view that gets every event."""
-        return (self.conflate_ms or 0) / 1e3
 
     def canonical(self) -> "Delivery":
         """The one form of all that say the same."""

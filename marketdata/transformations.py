@@ -23,7 +23,7 @@ from marketdata.errors import DistributionError
 from marketdata.filters.columns import FrameColumns
 from marketdata.filters.computed import compile_computed, computed_column, computed_field
 from marketdata.filters.tree import Expression, to_sql
-from marketdata.mixed import KIND_FIELD, MERGED_FIELDS
+from marketdata.mixed import KIND_FIELD
 from marketdata.rules import (
     FAILED_RULES,
     MAX_RULES,
@@ -333,8 +333,8 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def _kept(self, schema: pa.Schema) -> list[str]:
         if self.select is None:
             return list(schema.names)
-        # A mixed frame without its kinds could not be read, nor could a conflated one be trusted.
-        names = (KIND_FIELD.name, *self.select, *(field.name for field in MERGED_FIELDS))
+        # A mixed frame without its kinds could not be read.
+        names = (KIND_FIELD.name, *self.select)
         return [name for name in names if schema.get_field_index(name) >= 0]
 
 

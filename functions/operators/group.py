@@ -5,20 +5,16 @@ Frames of one kind are merged as they are; for views that take kinds together, f
 become one mixed batch.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from functions.operators.conflate import Latest, latest
 from functions.operators.route import Routed, Router, Rows
-from marketdata.arrays import codes_of, values_of
 from marketdata.mixed import MIXED, mixed_batch
-from marketdata.plans import Manner
 
 
 class Positioned(Protocol):
@@ -30,22 +26,6 @@ class Positioned(Protocol):
 
 
 Item = TypeVar("Item", bound=Positioned)
-
-
-class Run(NamedTuple, Generic[Item]):
-    """What becomes one message of a view.
-
-    Attributes:
-        items: the frames it is made of.
-        rows: numbers of the batch's rows; None stands for every row.
-        place: the position of the message.
-        further: columns to stand behind the batch's own, of these rows.
-    """
-
-    items: list[Item]
-    rows: Rows | None
-    place: int
-    further: Sequence[pa.Array] = ()
 
 
 class _Span(NamedTuple):
@@ -62,24 +42,22 @@ def merged(
     *,
     max_rows: int,
     max_bytes: int,
-    manner: Manner = "apart",
-    only: Collection[str] | None = None,
+    together: bool = False,
 ) -> Iterator["FrameGroup[Item]"]:
     """Groups of adjacent frames, in log order.
 
     Args:
         frames: what was read, its kind and its batch.
         max_rows, max_bytes: bounds of a merged batch; a single frame always fits.
-        manner: of the views that the groups are for.
-        only: the ids of those of them that the groups are for; None: all.
+        together: for the views that take kinds together, and not for the others.
     """
-    made: type[FrameGroup[Item]] = _GROUPS[manner]
     group: FrameGroup[Item] | None = None
     for item, kind, batch in frames:
         if group is None or not group.add(item, kind, batch):
             if group is not None:
                 yield group
-            group = made(kind, max_rows=max_rows, max_bytes=max_bytes, only=only)
+            made = MixedGroup if together else FrameGroup
+            group = made(kind, max_rows=max_rows, max_bytes=max_bytes)
             group.add(item, kind, batch)
     if group is not None:
         yield group
@@ -91,17 +69,13 @@ class FrameGroup(Generic[Item]):
     Args:
         kind: of the first frame.
         max_rows, max_bytes: bounds of the merged batch; a first frame always fits.
-        only: the ids of the views that it is for; None: all.
 
     Attributes:
         kind: of the batch.
     """
 
-    def __init__(
-        self, kind: str, *, max_rows: int, max_bytes: int, only: Collection[str] | None = None
-    ) -> None:
+    def __init__(self, kind: str, *, max_rows: int, max_bytes: int) -> None:
         self.kind = kind
-        self.only = only
         self.items: list[Item] = []
         self.rows = 0
         self._bytes = 0
@@ -131,9 +105,7 @@ class FrameGroup(Generic[Item]):
     def singles(self) -> Iterator["FrameGroup[Item]"]:
         """Each frame as a group of its own."""
         for item, kind, batch in zip(self.items, self._kinds, self._batches, strict=True):
-            group = type(self)(
-                kind, max_rows=self._max_rows, max_bytes=self._max_bytes, only=self.only
-            )
+            group = type(self)(kind, max_rows=self._max_rows, max_bytes=self._max_bytes)
             group.add(item, kind, batch)
             yield group
 
@@ -150,19 +122,7 @@ class FrameGroup(Generic[Item]):
             batch: what `batch` gave.
             failed: see `Router.route`.
         """
-        return self._asked_for(router.route(batch, self.kind, failed), failed)
-
-    def _asked_for(self, routed: Iterable[Routed], failed: dict[str, Exception]) -> list[Routed]:
-        """What concerns the views that the group is for, and that did not fail."""
-        told = list(routed)
-        if self.only is not None:
-            for view_id in failed.keys() - self.only:
-                del failed[view_id]
-        return [
-            (view, rows)
-            for view, rows in told
-            if view.id not in failed and (self.only is None or view.id in self.only)
-        ]
+        return list(router.route(batch, self.kind, failed))
 
     def _takes(self, kind: str) -> bool:
         return kind == self.kind
@@ -180,7 +140,7 @@ class FrameGroup(Generic[Item]):
 
     def runs_after(
         self, position: int, rows: Rows | None, *, max_rows: int, max_message_rows: int
-    ) -> Iterator["Run[Item]"]:
+    ) -> Iterator[tuple[list[Item], Rows | None, int]]:
         """The frames behind a position with the selected rows in them, in runs of whole frames.
 
         A frame with more rows than a message may have is cut, after every so many of *its* rows.
@@ -195,7 +155,8 @@ class FrameGroup(Generic[Item]):
             max_message_rows: most selected rows of a message, at least 8, the same at every call.
 
         Yields:
-            The runs; each has at least one row.
+            The frames of a run, their selected rows, at least one (None when that is every row of
+            the batch), and the position of the message.
         """
         spans = self._spans(max_message_rows)
         first = next((n for n, span in enumerate(spans) if span.place > position), None)
@@ -207,7 +168,7 @@ class FrameGroup(Generic[Item]):
         counts = ends if rows is None else np.searchsorted(rows, ends)
         if first == 0 and counts[-1] <= most:
             if counts[-1]:
-                yield Run(self.items, rows, self.items[-1].position)
+                yield self.items, rows, self.items[-1].position
             return
         every = np.arange(self.rows) if rows is None else rows
         begin = 0
@@ -218,7 +179,7 @@ class FrameGroup(Generic[Item]):
             if counts[end] > counts[begin]:
                 last = lacking[end - 1]
                 items = self.items[lacking[begin].frame : last.frame + 1]
-                yield Run(items, every[counts[begin] : counts[end]], last.place)
+                yield items, every[counts[begin] : counts[end]], last.place
             begin = end
 
     def _spans(self, max_message_rows: int) -> list[_Span]:
@@ -239,21 +200,12 @@ class MixedGroup(FrameGroup[Item]):
     log order and gives the numbers of the batch's rows, in log order, too.
     """
 
-    manner: ClassVar[Manner] = "together"
-
-    def __init__(
-        self,
-        kind: str,  # noqa: ARG002
-        *,
-        max_rows: int,
-        max_bytes: int,
-        only: Collection[str] | None = None,
-    ) -> None:
-        super().__init__(MIXED, max_rows=max_rows, max_bytes=max_bytes, only=only)
+    def __init__(self, kind: str, *, max_rows: int, max_bytes: int) -> None:  # noqa: ARG002
+        super().__init__(MIXED, max_rows=max_rows, max_bytes=max_bytes)
 
     def batch(self) -> pa.RecordBatch:
         """All rows as one mixed batch, kind by kind."""
-        return self._whole
+        return mixed_batch([(kind, batch) for kind, batch, _ in self._by_kind])
 
     def routed(
         self,
@@ -261,25 +213,25 @@ class MixedGroup(FrameGroup[Item]):
         router: Router,
         failed: dict[str, Exception],
     ) -> list[Routed]:
-        """See `FrameGroup.routed`; of the views of the group's manner."""
+        """See `FrameGroup.routed`; of the views that take kinds together."""
         found: dict[str, list[Rows]] = {}
         for kind, of_kind, numbers in self._by_kind:
-            for view, rows in router.route(of_kind, kind, failed, manner=self.manner):
+            for view, rows in router.route(of_kind, kind, failed, together=True):
                 found.setdefault(view.id, []).append(numbers if rows is None else numbers[rows])
-        joined = [
+        return [
             (router.views[view_id], np.sort(np.concatenate(rows)))
             for view_id, rows in found.items()
+            if view_id not in failed
         ]
-        return self._asked_for(joined, failed)
 
     def runs_after(
         self, position: int, rows: Rows | None, *, max_rows: int, max_message_rows: int
-    ) -> Iterator["Run[Item]"]:
+    ) -> Iterator[tuple[list[Item], Rows | None, int]]:
         """See `FrameGroup.runs_after`."""
-        for run in super().runs_after(
+        for items, chosen, place in super().runs_after(
             position, rows, max_rows=max_rows, max_message_rows=max_message_rows
         ):
-            yield run._replace(rows=self._stored if run.rows is None else self._stored[run.rows])
+            yield items, self._stored if chosen is None else self._stored[chosen], place
 
     def parts(self, rows: Rows) -> Iterator[tuple[Item, slice]]:
         """See `FrameGroup.parts`."""
@@ -287,10 +239,6 @@ class MixedGroup(FrameGroup[Item]):
 
     def _takes(self, kind: str) -> bool:  # noqa: ARG002
         return True
-
-    @cached_property
-    def _whole(self) -> pa.RecordBatch:
-        return mixed_batch([(kind, batch) for kind, batch, _ in self._by_kind])
 
     @cached_property
     def _by_kind(self) -> list[tuple[str, pa.RecordBatch, Rows]]:
@@ -322,53 +270,6 @@ class MixedGroup(FrameGroup[Item]):
     def _numbers(self, frame: int) -> Rows:
         start = self._starts[frame]
         return np.arange(start, start + self._batches[frame].num_rows)
-
-
-class ConflatedGroup(MixedGroup[Item]):
-    """Frames of any kind of which views get the newest event of each instrument and kind."""
-
-    manner: ClassVar[Manner] = "conflated"
-
-    def runs_after(
-        self, position: int, rows: Rows | None, *, max_rows: int, max_message_rows: int
-    ) -> Iterator["Run[Item]"]:
-        """See `FrameGroup.runs_after`; of the selected rows behind the position the newest stay."""
-        first = next((n for n, item in enumerate(self.items) if item.position > position), None)
-        if first is None:
-            return
-        every = np.arange(self.rows) if rows is None else rows
-        behind = every[every >= self._starts[first]]
-        if not len(behind):
-            return
-        found = latest(behind, self._keys[behind], self._sequences[behind])
-        stored = self._stored[found.rows]
-        order = np.argsort(stored)
-        by_stored = Latest(stored[order], found.merged[order], found.first[order])
-        for run in super().runs_after(
-            position, found.rows, max_rows=max_rows, max_message_rows=max_message_rows
-        ):
-            assert run.rows is not None  # noqa: S101 - of a mixed batch
-            yield run._replace(further=by_stored.columns(run.rows))
-
-    @cached_property
-    def _keys(self) -> Rows:
-        """What tells instrument and kind of a row, in log order."""
-        batch = self._whole
-        names = len(batch.column("instrument").dictionary)
-        kinds = codes_of(batch.column("kind")).astype(np.int64)
-        return (kinds * names + codes_of(batch.column("instrument")))[self._stored]
-
-    @cached_property
-    def _sequences(self) -> npt.NDArray[np.uint64]:
-        """Of each row, in log order."""
-        return values_of(self._whole.column("sequence"), np.uint64)[self._stored]
-
-
-_GROUPS: Final[Mapping[Manner, type[FrameGroup[Any]]]] = {
-    "apart": FrameGroup,
-    "together": MixedGroup,
-    "conflated": ConflatedGroup,
-}
 
 
 def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

@@ -1,7 +1,7 @@
 """Rendering: the rows a view gets, transformed and converted to the bytes of one message."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from marketdata.filters.tree import Expression, Text, walk
 from marketdata.formats import FormatError, format_of_view
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
-from marketdata.mixed import MERGED_FIELDS, occurring, with_merged
+from marketdata.mixed import occurring
 from marketdata.plans import View
 from marketdata.rules import UNCHECKED, Checked
 from marketdata.schemas import SEQUENCED_SCHEMAS
@@ -39,8 +39,6 @@ def max_rows(view: View) -> int:
     most = format_of_view(view.format).max_rows
     share = MAX_MESSAGE_BYTES // most
     wider = sum(len(name) + _width(tree) for name, tree in (view.computed or {}).items())
-    if view.delivery.conflate_ms:
-        wider += sum(len(field.name) + _NUMBER_BYTES for field in MERGED_FIELDS)
     wider += sum(len(f.name) + _type_width(f.type) for f in view.transformation.added_fields)
     wider += sum(len(name) + 1 for name in view.transformation.rules or ())
     if view.format in _NAMES_IN_EVENTS:
@@ -109,7 +107,6 @@ def render(
     rows: pa.RecordBatch,
     call_custom: CallCustom = _call_custom,
     checked: Checked = UNCHECKED,
-    further: Sequence[pa.Array] = (),
 ) -> Rendered:
     """Transform and convert routed rows.
 
@@ -119,8 +116,6 @@ def render(
             one; their dictionaries hold only what occurs.
         call_custom: calls custom transformations; by default for as long as they take.
         checked: what `check` says of the rows.
-
-        further: the columns of what was merged, for a conflated view.
 
     Raises:
         CustomFailed: of `call_custom`.
@@ -141,8 +136,6 @@ def render(
         return Rendered(rows, b"")
     if view.delivery.together:
         rows = occurring(rows)
-    if further:
-        rows = with_merged(rows, further)
     if marks is not None:
         added = (*added, marks)
     transformed = transformation.apply(rows, view.computed or None, added)

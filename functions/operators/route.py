@@ -5,7 +5,6 @@ Cost grows with the views that match, not with all views (`marketdata.filters.in
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ import pyarrow as pa
 from functions.operators.render import max_rows
 from marketdata.filters import Filter
 from marketdata.filters.index import FilterIndex
-from marketdata.plans import Manner, Plan, View
+from marketdata.plans import Plan, View
 
 Rows = npt.NDArray[np.int64]
 
@@ -55,13 +54,13 @@ class Router:
             view_id: known_bound.get(view_id) or one.with_sets(plan.sets)
             for view_id, one in self.filters.items()
         }
-        self._sides: dict[Manner, _Side] = {
-            manner: self._side(before, manner) for manner in get_args(Manner)
+        self._sides: dict[bool, _Side] = {
+            together: self._side(before, together=together) for together in (False, True)
         }
 
-    def views_of(self, manner: Manner) -> tuple[View, ...]:
-        """The views that frames are grouped for in this manner."""
-        return self._sides[manner].views
+    def has_views(self, *, together: bool) -> bool:
+        """Whether there are views that take kinds together, or views that do not."""
+        return self._sides[together].views > 0
 
     def route(
         self,
@@ -69,7 +68,7 @@ class Router:
         kind: str,
         failed: dict[str, Exception] | None = None,
         *,
-        manner: Manner = "apart",
+        together: bool = False,
     ) -> Iterator[Routed]:
         """The views that at least one row of the batch goes to.
 
@@ -77,32 +76,32 @@ class Router:
             batch, kind: a frame or several as one.
             failed: is given the ids of views whose filters raised, with what was raised. Without
                 it that is raised once the other views have been told.
-            manner: of the views that are asked.
+            together: ask the views that take kinds together, and not the others.
         """
-        side = self._sides[manner]
+        side = self._sides[together]
         for view in side.everything:
             yield view, None
         for view_id, rows in side.index.match_rows(batch, kind, failed):
             yield self.views[view_id], rows
 
-    def _side(self, before: "Router | None", manner: Manner) -> "_Side":
-        views = tuple(view for view in self.plan.views if view.delivery.manner == manner)
+    def _side(self, before: "Router | None", *, together: bool) -> "_Side":
+        views = [view for view in self.plan.views if view.delivery.together is together]
         bound = {view.id: self.bound[view.id] for view in views if view.predicate is not None}
         everything = tuple(view for view in views if view.predicate is None)
-        known = before._sides[manner].index if before else None  # noqa: SLF001 - of this class
-        return _Side(views, everything, FilterIndex(bound, known))
+        known = before._sides[together].index if before else None  # noqa: SLF001 - of this class
+        return _Side(len(views), everything, FilterIndex(bound, known))
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The views of one manner.
+    """The views that take kinds together, or the others.
 
     Attributes:
-        views: all of them.
+        views: how many there are.
         everything: those without a filter.
         index: the filters of the rest.
     """
 
-    views: tuple[View, ...]
+    views: int
     everything: tuple[View, ...]
     index: FilterIndex

@@ -95,14 +95,6 @@ class PartitionStage(ABC):
     def tidy(self) -> None:
         """Called about once a second."""
 
-    def is_due(self, now_s: float) -> bool:  # noqa: ARG002 - for those that hold back
-        """Whether `apply` has something to do even without an input.
-
-        Args:
-            now_s: the time of `time.monotonic`.
-        """
-        return False
-
     def awaited(self) -> Collection[Output]:
         """Outputs that have something to confirm for which no input waits."""
         return ()
@@ -303,9 +295,7 @@ class FrameFunction(ABC):
             if partition.again:
                 partition.again = False
                 self._apply(partition, list(partition.inputs))
-            elif (partition.backlog and partition.may_step()) or (
-                partition.ready and partition.stage.is_due(time.monotonic())
-            ):
+            elif partition.backlog and partition.may_step():
                 self._apply(partition, partition.backlog)
             self._acknowledge(partition)
             if not partition.ready and time.monotonic() >= partition.retry_at:
@@ -408,13 +398,14 @@ class FrameFunction(ABC):
     def _free(self, items: Sequence[Input]) -> None:
         """What no output has to confirm is not in flight; what is done needs its bytes no more.
 
-        Where inputs may be applied again they keep both until they are acknowledged, but for the
-        room of those that are held: who holds them bounds how many.
+        Where inputs may be applied again they keep both until they are acknowledged.
         """
+        if self.applies_again:
+            return
         for item in items:
-            if item.applied and not item.waiting and (item.held or not self.applies_again):
+            if item.applied and not item.waiting:
                 self._give_room_back(item)
-            if item.is_confirmed and not self.applies_again:
+            if item.is_confirmed:
                 item.done = True
                 item.data = b""
 

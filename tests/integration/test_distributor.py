@@ -444,46 +444,6 @@ def test_kinds_together_come_once_in_the_order_of_the_log_over_restarts(cluster:
     last.close()
 
 
-def test_conflated_views_tell_what_each_event_stands_for_over_restarts(cluster: Cluster) -> None:
-    views = Plans(cluster).publish(
-        quick=ViewSpec(delivery=Delivery(kinds="together", conflate_ms=20)),
-        slow=_spec("instrument <> 'I0'", delivery=Delivery(kinds="together", conflate_ms=300)),
-        all=ViewSpec(),
-    )
-    log = Log(cluster)
-    for round_ in range(3):
-        instance = _distributor(cluster)
-        log.write(30, kinds=("trade", "quote"))
-        if round_ < 2:
-            sent = len(log.events)
-            eventually(lambda sent=sent: _rows(cluster, views["all"]) > sent - 60)
-            instance.close()
-    for view, names in ((views["quick"], "0123"), (views["slow"], "123")):
-        expected: dict[tuple[str, str], list[int]] = {}
-        for kind, event in zip(log.kinds, log.events, strict=True):
-            if event["instrument"][1] in names:
-                expected.setdefault((kind, event["instrument"]), []).append(event["sequence"])
-
-        eventually(lambda view=view, expected=expected: not any(_left(cluster, view, expected)))
-    instance.close()
-
-
-def _left(
-    cluster: Cluster, view: View, expected: dict[tuple[str, str], list[int]]
-) -> list[list[int]]:
-    """The sequences, by kind and instrument, that no event of a conflated view stands for yet."""
-    left = dict(expected)
-    for message in cluster.read(partition_topic(view.topic, 0)):
-        if message.properties()["count"] == "0":
-            continue
-        for event in read_frame(message.data()).to_pylist():
-            waiting = left[event["kind"], event["instrument"]]
-            stands_for = waiting[: event["merged"]]
-            assert (stands_for[0], stands_for[-1]) == (event["merged_from"], event["sequence"])
-            left[event["kind"], event["instrument"]] = waiting[event["merged"] :]
-    return list(left.values())
-
-
 def _rows(cluster: Cluster, view: View) -> int:
     messages = cluster.read(partition_topic(view.topic, 0))
     assert {m.properties()["kind"] for m in messages} <= {"trade", "quote", "heartbeat"}
@@ -550,10 +510,10 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """No JSON view can render the price `POISON`."""
     rendered = functions.distributor.render
 
-    def render(view: View, rows: Any, *further: Any) -> bytes:
+    def render(view: View, rows: Any) -> bytes:
         if view.format == "json" and np.isin(POISON, rows.column("price").to_numpy()):
             raise ValueError("poison")
-        return rendered(view, rows, *further)
+        return rendered(view, rows)
 
     monkeypatch.setattr(functions.distributor, "render", render)
 

@@ -101,7 +101,6 @@ class ExplainService:
             place=event.position.pack(),
             passes=then,
             passes_now=passes,
-            conflated=bool(subject.view.delivery.conflate_ms),
             span=subject.span,
             trace=found,
             broken=_broken(subject.view, event),

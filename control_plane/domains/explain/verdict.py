@@ -13,9 +13,7 @@ from typing import Literal
 
 from control_plane.domains.explain.events import ViewTrace
 
-Verdict = Literal[
-    "delivered", "filtered", "merged", "before_start", "after_end", "not_yet", "unknown"
-]
+Verdict = Literal["delivered", "filtered", "before_start", "after_end", "not_yet", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,6 @@ def judge(
     place: int,
     passes: bool | None,
     passes_now: bool | None,
-    conflated: bool,
     span: Span,
     trace: ViewTrace,
     broken: Sequence[str] = (),
@@ -54,7 +51,6 @@ def judge(
         passes: whether the filter lets the event pass, with its sets as the plan of the view's
             message had them; None when a set of it is not there any more.
         passes_now: the same with the sets as they are now.
-        conflated: the view delivers the newest events only.
         broken: rules of the transformation that keep the event from the view.
     """
     message = trace.message
@@ -128,14 +124,6 @@ def judge(
             message is not None and not message.readable,
             "unknown",
             "The filter lets the event pass, but the message at its place cannot be decoded here.",
-        ),
-        (
-            conflated,
-            "merged",
-            (
-                "The view is conflated: a newer event of the instrument stands for this one (its"
-                " columns merged and merged_from say so)."
-            ),
         ),
     )
     gone_on = (

@@ -22,8 +22,8 @@ from marketdata.filters.computed import compile_computed
 from marketdata.filters.parse import parse
 from marketdata.filters.tree import Column, Expression, InSet, to_sql, walk
 from marketdata.formats import FormatError, format_of_view, get_format
-from marketdata.mixed import MERGED_FIELDS, MIXED, mixed_schema
-from marketdata.plans import Manner, ViewSpec, sets_of
+from marketdata.mixed import MIXED, mixed_schema
+from marketdata.plans import ViewSpec, sets_of
 from marketdata.rules import compile_rule
 from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale
 from marketdata.transformations import Transformation, TransformationError
@@ -175,8 +175,6 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
             f"{data.format} frames hold events of one kind",
             hint="choose the format arrow, or leave kinds apart",
         )
-    if data.delivery.conflate_ms:
-        yield from _conflation_problems(data)
     if data.delivery.together and data.transformation.custom:
         yield FieldProblem(
             "/delivery/kinds",
@@ -200,29 +198,6 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
                 f"{data.format} frames know columns by numbers, not by names",
                 hint=f"drop the {member} or choose another format",
             )
-
-
-def _conflation_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
-    if not data.delivery.together:
-        yield FieldProblem(
-            "/delivery/conflate_ms",
-            "an event that stands for others may be of another kind than its neighbours",
-            hint='add "kinds": "together" to delivery',
-        )
-    transformation = data.transformation
-    if transformation.rules:
-        yield FieldProblem(
-            "/transformation/rules",
-            "an event that breaks a rule would hide those that it stands for",
-            hint="put the conditions into the filter, or drop conflate_ms",
-        )
-    taken = {field.name for field in MERGED_FIELDS}
-    for name in sorted(taken & {*transformation.rename.values(), *(transformation.compute or ())}):
-        yield FieldProblem(
-            "/transformation",
-            f"a conflated view has a column {name!r} already",
-            hint="choose another name",
-        )
 
 
 def _refused(problems: list[FieldProblem]) -> InvalidRequestError:
@@ -250,7 +225,7 @@ def _columns(spec: ViewSpec) -> dict[str, list[ColumnOut]]:
     transformation = spec.transformation
     rename = tuple(sorted(transformation.rename.items()))
     computed = tuple((spec.computed or {}).items())
-    columns = _columns_of(transformation.select, rename, computed, spec.delivery.manner)
+    columns = _columns_of(transformation.select, rename, computed, spec.delivery.together)
     added = _told(transformation.added_fields)
     return {kind: told + added for kind, told in columns.items()}
 
@@ -260,21 +235,14 @@ def _columns_of(
     select: tuple[str, ...] | None,
     rename: tuple[tuple[str, str], ...],
     computed: tuple[tuple[str, Expression], ...],
-    manner: Manner,
+    together: bool,
 ) -> dict[str, list[ColumnOut]]:
     transformation = Transformation(select=select, rename=dict(rename))
-    schemas = SEQUENCED_SCHEMAS if manner == "apart" else {MIXED: _mixed(manner)}
+    schemas = {MIXED: mixed_schema()} if together else SEQUENCED_SCHEMAS
     return {
         kind: _told(transformation.schema(schema, dict(computed)))
         for kind, schema in schemas.items()
     }
-
-
-def _mixed(manner: Manner) -> pa.Schema:
-    schema = mixed_schema()
-    for field in MERGED_FIELDS if manner == "conflated" else ():
-        schema = schema.append(field)
-    return schema
 
 
 def _told(fields: Iterable[pa.Field]) -> list[ColumnOut]:

@@ -52,21 +52,10 @@ def trace(
 
 
 def verdict(
-    found: ViewTrace,
-    taken: Span,
-    *,
-    passes: bool | None = True,
-    at: datetime = LATER,
-    conflated: bool = False,
+    found: ViewTrace, taken: Span, *, passes: bool | None = True, at: datetime = LATER
 ) -> str:
     said, reason = judge(
-        sequenced_at=at,
-        place=PLACE,
-        passes=passes,
-        passes_now=passes,
-        conflated=conflated,
-        span=taken,
-        trace=found,
+        sequenced_at=at, place=PLACE, passes=passes, passes_now=passes, span=taken, trace=found
     )
     assert reason.endswith((".", ".)"))
     return said
@@ -98,7 +87,6 @@ def test_what_stands_in_the_topic_outweighs_the_filter_as_it_is_now() -> None:
         place=PLACE,
         passes=True,
         passes_now=False,
-        conflated=False,
         span=span(),
         trace=trace(0),
     )
@@ -168,13 +156,6 @@ def test_a_heartbeat_tells_the_number_before_the_next() -> None:
     batch = pa.RecordBatch.from_pylist(told, schema=NEXT_SEQUENCES)
     assert newest_key_of(batch, {"kind": HEARTBEAT}, "A") == (2, 8)
     assert newest_key_of(batch, {"kind": HEARTBEAT}, "B") is None
-
-
-def test_in_a_conflated_view_a_newer_event_stands_for_what_is_not_there() -> None:
-    assert verdict(trace(), span(), conflated=True) == "merged"
-    assert verdict(trace(), span()) == "unknown"
-    assert verdict(trace(0), span(), conflated=True) == "delivered"
-    assert verdict(trace(), span(), passes=False, conflated=True) == "filtered"
 
 
 def test_an_event_that_breaks_a_rule_is_filtered_by_it() -> None:

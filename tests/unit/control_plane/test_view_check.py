@@ -203,33 +203,6 @@ def test_kinds_together_are_for_arrow(name: str) -> None:
     assert "arrow" in (problem.hint or "")
 
 
-def test_conflation_is_described_with_its_columns_and_needs_kinds_together() -> None:
-    delivery = Delivery(kinds="together", conflate_ms=250)
-    request = SubscriptionCreate(consumer="desk", name="slow", delivery=delivery)
-    columns = describe_schema(view_spec(request), with_columns=True).columns
-    assert columns is not None
-    assert [column.name for column in columns["mixed"]][-2:] == ["merged", "merged_from"]
-
-    rules = {"old": Rule("epoch > 1", "drop")}
-    taken = Transformation(compute={"merged": "size + 1"}, rules=rules)
-    request = SubscriptionCreate(
-        consumer="desk", name="slow", delivery=Delivery(conflate_ms=250), transformation=taken
-    )
-    with pytest.raises(InvalidRequestError) as raised:
-        view_spec(request)
-    assert [(p.pointer, p.hint) for p in raised.value.problems] == [
-        ("/delivery/conflate_ms", 'add "kinds": "together" to delivery'),
-        ("/transformation/rules", "put the conditions into the filter, or drop conflate_ms"),
-        ("/transformation", "choose another name"),
-    ]
-
-
-@pytest.mark.parametrize("ms", [0, 19, 60_001])
-def test_a_time_to_conflate_over_has_bounds(ms: int) -> None:
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.convert({"conflate_ms": ms}, Delivery)
-
-
 @pytest.fixture
 def bands(monkeypatch: pytest.MonkeyPatch) -> Custom:
     """A custom transformation that is installed for the length of a test."""

@@ -83,30 +83,17 @@ def filtered(sql: str) -> ViewSpec:
     return ViewSpec(filter=one.canonical, predicate=one.to_json())
 
 
-Told = list[tuple[str, int, str]]
-
-
 def told(
     distribution: Sequence[Sequence[Input]],
     plan: Plan,
     counters: Counter[str] | None = None,
     last: int = -1,
-) -> Told:
+) -> list[tuple[str, int, str]]:
     """What a distributor sends that is given inputs so: topic, position, and reason or rows.
 
     The outputs of the views hold the inputs up to `last`.
     """
-    stage, sent = distributor(plan, counters, last)
-    for items in distribution:
-        stage.apply(items)
-    return sorted(sent)
-
-
-def distributor(
-    plan: Plan, counters: Counter[str] | None = None, last: int = -1
-) -> tuple[DistributorStage, Told]:
-    """A distributor of a partition, and what it has sent."""
-    sent: Told = []
+    sent = []
 
     def send(
         output: Output,
@@ -139,7 +126,10 @@ def distributor(
         log=logging.getLogger("test"),
         send=send,
     )
-    return DistributorStage(function, 0), sent
+    stage = DistributorStage(function, 0)
+    for items in distribution:
+        stage.apply(items)
+    return sorted(sent)
 
 
 @pytest.mark.parametrize("kinds", [UNSET, "together"])
@@ -202,132 +192,6 @@ def test_kinds_that_take_turns_share_a_message_where_that_is_asked_for() -> None
     assert messages(apart) == [
         (item.position, f"['{name}']") for item, name in zip(items, "ABCD", strict=True)
     ]
-
-
-class Clock:
-    """What a distributor takes for the time."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now_s = 1_000.0
-        clock = SimpleNamespace(monotonic=lambda: self.now_s)
-        monkeypatch.setattr("functions.distributor.time", clock)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-def conflated(ms: int) -> ViewSpec:
-    return ViewSpec(delivery=Delivery(kinds="together", conflate_ms=ms))
-
-
-def inputs(*frames: str, first: int = 1) -> list[Input]:
-    return [
-        Input(pulsar.MessageId(0, n, 0), frame(list(names)), {"kind": "trade"})
-        for n, names in enumerate(frames, start=first)
-    ]
-
-
-def to(spec: ViewSpec, sent: Told) -> list[tuple[int, str]]:
-    return [(place, what) for topic, place, what in sent if view_of(spec).topic in topic]
-
-
-def test_a_conflated_view_gets_the_newest_when_its_time_has_come(clock: Clock) -> None:
-    slow, slower, every = conflated(100), conflated(1_000), ViewSpec()
-    stage, sent = distributor(compile_plan(1, [slow, slower, every], created_at_ns=1))
-    items = inputs("A", "BA", "C")
-
-    stage.apply(items[:2])
-    assert to(every, sent) == [(items[1].position, "['A', 'B', 'A']")]
-    assert to(slow, sent) == []
-    assert [item.held for item in items[:2]] == [True, True]
-    assert stage.due_in_s(clock.now_s) == pytest.approx(0.1)
-    assert not stage.is_due(clock.now_s)
-
-    clock.now_s += 0.1
-    assert stage.is_due(clock.now_s)
-    stage.apply([])
-    assert to(slow, sent) == [(items[1].position, "['B', 'A']")]
-    assert to(slower, sent) == []
-    assert all(item.held for item in items[:2])  # the slower view has not had them
-    assert not stage.is_due(clock.now_s)
-
-    stage.apply(items[2:])
-    clock.now_s += 1.0
-    stage.apply([])
-    assert to(slow, sent)[1:] == [(items[2].position, "['C']")]
-    assert to(slower, sent) == [(items[2].position, "['B', 'A', 'C']")]
-    assert not any(item.held for item in items)
-    assert stage.due_in_s(clock.now_s) is None
-
-
-def test_what_waits_is_given_again_and_waits_once(clock: Clock) -> None:
-    spec = conflated(100)
-    stage, sent = distributor(compile_plan(1, [spec], created_at_ns=1))
-    items = inputs("A", "A", "B")
-    stage.apply(items[:2])
-    stage.apply(items)  # as after a lost output, or with another plan
-    clock.now_s += 0.1
-    stage.apply([])
-    assert to(spec, sent) == [(items[2].position, "['A', 'B']")]
-
-
-def test_more_than_may_wait_does_not_wait(clock: Clock) -> None:
-    spec = conflated(60_000)
-    stage, sent = distributor(compile_plan(1, [spec], created_at_ns=1))
-    stage._conflation._max_rows = 4
-    stage.apply(inputs("AAA"))
-    assert to(spec, sent) == []
-    stage.apply(inputs("B", first=2))
-    assert [what for _, what in to(spec, sent)] == ["['A', 'B']"]
-    assert clock.now_s == 1_000.0
-
-
-def test_nothing_waits_for_a_view_that_is_gone(clock: Clock) -> None:
-    spec = conflated(100)
-    stage, sent = distributor(compile_plan(1, [spec], created_at_ns=1))
-    items = inputs("A")
-    stage.apply(items)
-    assert items[0].held
-    function: Any = stage._function
-    function.router = Router(compile_plan(2, [ViewSpec()], created_at_ns=1), function.router)
-    stage.apply(items)
-    assert not items[0].held
-    assert stage.due_in_s(clock.now_s + 1.0) is None
-    assert to(spec, sent) == []
-
-
-def test_a_letter_waits_for_what_waits_before_it(clock: Clock) -> None:
-    """Else the letter of an earlier input would be taken for one that has been sent."""
-    spec = conflated(60_000)
-    stage, sent = distributor(compile_plan(1, [spec], created_at_ns=1))
-    stage.apply(inputs("A"))
-    broken = Input(pulsar.MessageId(0, 2, 0), b"no frame", {"kind": "trade"})
-    stage.apply([broken])
-    topics = [topic.rpartition("/")[2].partition("-partition")[0] for topic, _, _ in sent]
-    assert topics == [view_of(spec).topic.rpartition("/")[2], "dead"]
-    assert clock.now_s == 1_000.0
-
-
-def test_no_heartbeat_passes_what_waits(clock: Clock) -> None:
-    spec = conflated(100)
-    stage, sent = distributor(compile_plan(1, [spec], created_at_ns=1))
-    stage._views._quiet = SimpleNamespace(
-        due=lambda views, _: list(views), told=lambda *_: None, rows=lambda *_: None
-    )
-    beat = Input(pulsar.MessageId(0, 2, 0), b"", {"kind": "heartbeat"})
-    item = inputs("A")[0]
-    stage.apply([item])
-    clock.now_s += 0.1
-    stage.apply([beat])  # opens the output, sends the row, and only then the heartbeat
-    later = Input(pulsar.MessageId(0, 3, 0), b"", {"kind": "heartbeat"})
-    stage.apply([later])
-    assert [place for place, _ in to(spec, sent)][:1] == [item.position]
-    assert [place for place, _ in to(spec, sent)] == sorted(place for place, _ in to(spec, sent))
-    waiting = inputs("B", first=4)
-    stage.apply([*waiting, Input(pulsar.MessageId(0, 5, 0), b"", {"kind": "heartbeat"})])
-    assert to(spec, sent)[-1][0] < waiting[0].position
 
 
 def only_plain(batch: pa.RecordBatch) -> pa.RecordBatch:

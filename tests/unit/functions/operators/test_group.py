@@ -45,8 +45,8 @@ def runs_of(
     rows = None if selected is None else np.array(selected, dtype=np.int64)
     runs = group.runs_after(position, rows, max_rows=most, max_message_rows=message)
     return [
-        (run.items, list(range(group.rows)) if run.rows is None else run.rows.tolist(), run.place)
-        for run in runs
+        (items, list(range(group.rows)) if run is None else run.tolist(), place)
+        for items, run, place in runs
     ]
 
 
@@ -124,7 +124,7 @@ def test_the_smallest_pieces_of_the_longest_frame_have_places_behind_the_frame_b
     group: FrameGroup[Any] = FrameGroup("trade", max_rows=MOST_ROWS, max_bytes=1)
     group.add(item, "trade", pa.record_batch({"n": pa.nulls(MOST_ROWS, pa.int8())}))
     runs = group.runs_after(before, None, max_rows=MOST_ROWS, max_message_rows=LEAST_ROWS)
-    found = [(run.place, run.rows) for run in runs if run.rows is not None]
+    found = [(place, rows) for _, rows, place in runs if rows is not None]
     places = [place for place, _ in found]
     assert np.array_equal(np.concatenate([rows for _, rows in found]), np.arange(MOST_ROWS))
     assert places == sorted(set(places))
