@@ -86,7 +86,7 @@ class Reading:
         self._awaited: dict[str, int] = {}
         self._until = 0.0
         self.seen = Seen()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
