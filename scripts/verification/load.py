@@ -90,9 +90,13 @@ class Load:
                 f"{self.confirmed} of {self.events} events stored after {timeout_s} s"
             )
 
+    def stop(self) -> None:
+        """Publish nothing more; `wait` then waits for the `published` events."""
+        self._stopping.set()
+
     def close(self) -> None:
         """Stop at once and release the connection."""
-        self._stopping.set()
+        self.stop()
         self._thread.join(60)
         self._client.close()
 
