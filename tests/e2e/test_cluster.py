@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.chaos,
     pytest.mark.slow,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(1800),
 ]
 
 RATE = 2_000
