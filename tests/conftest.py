@@ -49,8 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--stack",
         default="local",
         metavar="local|containers|cluster|URL",
-        help="the stack of scripts/dev.py (default), compose.yaml in containers of its own, "
-        "the cluster of compose.cluster.yaml likewise, or one that runs: the URL of its control plane, with DDS_PULSAR_SERVICE_URL set",
+        help="the stack of scripts/dev.py (default), compose.yaml in containers of its own, the "
+        "cluster of compose.cluster.yaml likewise, or one that runs: the URL of its control plane, "
+        "with DDS_PULSAR_SERVICE_URL set",
     )
 
 

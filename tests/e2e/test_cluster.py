@@ -7,6 +7,7 @@ Runs with `--stack=cluster` only, which needs a Docker engine and a quarter of a
 For each container that was killed a line of figures is printed, as docs/operations.md has them.
 """
 
+import sys
 import time
 
 import pytest
@@ -63,7 +64,8 @@ def test_events_flow_without_any_one_container(stack: ClusterStack, service: str
         load.stop()
         load.wait(LONGEST_S)
         report = scenario.drain()
-        print(figures(service, report, without_s, flow.longest_outage_s, healthy_s))
+        row = figures(service, report, without_s, flow.longest_outage_s, healthy_s)
+        sys.stdout.write(f"{row}\n")
         assert report.accepted == load.published
         assert report.ok, report.text()
 

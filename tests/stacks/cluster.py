@@ -1,4 +1,4 @@
-"""The small cluster in containers: compose.cluster.yaml beside compose.yaml, a project of its own."""
+"""The small cluster in containers: compose.cluster.yaml beside compose.yaml."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ SERVICES: Sequence[str] = (
 
 
 class ClusterStack(ContainerStack):
-    """A context manager like `ContainerStack`; `pulsar` and `control_plane` are the first of two."""
+    """Like `ContainerStack`; `pulsar` and `control_plane` are the first of two."""
 
     workers = ("worker", "worker-2")
 
