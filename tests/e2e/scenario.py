@@ -17,6 +17,7 @@ import pulsar
 
 from scripts.demonstration.subscriptions import DemoSubscription, tick_subscriptions
 from scripts.faults.flow import Flow
+from scripts.faults.subscribers import patiently
 from scripts.verification.control_api import ControlApi
 from scripts.verification.draining import drain
 from scripts.verification.expectations import ViewExpectation, everything
@@ -129,8 +130,8 @@ class Scenario:
         return report
 
     def _record(self, subscription: DemoSubscription, answer: dict[str, Any]) -> None:
-        self._cleanup.enter_context(
-            ViewRecorder(
+        def recorder() -> ViewRecorder:
+            return ViewRecorder(
                 self.client,
                 self.history,
                 subscription.name,
@@ -138,7 +139,9 @@ class Scenario:
                 answer["subscription_name"],
                 on_batch=self._flow.saw if self._flow and subscription is EVERYTHING else None,
             )
-        )
+
+        # A busy broker lets a client wait for longer than the client does.
+        self._cleanup.enter_context(patiently(recorder))
 
 
 def joining(name: str, filter_: str) -> DemoSubscription:
