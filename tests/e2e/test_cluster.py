@@ -48,8 +48,8 @@ def test_events_flow_without_any_one_container(stack: ClusterStack, service: str
         flow.longest_outage_s = 0.0
 
         killed_ns = time.time_ns()
-        stack.kill(service)
         try:
+            stack.kill(service)
             without_s = flow.await_after(killed_ns, never)
             time.sleep(max(0.0, DOWN_S - without_s))
             flow.await_after(time.time_ns(), never)
