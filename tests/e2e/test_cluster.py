@@ -1,6 +1,6 @@
 """Any one container of the cluster may die: nothing lost, doubled or out of order, whatever it is.
 
-Runs with `--stack=cluster` only, which needs a Docker engine and a quarter of an hour:
+Runs with `--stack=cluster` only, which needs a Docker engine and half an hour:
 
     python3 scripts/dev.py test --stack=cluster tests/e2e/test_cluster.py -rP
 
