@@ -26,6 +26,7 @@ if str(CHECKOUT) not in sys.path:
 from scripts.devstack.console import Console  # noqa: E402  (needs the path above)
 from scripts.devstack.errors import StackError  # noqa: E402
 from scripts.devstack.stack import Stack  # noqa: E402
+from tests.stacks.cluster import ClusterStack  # noqa: E402
 from tests.stacks.containers import ContainerStack  # noqa: E402
 from tests.stacks.interface import RunningStack  # noqa: E402
 from tests.stacks.remote import RemoteStack  # noqa: E402
@@ -40,6 +41,7 @@ _MARKERS = {
     "chaos": "kills processes of the stack",
     "slow": "takes more than about ten seconds",
     "any_stack": "passes on every stack that --stack can choose",
+    "cluster": "passes on the cluster in containers; without any_stack, on no other",
 }
 
 
@@ -48,9 +50,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--stack",
         default="local",
-        metavar="local|containers|URL",
-        help="the stack of scripts/dev.py (default), compose.yaml in containers of its own, or one "
-        "that runs: the URL of its control plane, with DDS_PULSAR_SERVICE_URL set",
+        metavar="local|containers|cluster|URL",
+        help="the stack of scripts/dev.py (default), compose.yaml in containers of its own, the "
+        "cluster of compose.cluster.yaml likewise, or one that runs: the URL of its control plane, "
+        "with DDS_PULSAR_SERVICE_URL set",
     )
 
 
@@ -84,14 +87,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that hurt the stack come last; among themselves both stay shuffled.
 
-    On another stack than the local one, what is about the local one is left out.
+    What is about another stack than the chosen one is left out.
     """
     items.sort(key=_hurts)
-    if config.getoption("--stack") == "local":
-        return
-    local = [item for item in items if _on_stack(item) and not item.get_closest_marker("any_stack")]
-    config.hook.pytest_deselected(items=local)
-    items[:] = [item for item in items if item not in local]
+    chosen = str(config.getoption("--stack"))
+    elsewhere = [item for item in items if not _is_about(item, chosen)]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in elsewhere]
+
+
+def _is_about(item: pytest.Item, stack: str) -> bool:
+    marks = {mark.name for mark in item.iter_markers()}
+    if stack == "cluster":
+        return "cluster" in marks
+    if "any_stack" in marks or not _on_stack(item):
+        return True
+    return stack == "local" and "cluster" not in marks
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -134,6 +145,9 @@ def stack(request: pytest.FixtureRequest) -> Iterator[RunningStack]:
     if chosen == "containers":
         with ContainerStack(home) as containers:
             yield containers
+    elif chosen == "cluster":
+        with ClusterStack(home) as cluster:
+            yield cluster
     elif chosen == "local":
         yield from _local_stack(home)
     else:

@@ -12,9 +12,12 @@ containers comes from the environment:
     DDS_HOST             this container's name in the network for administration
     DDS_DATA_HOST        broker: its name in the network for data
     DDS_PUBLIC_ADDRESS   broker: host:port under which clients outside reach it
-    DDS_BROKER           initialize, worker: a broker's name in the network for administration
-    DDS_BROKER_DATA      initialize, worker: a broker's name in the network for data
+    DDS_BROKER           initialize, worker: the brokers' names in the network for administration,
+                         with a comma between them
+    DDS_BROKER_DATA      initialize, worker: the same in the network for data
     DDS_REPLICAS         how many bookies keep each entry
+    DDS_ACK_QUORUM       broker: how many of them must have stored it before it is confirmed
+                         (default: all)
     DDS_WORKER           broker: `true` runs the functions worker inside the broker
 
 Only the standard library is used: it runs on the Python of whatever image it is in.
@@ -53,6 +56,15 @@ def metadata_store() -> str:
     return f"zk:{of('DDS_METADATA_STORE')}"
 
 
+def address(scheme: str, hosts: str, port: int) -> str:
+    """The URL of all `hosts`, of which a client takes one that answers.
+
+    >>> address("http", "a,b", 80)
+    'http://a:80,b:80'
+    """
+    return f"{scheme}://" + ",".join(f"{host}:{port}" for host in hosts.split(","))
+
+
 def zookeeper() -> dict[str, str]:
     """Settings of the metadata store."""
     return {"dataDir": str(DATA / "zookeeper"), "metricsProvider.httpPort": str(METRICS_PORT)}
@@ -69,6 +81,9 @@ def bookie() -> dict[str, str]:
         "httpServerPort": str(METRICS_PORT),
         # A bookie that was killed leaves its registration behind for so long.
         "zkTimeout": "10000",
+        # Every bookie keeps everything, so there is nowhere to copy to what one of them had; and
+        # whoever copies a ledger fences it, which would end the writing that goes on.
+        "autoRecoveryDaemonEnabled": "false",
         # 64 MiB beside the reserve that the default of 95 % leaves on small volumes.
         "minUsableSizeForEntryLogCreation": "67108864",
     }
@@ -99,7 +114,12 @@ def broker() -> dict[str, str]:
         "internalListenerName": "inside",
         "managedLedgerDefaultEnsembleSize": replicas,
         "managedLedgerDefaultWriteQuorum": replicas,
-        "managedLedgerDefaultAckQuorum": replicas,
+        "managedLedgerDefaultAckQuorum": os.environ.get("DDS_ACK_QUORUM", replicas),
+        # A bookie that fails is replaced only when too few others are left to confirm an entry:
+        # where all bookies keep everything there is none to take its place, and writing would end.
+        "bookkeeper_delayEnsembleChange": "true",
+        # How often a cursor's position is stored, in a second: what lies between comes again.
+        "managedLedgerDefaultMarkDeleteRateLimit": "1.0",
         "brokerDeleteInactiveTopicsEnabled": "false",
         "allowAutoTopicCreation": "false",
         # Who takes a partition over first gets what is not acknowledged (docs/decisions/0005).
@@ -114,21 +134,23 @@ def broker() -> dict[str, str]:
 def worker(*, inside_broker: bool) -> dict[str, object]:
     """Settings of a functions worker, in a broker or by itself."""
     host = of("DDS_HOST")
-    admin = host if inside_broker else of("DDS_BROKER")
-    data = of("DDS_DATA_HOST") if inside_broker else of("DDS_BROKER_DATA")
+    admins = host if inside_broker else of("DDS_BROKER")
+    brokers = of("DDS_DATA_HOST") if inside_broker else of("DDS_BROKER_DATA")
     return {
         "workerId": host,
         "workerHostname": host,
         "workerPort": ADMIN_PORT if inside_broker else WORKER_PORT,
         "configurationMetadataStoreUrl": metadata_store(),
-        "pulsarServiceUrl": f"pulsar://{data}:{BROKER_PORT}",
-        "pulsarWebServiceUrl": f"http://{admin}:{ADMIN_PORT}",
+        "pulsarServiceUrl": address("pulsar", brokers, BROKER_PORT),
+        "pulsarWebServiceUrl": address("http", admins, ADMIN_PORT),
         "pulsarFunctionsCluster": of("DDS_CLUSTER"),
         "numFunctionPackageReplicas": int(of("DDS_REPLICAS")),
         "downloadDirectory": str(PULSAR / "download"),
         "instanceLivenessCheckFreqMs": LIVENESS_CHECK_MS,
         "failureCheckFreqMs": 5000,
         "rescheduleTimeoutMs": 10000,
+        # A worker that has come back gets its share of the instances again.
+        "rebalanceCheckFreqSec": 30,
         # The metrics of the functions are scraped without a token, as all others.
         "authenticateMetricsEndpoint": False,
     }
@@ -201,8 +223,8 @@ def start(role: str) -> None:
             *("--cluster", of("DDS_CLUSTER")),
             *("--metadata-store", metadata_store()),
             *("--configuration-metadata-store", metadata_store()),
-            *("--web-service-url", f"http://{of('DDS_BROKER')}:{ADMIN_PORT}"),
-            *("--broker-service-url", f"pulsar://{of('DDS_BROKER_DATA')}:{BROKER_PORT}"),
+            *("--web-service-url", address("http", of("DDS_BROKER"), ADMIN_PORT)),
+            *("--broker-service-url", address("pulsar", of("DDS_BROKER_DATA"), BROKER_PORT)),
         ]
     else:
         sys.exit(__doc__)

@@ -236,6 +236,8 @@ class Pulsar(Component):
             "allowAutoTopicCreation": "false",
             # Who takes a partition over first gets what is not acknowledged (docs/decisions/0005).
             "activeConsumerFailoverDelayTimeMillis": "0",
+            # How often a cursor's position is stored, in a second: what lies between comes again.
+            "managedLedgerDefaultMarkDeleteRateLimit": "1.0",
             "forceDeleteNamespaceAllowed": "true",
             "forceDeleteTenantAllowed": "true",
             "defaultNumberOfNamespaceBundles": "4",

@@ -16,6 +16,8 @@ import httpx
 import pulsar
 
 from scripts.demonstration.subscriptions import DemoSubscription, tick_subscriptions
+from scripts.faults.flow import Flow
+from scripts.faults.subscribers import patiently
 from scripts.verification.control_api import ControlApi
 from scripts.verification.draining import drain
 from scripts.verification.expectations import ViewExpectation, everything
@@ -46,6 +48,7 @@ class Scenario:
         stack: the running stack.
         joining: a subscription that `join` makes later.
         subscribed: other subscriptions than the usual ones.
+        flow: told of everything that arrives in the view of everything.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class Scenario:
         stack: RunningStack,
         joining: DemoSubscription | None = None,
         subscribed: list[DemoSubscription] | None = None,
+        flow: Flow | None = None,
     ) -> None:
         self.stack = stack
+        self._flow = flow
         self.run = f"e2e{next(_runs)}"
         self._subscriptions = subscribed if subscribed is not None else subscriptions()
         self._joining = joining
@@ -125,15 +130,18 @@ class Scenario:
         return report
 
     def _record(self, subscription: DemoSubscription, answer: dict[str, Any]) -> None:
-        self._cleanup.enter_context(
-            ViewRecorder(
+        def recorder() -> ViewRecorder:
+            return ViewRecorder(
                 self.client,
                 self.history,
                 subscription.name,
                 answer["topic"],
                 answer["subscription_name"],
+                on_batch=self._flow.saw if self._flow and subscription is EVERYTHING else None,
             )
-        )
+
+        # A busy broker lets a client wait for longer than the client does.
+        self._cleanup.enter_context(patiently(recorder))
 
 
 def joining(name: str, filter_: str) -> DemoSubscription:

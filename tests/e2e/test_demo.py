@@ -10,7 +10,12 @@ import pytest
 from scripts.devstack.component import CHECKOUT, process_environment
 from tests.stacks.interface import RunningStack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.any_stack, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.any_stack,
+    pytest.mark.cluster,
+    pytest.mark.timeout(900),
+]
 
 
 def test_the_demo_is_green_twice_in_a_row(stack: RunningStack, tmp_path: Path) -> None:

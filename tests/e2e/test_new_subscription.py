@@ -7,7 +7,12 @@ import pytest
 from tests.e2e.scenario import Scenario, await_that, joining
 from tests.stacks.interface import RunningStack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.any_stack, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.any_stack,
+    pytest.mark.cluster,
+    pytest.mark.timeout(900),
+]
 
 RATE = 10_000
 

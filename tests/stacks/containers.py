@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -50,6 +51,9 @@ class ContainerStack:
         project: name of the compose project.
     """
 
+    workers: Sequence[str] = ("broker",)
+    """The services that functions run in."""
+
     def __init__(
         self,
         home: Path,
@@ -57,11 +61,11 @@ class ContainerStack:
         project: str = "dds-test",
     ) -> None:
         self._home = home
-        self._official = os.environ.get("DDS_CONTAINER_BASES") == "official"
-        self._ports: dict[str, int] = {}
+        self.official = os.environ.get("DDS_CONTAINER_BASES") == "official"
+        self.ports: dict[str, int] = {}
         self._compose = DockerCompose(
             CHECKOUT,
-            compose_file_name=[*files, *([] if self._official else ["compose.debian.yaml"])],
+            compose_file_name=[*files, *([] if self.official else ["compose.debian.yaml"])],
             build=True,
             env_file=str(home / "compose.env"),
         )
@@ -69,7 +73,7 @@ class ContainerStack:
 
     def __enter__(self) -> Self:
         self._configure()
-        if not self._official:
+        if not self.official:
             self._build_bases()
         try:
             self._compose.start()
@@ -86,18 +90,18 @@ class ContainerStack:
     @property
     def service_url(self) -> str:
         """Where clients on this machine connect."""
-        return f"pulsar://{HOST}:{self._ports['PULSAR']}"
+        return f"pulsar://{HOST}:{self.ports['PULSAR']}"
 
     @property
     def control_plane_url(self) -> str:
         """Where the API is published."""
-        return f"http://{HOST}:{self._ports['API']}"
+        return f"http://{HOST}:{self.ports['API']}"
 
     def environment(self) -> dict[str, str]:
         """Broker, its admin API and the control plane; the database is not published."""
         return {
             "DDS_PULSAR_SERVICE_URL": self.service_url,
-            "DDS_PULSAR_ADMIN_URL": f"http://{HOST}:{self._ports['ADMIN']}",
+            "DDS_PULSAR_ADMIN_URL": f"http://{HOST}:{self.ports['ADMIN']}",
             "DDS_CONTROL_PLANE_URL": self.control_plane_url,
         }
 
@@ -105,7 +109,9 @@ class ContainerStack:
         """Send a signal to a component's container; SIGKILL waits for its end."""
         service = SERVICES.get(component, component)
         pid = int(self._docker("inspect", "--format={{.State.Pid}}", self.container(service)))
-        self.run("kill", "--signal", sig.name, service)
+        # A busy engine complains that it did not see the end in time; waiting for it says more.
+        with suppress(AssertionError) if sig == signal.SIGKILL else nullcontext():
+            self.run("kill", "--signal", sig.name, service)
         if sig == signal.SIGKILL:
             self._docker("wait", self.container(service))
         return pid
@@ -118,13 +124,20 @@ class ContainerStack:
         self.run("up", "--no-deps", "--no-recreate", "--wait", "--wait-timeout", "180", service)
 
     def function_pids(self, function: str) -> list[int]:
-        """The processes of a function's instances, as the broker's container numbers them."""
-        arguments = ("exec", "-T", "broker", "python3", "-c", _INSTANCES, function)
-        return sorted(map(int, self.run(*arguments).split()))
+        """The processes of a function's instances, numbered across the containers they are in."""
+        return sorted(
+            int(pid) * len(self.workers) + place
+            for place, worker in enumerate(self.workers)
+            for pid in self._python(worker, _INSTANCES, function).split()
+        )
 
     def kill_instance(self, pid: int) -> None:
         """SIGKILL to one of them."""
-        self.run("exec", "-T", "broker", "python3", "-c", f"import os; os.kill({pid}, 9)")
+        pid, place = divmod(pid, len(self.workers))
+        self._python(self.workers[place], f"import os; os.kill({pid}, 9)")
+
+    def _python(self, service: str, program: str, *arguments: str) -> str:
+        return self.run("exec", "-T", service, "python3", "-c", program, *arguments)
 
     def container(self, service: str) -> str:
         """The id of a service's container, also of one that is down."""
@@ -155,15 +168,20 @@ class ContainerStack:
         secrets = self._home / "secrets"
         make_secrets(secrets)
         for name in _PORTS:
-            self._ports[name] = choose([_FIRST_PORT], self._ports.values())
+            self.ports[name] = choose([_FIRST_PORT], self.ports.values())
         settings = {
             "COMPOSE_PROJECT_NAME": self._project,
             "DDS_SECRETS_DIR": str(secrets),
             "DDS_DEFAULT_ENTITLEMENTS": "everything",
-            **{f"DDS_{name}_PORT": str(port) for name, port in self._ports.items()},
+            **self._settings(),
+            **{f"DDS_{name}_PORT": str(port) for name, port in self.ports.items()},
         }
         lines = [f"{name}={value}\n" for name, value in settings.items()]
         (self._home / "compose.env").write_text("".join(lines))
+
+    def _settings(self) -> dict[str, str]:
+        """Further settings of the compose files."""
+        return {}
 
     def _build_bases(self) -> None:
         command = ["docker", "compose", "-f", "containers/debian/compose.yaml", "build"]

@@ -71,3 +71,40 @@ def test_a_yaml_file_keeps_what_is_nested(serve: ModuleType) -> None:
     assert serve.replaced(text, {"port": "3", "flag": "false"}, ": ") == (
         "port: 3\nfactory:\n    port: 2\nflag: false\n"
     )
+
+
+def test_a_cluster_confirms_with_fewer_copies_than_it_keeps_where_it_is_told_so(
+    serve: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CLUSTER", "METADATA_STORE", "HOST", "DATA_HOST", "PUBLIC_ADDRESS"):
+        monkeypatch.setenv(f"DDS_{name}", name.lower())
+    monkeypatch.setenv("DDS_REPLICAS", "2")
+    quorums = [f"managedLedgerDefault{each}" for each in ("EnsembleSize", "WriteQuorum")]
+
+    for acknowledged, expected in ((None, "2"), ("1", "1")):
+        if acknowledged:
+            monkeypatch.setenv("DDS_ACK_QUORUM", acknowledged)
+        settings = serve.broker()
+        assert [settings[each] for each in quorums] == ["2", "2"]
+        assert settings["managedLedgerDefaultAckQuorum"] == expected
+
+
+def test_a_worker_by_itself_knows_every_broker(
+    serve: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {
+        "DDS_CLUSTER": "dds",
+        "DDS_METADATA_STORE": "metadata:2181",
+        "DDS_HOST": "worker.admin",
+        "DDS_REPLICAS": "2",
+        "DDS_BROKER": "a.admin,b.admin",
+        "DDS_BROKER_DATA": "a.data,b.data",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+    settings = serve.worker(inside_broker=False)
+
+    assert settings["pulsarServiceUrl"] == "pulsar://a.data:6650,b.data:6650"
+    assert settings["pulsarWebServiceUrl"] == "http://a.admin:8080,b.admin:8080"
+    assert settings["workerPort"] == 6750
