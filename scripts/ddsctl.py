@@ -1,6 +1,6 @@
 """`ddsctl` without an installation: `.venv/bin/python scripts/ddsctl.py --help`."""
 
-from dds_cli.main import main
+from control_plane.cli.main import main
 
 if __name__ == "__main__":
     main()

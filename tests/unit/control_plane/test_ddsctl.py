@@ -20,16 +20,16 @@ from click.testing import CliRunner, Result
 from litestar.testing import TestClient
 
 from control_plane.app import create_app
+from control_plane.cli import failures, main, resources
+from control_plane.cli.configuration import Configuration
+from control_plane.cli.following import follow, messages
+from control_plane.cli.main import cli
+from control_plane.cli.requests import Api, Request
+from control_plane.cli.resources import COMMANDS, FOLLOW
 from control_plane.domains.events.schemas import EventType
 from control_plane.logs import configure_logging
 from control_plane.security.roles import Role
 from control_plane.settings import Settings
-from dds_cli import failures, main, resources
-from dds_cli.configuration import Configuration
-from dds_cli.following import follow, messages
-from dds_cli.main import cli
-from dds_cli.requests import Api, Request
-from dds_cli.resources import COMMANDS, FOLLOW
 
 Run = Callable[..., Result]
 
@@ -173,7 +173,7 @@ def test_every_level_and_every_option_is_explained() -> None:
 def test_exit_codes_are_the_documented_ones() -> None:
     told = failures.__doc__ or ""
     in_help = main.EPILOG.replace("\n", "  ")
-    documented = Path(resources.__file__).parents[1] / "docs" / "ddsctl.md"
+    documented = Path(resources.__file__).parents[2] / "docs" / "ddsctl.md"
     for code in (0, 1, 2, 3, 4, 5, 6, 7, 130):
         assert f"| {code} |" in told
         assert f"| {code} |" in documented.read_text("utf-8")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import click
 
-from dds_cli.fields import IF_MATCH, LABELS, Field, Json, TextOrFile, body, key
+from control_plane.cli.fields import IF_MATCH, LABELS, Field, Json, TextOrFile, body, key
 
 JSON = Json()
 TEXT = TextOrFile()
@@ -218,6 +218,7 @@ GROUPS = (
                         'Columns: \'{"compute": {"mid": "(bid_price + ask_price) / 2"}}\'.',
                         type=JSON,
                     ),
+                    body("shared_transformation", "In its place: name@version of a shared one."),
                     body("format", "arrow, json, avro, protobuf, csv, msgpack, fix, …"),
                     body(
                         "delivery", 'How frames are written: \'{"compression": "lz4"}\'.', type=JSON
@@ -321,6 +322,90 @@ GROUPS = (
                 "/v1/instrument-sets/{key}/versions/{number}",
                 "Describe one change of a set, and what it held then.",
                 (key("key"), key("number")),
+            ),
+        ),
+    ),
+    Group(
+        "transformations",
+        "Shared transformations, in versions that never change.",
+        (
+            Command(
+                "list",
+                "listTransformations",
+                "GET",
+                "/v1/transformations",
+                "List versions of shared transformations.",
+                (Field("name", "Only versions of this one."),),
+                columns=("reference", "id", "description", "created_at"),
+                paged=True,
+            ),
+            Command(
+                "show",
+                "getTransformation",
+                "GET",
+                "/v1/transformations/{key}",
+                "Describe a version, by its id or as name@version.",
+                (key("key"),),
+            ),
+            Command(
+                "create",
+                "createTransformation",
+                "POST",
+                "/v1/transformations",
+                "Make the first version of a name, or the next.",
+                (
+                    body("name", argument=True),
+                    body("transformation", argument=True, type=JSON),
+                    body("description", "For people."),
+                ),
+            ),
+            Command(
+                "delete",
+                "deleteTransformation",
+                "DELETE",
+                "/v1/transformations/{key}",
+                "Delete a version that no live subscription refers to.",
+                (key("key"),),
+                confirm="Delete the version?",
+                done="deleted",
+            ),
+        ),
+    ),
+    Group(
+        "audit",
+        "Who did what, and who was refused.",
+        (
+            Command(
+                "list",
+                "listAuditEntries",
+                "GET",
+                "/v1/audit",
+                "List changes, refused attempts and repairs, newest first.",
+                (
+                    Field("actor", "Only of this caller."),
+                    Field("operation", "Only of this operation."),
+                    Field("action", "Only of this sort of change."),
+                    Field("resource", "Only of this sort of thing."),
+                    Field("resource_id", "Only of this thing."),
+                    Field("request_id", "Only of this request."),
+                    Field("outcome", "Absent: all.", type=("done", "failed", "refused")),
+                    SINCE,
+                    Field("until", "Before this time."),
+                ),
+                columns=("recorded_at", "actor", "action", "resource", "resource_id", "outcome"),
+                paged=True,
+            ),
+            Command(
+                "verify",
+                "verifyAudit",
+                "GET",
+                "/v1/audit/verification",
+                "Compute the chain again: whether an entry was changed, removed or moved.",
+                (
+                    Field("after", "Begin behind this place of the chain.", type=int),
+                    Field("limit", "Most entries to check.", type=int),
+                    Field("head", "A head noted before, as sequence:digest; must be there still."),
+                ),
             ),
         ),
     ),

@@ -13,12 +13,12 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import get_completion_class
 
-from dds_cli import configuration
-from dds_cli.configuration import Configuration, ConfigurationError
-from dds_cli.following import follow, line_of
-from dds_cli.output import print_document, print_json, print_rows, print_text
-from dds_cli.requests import Api, Request
-from dds_cli.resources import EXPLAIN, FOLLOW, GROUPS, Command, Group
+from control_plane.cli import configuration
+from control_plane.cli.configuration import Configuration, ConfigurationError
+from control_plane.cli.following import follow, line_of
+from control_plane.cli.output import print_document, print_json, print_rows, print_text
+from control_plane.cli.requests import Api, Request
+from control_plane.cli.resources import EXPLAIN, FOLLOW, GROUPS, Command, Group
 
 PROGRAM = "ddsctl"
 DEFAULT_LIMIT = 100

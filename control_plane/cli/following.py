@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import httpx
 
-from dds_cli.failures import LATER, Refusal, Unreachable
-from dds_cli.output import plain
-from dds_cli.requests import Api, Request
+from control_plane.cli.failures import LATER, Refusal, Unreachable
+from control_plane.cli.output import plain
+from control_plane.cli.requests import Api, Request
 
 FIRST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 30.0

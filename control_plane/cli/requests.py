@@ -10,9 +10,9 @@ from urllib.parse import quote
 import click
 import httpx
 
-from dds_cli.configuration import Configuration
-from dds_cli.failures import FAILED, Failure, Refusal, Unreachable
-from dds_cli.resources import Command
+from control_plane.cli.configuration import Configuration
+from control_plane.cli.failures import FAILED, Failure, Refusal, Unreachable
+from control_plane.cli.resources import Command
 
 MAX_PAGE = 1000
 

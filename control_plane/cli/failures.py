@@ -25,7 +25,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from dds_cli.output import plain
+from control_plane.cli.output import plain
 
 FAILED = 1
 REFUSED = 3
