@@ -382,6 +382,9 @@ class DistributorStage(PartitionStage):
                 # there when it is sent again.
                 self._dead.position = NO_POSITION
             if item.position <= self._dead.position:
+                if self._dead not in item.waiting:
+                    # Applied again after its letter was stored: it holds up no heartbeat any more.
+                    del self._failures[item]
                 continue
             failures = self._failures[item]
             told = "; ".join(dict.fromkeys(failure.reason for failure in failures))

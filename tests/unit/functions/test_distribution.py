@@ -83,17 +83,30 @@ def filtered(sql: str) -> ViewSpec:
     return ViewSpec(filter=one.canonical, predicate=one.to_json())
 
 
+Told = list[tuple[str, int, str]]
+
+
 def told(
     distribution: Sequence[Sequence[Input]],
     plan: Plan,
     counters: Counter[str] | None = None,
     last: int = -1,
-) -> list[tuple[str, int, str]]:
+) -> Told:
     """What a distributor sends that is given inputs so: topic, position, and reason or rows.
 
     The outputs of the views hold the inputs up to `last`.
     """
-    sent = []
+    stage, sent = distributor(plan, counters, last)
+    for items in distribution:
+        stage.apply(items)
+    return sorted(sent)
+
+
+def distributor(
+    plan: Plan, counters: Counter[str] | None = None, last: int = -1
+) -> tuple[DistributorStage, Told]:
+    """A distributor of a partition, and what it has sent."""
+    sent: Told = []
 
     def send(
         output: Output,
@@ -109,6 +122,8 @@ def told(
         told = properties.get("reason") or str(read_frame(data)["instrument"].to_pylist())
         assert "reason" in properties or int(properties["count"]) == read_frame(data).num_rows
         sent.append((output.topic, output.position, told))
+        for item in items:
+            item.waiting[output] = output.position
 
     reporter: Any = SimpleNamespace(
         counters=Counter() if counters is None else counters,
@@ -126,10 +141,7 @@ def told(
         log=logging.getLogger("test"),
         send=send,
     )
-    stage = DistributorStage(function, 0)
-    for items in distribution:
-        stage.apply(items)
-    return sorted(sent)
+    return DistributorStage(function, 0), sent
 
 
 @pytest.mark.parametrize("kinds", [UNSET, "together"])
@@ -333,3 +345,18 @@ def test_rules_that_fail_cost_only_their_own_view(monkeypatch: pytest.MonkeyPatc
         found = told([items], plan, last=last)
         letters = [what for topic, _, what in found if "dead" in topic]
         assert letters == [f"view {view_of(spec).id}: ArithmeticError: beyond me"] * 2
+
+
+def test_what_fails_again_after_its_letter_was_stored_holds_nothing_up() -> None:
+    stage, sent = distributor(compile_plan(1, [ViewSpec()], created_at_ns=1))
+    broken = Input(pulsar.MessageId(0, 1, 0), b"no frame", {"kind": "trade"})
+    stage.apply([broken])
+    stage.apply([broken])
+    assert [topic for topic, _, _ in sent] == [stage._dead.topic]
+    assert stage._failures  # its letter is under way
+
+    del broken.waiting[stage._dead]
+    stage.confirmed(stage._dead, None, broken.position)
+    stage.apply([broken])  # as with a new plan, before it is acknowledged
+    assert not stage._failures
+    assert len(sent) == 1
