@@ -127,4 +127,7 @@ def body(name: str, help_: str = "", **more: Any) -> Field:
 
 
 IF_MATCH = Field("If-Match", "Only if the ETag is still this one.", place="header")
+KEY = Field(
+    "Idempotency-Key", "Carry the request out once, however often it is sent.", place="header"
+)
 LABELS = body("labels", "A free label; may be repeated.", type=Pair(), many=True, option="label")

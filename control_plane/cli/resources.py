@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import click
 
-from control_plane.cli.fields import IF_MATCH, LABELS, Field, Json, TextOrFile, body, key
+from control_plane.cli.fields import IF_MATCH, KEY, LABELS, Field, Json, TextOrFile, body, key
 
 JSON = Json()
 TEXT = TextOrFile()
@@ -127,7 +127,7 @@ GROUPS = (
                 "POST",
                 "/v1/consumers",
                 "Register a consumer.",
-                (body("name", argument=True), *_OF_CONSUMER),
+                (body("name", argument=True), *_OF_CONSUMER, KEY),
             ),
             Command(
                 "update",
@@ -136,7 +136,7 @@ GROUPS = (
                 "/v1/consumers/{key}",
                 "Change what is named. Bounds of entitlements that are not named stay, null takes"
                 " one away.",
-                (key("key"), *_OF_CONSUMER, IF_MATCH),
+                (key("key"), *_OF_CONSUMER, IF_MATCH, KEY),
             ),
             Command(
                 "suspend",
@@ -144,7 +144,7 @@ GROUPS = (
                 "PATCH",
                 "/v1/consumers/{key}",
                 "Let a consumer receive nothing. What it has not read is lost to it.",
-                (key("key"), IF_MATCH),
+                (key("key"), IF_MATCH, KEY),
                 fixed=(("suspended", True),),
                 confirm="What the consumer has not read is lost to it. Suspend it?",
             ),
@@ -154,7 +154,7 @@ GROUPS = (
                 "PATCH",
                 "/v1/consumers/{key}",
                 "Let a suspended consumer receive again.",
-                (key("key"), IF_MATCH),
+                (key("key"), IF_MATCH, KEY),
                 fixed=(("suspended", False),),
             ),
             Command(
@@ -225,6 +225,7 @@ GROUPS = (
                     ),
                     body("start", "Where to begin.", type=("latest", "earliest")),
                     LABELS,
+                    KEY,
                 ),
             ),
             Command(
@@ -233,7 +234,7 @@ GROUPS = (
                 "PATCH",
                 "/v1/subscriptions/{key}",
                 "Change name or labels.",
-                (key("key"), body("name", "Its new name."), LABELS, IF_MATCH),
+                (key("key"), body("name", "Its new name."), LABELS, IF_MATCH, KEY),
             ),
             Command(
                 "delete",
@@ -278,6 +279,7 @@ GROUPS = (
                     body("name", argument=True),
                     body("instruments", argument=True, many=True),
                     body("description", "For people."),
+                    KEY,
                 ),
             ),
             Command(
@@ -293,6 +295,7 @@ GROUPS = (
                     body("instruments", "All it shall hold: '[\"AAPL\", …]'.", type=JSON),
                     body("description", "For people."),
                     IF_MATCH,
+                    KEY,
                 ),
             ),
             Command(
@@ -357,6 +360,7 @@ GROUPS = (
                     body("name", argument=True),
                     body("transformation", argument=True, type=JSON),
                     body("description", "For people."),
+                    KEY,
                 ),
             ),
             Command(
@@ -585,7 +589,7 @@ GROUPS = (
                 "POST",
                 "/v1/dead-letters/{key}/resend",
                 "Send the frame of a dead letter again; once, however often this is called.",
-                (key("key"),),
+                (key("key"), KEY),
             ),
         ),
     ),
@@ -633,7 +637,7 @@ GROUPS = (
                 "POST",
                 "/v1/tokens/revoke",
                 "Revoke all tokens of a subject.",
-                (body("subject", argument=True),),
+                (body("subject", argument=True), KEY),
                 confirm="Revoke all its tokens?",
             ),
         ),

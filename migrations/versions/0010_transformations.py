@@ -42,6 +42,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_transformations")),
         sa.UniqueConstraint("name", "version", name="uq_transformations_name_version"),
     )
+    for name, event, each in (
+        ("audit_change", "INSERT OR UPDATE OR DELETE", "ROW"),
+        ("audit_truncation", "TRUNCATE", "STATEMENT"),
+    ):
+        op.execute(
+            f"CREATE TRIGGER {name} AFTER {event} ON transformations FOR EACH {each}"
+            " EXECUTE FUNCTION audit_change('id', '{}')"
+        )
     op.add_column("subscriptions", sa.Column("transformation_id", sa.Text(), nullable=True))
     op.create_foreign_key(
         op.f("fk_subscriptions_transformation_id"),

@@ -10,6 +10,7 @@ from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from control_plane.domains.transformations.schemas import TransformationCreate, TransformationOut
 from control_plane.domains.transformations.service import TransformationService
+from control_plane.idempotency.middleware import Repeatable
 from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from control_plane.problems import responses
 from control_plane.security.permissions import Permission, needs
@@ -28,6 +29,7 @@ class TransformationController(Controller):
     @post(
         "/",
         operation_id="createTransformation",
+        operation_class=Repeatable,
         summary="Make a version of a shared transformation",
         opt=needs(Permission.OPERATE),
         responses=responses(400, 422, 503),

@@ -118,6 +118,8 @@ def settings(
 ) -> Settings:
     """Settings with the real database and a broker that is down."""
     monkeypatch.setattr("control_plane.broker.pulsar.Client", broker_client)
+    # On a busy machine the server is slow, not away.
+    monkeypatch.setattr("control_plane.database.CONNECT_TIMEOUT_SECONDS", 60)
     closed = free_port()
     return Settings(
         database_url=database_url,

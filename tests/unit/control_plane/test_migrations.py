@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -54,6 +55,20 @@ TABLES = {
     "idempotency_keys",
     "transformations",
 }
+
+
+AUDITED = {
+    "consumers",
+    "subscriptions",
+    "plans",
+    "instrument_sets",
+    "instrument_set_versions",
+    "dead_letter_resends",
+    "tokens",
+    "token_revocations",
+    "transformations",
+}
+"""What somebody changes. The others follow from these, or are logs themselves."""
 
 
 def config(url: str) -> Config:
@@ -115,6 +130,14 @@ def test_models_and_migrations_describe_the_same_tables(database_url: str) -> No
             assert compare_metadata(context, Base.metadata) == []
     finally:
         engine.dispose()
+
+
+def test_what_somebody_changes_is_told_to_the_audit_log(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute(
+            "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'audit_change'"
+        ).fetchall()
+    assert {table for (table,) in found} == AUDITED
 
 
 def test_the_code_is_written_against_the_newest_migration(database_url: str) -> None:

@@ -63,6 +63,10 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_allowed_one(fold
     )
 
 
+COPIES = """deduplication: true
+      persistence: {ensemble: 1, write_quorum: 2, ack_quorum: 1, mark_delete_rate: 1.0}"""
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [
@@ -71,7 +75,7 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_allowed_one(fold
         ("namespaces.yaml", "schema_compatibility: full", "schema_compatibility: ful", "'full'?"),
         ("namespaces.yaml", "deduplication: true", "deduplication: 1", "boolean: true:"),
         ("namespaces.yaml", "size: 8GiB", "size: 10GiB", "below the retention's size"),
-        ("namespaces.yaml", "write_quorum: 1", "write_quorum: 2", "ensemble >= write_quorum"),
+        ("namespaces.yaml", "deduplication: true", COPIES, "ensemble >= write_quorum"),
         ("namespaces.yaml", "retention: {time: 1h, ", "retention: {", "'time' is missing"),
         ("namespaces.yaml", "  marketdata: {}", "  other: {}", "tenant 'marketdata' is not"),
         ("topics.yaml", "partitions: 4", "partitions: 0", "found 0. Allowed: integer: partition"),
