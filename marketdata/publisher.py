@@ -413,8 +413,6 @@ class Publisher:
             return
         for frame in stored:
             self._report(answer, frame)
-        answer.lane.confirm(stored[-1].sequence_id)
-        answer.lane.send_if_free()
         now_ns = time.monotonic_ns()
         with self._changed:
             self._pending_frames -= len(stored)
@@ -424,6 +422,10 @@ class Publisher:
                 self._events += frame.batch.num_rows
                 self._latencies_ms.append((now_ns - frame.sent_at_ns) / 1e6)
             self._frames += len(stored)
+        # Counted before it counts as stored: who has waited for that finds it in the statistics.
+        answer.lane.confirm(stored[-1].sequence_id)
+        answer.lane.send_if_free()
+        with self._changed:
             self._changed.notify_all()
 
     def _report(self, answer: Answer, frame: PendingFrame) -> None:
