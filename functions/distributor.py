@@ -33,7 +33,7 @@ from functions.runtime.plans import PlanFollower
 from marketdata.arrays import array_of
 from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.custom import Answer, CustomFailed, custom_transformations
-from marketdata.errors import DistributionError, InvalidFrame
+from marketdata.errors import DistributionError, InvalidFrame, described
 from marketdata.formats import formats
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
@@ -227,7 +227,7 @@ class DistributorStage(PartitionStage):
             batch = group.batch()
             routed = group.routed(batch, self._function.router, failed)
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
-            self._isolate(group, _Failure(f"not routed: {type(error).__name__}: {error}"))
+            self._isolate(group, _Failure(f"not routed: {described(error)}"))
             return
         for view_id, raised in failed.items():
             if not self._isolate_view(group, view_id, raised):
@@ -240,7 +240,7 @@ class DistributorStage(PartitionStage):
             try:
                 piece = next(pieces, None)
             except Exception as error:  # noqa: BLE001
-                self._isolate(group, _Failure(f"not split: {type(error).__name__}: {error}"))
+                self._isolate(group, _Failure(f"not split: {described(error)}"))
                 return
             if piece is None:
                 break
@@ -407,7 +407,7 @@ class DistributorStage(PartitionStage):
 
 def _view_failure(view_id: str, error: Exception) -> _Failure:
     code = error.code if isinstance(error, CustomFailed) else "not_rendered"
-    return _Failure(f"view {view_id}: {type(error).__name__}: {error}", code, view_id)
+    return _Failure(f"view {view_id}: {described(error)}", code, view_id)
 
 
 def _is_epoch(item: Input) -> bool:
