@@ -11,7 +11,6 @@ A custom transformation that keeps failing is cut off for its view (`runtime/cus
 it was to work on goes to the dead letters, too, until a trial goes well.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -24,7 +23,8 @@ from functions.operators.group import FrameGroup, merged
 from functions.operators.render import check, render
 from functions.operators.route import Routed, Router, Rows
 from functions.runtime.custom_calls import CustomCalls, CutOff
-from functions.runtime.deadletters import dead_letter, trace_properties
+from functions.runtime.deadletters import trace_properties
+from functions.runtime.failures import BROKE_RULE, Failure, Failures
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
 from functions.runtime.outputs import MessageTooLarge, Output
@@ -33,7 +33,7 @@ from functions.runtime.plans import PlanFollower
 from marketdata.arrays import array_of
 from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.custom import Answer, CustomFailed, custom_transformations
-from marketdata.errors import DistributionError, InvalidFrame
+from marketdata.errors import DistributionError, InvalidFrame, described
 from marketdata.formats import formats
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
@@ -41,7 +41,6 @@ from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.positions import NO_POSITION, place_before
 from marketdata.rules import Checked
 from marketdata.splitting import split_rows
-from marketdata.topics import partition_topic
 
 MAX_GROUP_BYTES = 2 * MAX_FRAME_BYTES
 """Most bytes that piled up frames are merged into before they are dealt out to the views."""
@@ -128,14 +127,6 @@ class DistributorFunction(FrameFunction):
         self.wake()
 
 
-class _Failure(NamedTuple):
-    """Why an input did not reach a view; without a view, why it reached none."""
-
-    reason: str
-    code: str = "not_rendered"
-    view: str | None = None
-
-
 class _Piece(NamedTuple):
     """A message for a view: the inputs it is made of, their rows for the view, its position.
 
@@ -153,14 +144,11 @@ class DistributorStage(PartitionStage):
     """One partition: an output for each view that has had rows here, and the dead letters."""
 
     def __init__(self, function: DistributorFunction, partition: int) -> None:
-        topics = function.settings.topics
         self._function = function
         self._partition = partition
         self._counters = function.reporter.counters
-        self._source_topic = partition_topic(topics.sequenced, partition)
         self._views = PartitionViews(function, partition)
-        self._dead = Output(partition_topic(topics.deadletter, partition), "distributor")
-        self._failures: defaultdict[Input, list[_Failure]] = defaultdict(list)
+        self._failures = Failures(function, partition)
         # View -> up to where what broke its rules has been counted and kept.
         self._noted: dict[str, int] = {}
 
@@ -170,26 +158,27 @@ class DistributorStage(PartitionStage):
 
     def apply(self, items: Sequence[Input]) -> None:
         """Send to every view what it lacks of the inputs."""
+        # What failed is told before anything that follows it, or nothing follows it.
+        self._failures.send()
         self._views.begin_turn()
         telling = [item for item in items if item.properties.get("kind") != HEARTBEAT]
         for is_epoch, run in groupby(telling, key=_is_epoch):
             if is_epoch:
+                self._failures.send()
                 for item in run:
                     self._views.announce_epoch(item)
                 continue
             for group in self._groups(run):
                 self._distribute(group)
         # A heartbeat would make a failed input look delivered when done again.
-        failing = {failure.view for told in self._failures.values() for failure in told}
+        failing = self._failures.views()
         if items and None not in failing:
             self._views.tell_quiet(items[-1], but=failing)
-        self._send_dead_letters()
+        self._failures.send()
 
     def confirmed(self, output: Output, message_id: Any, position: int) -> None:  # noqa: ARG002
         """A failure is remembered until its letter is stored: it need not show itself again."""
-        if output is self._dead:
-            for item in [item for item in self._failures if item.position <= position]:
-                del self._failures[item]
+        self._failures.confirmed(output, position)
 
     def tidy(self) -> None:
         """Close the outputs of views that are gone and have nothing under way."""
@@ -214,7 +203,7 @@ class DistributorStage(PartitionStage):
                 batch = read_frame(item.data)
                 yield item, frame_kind(batch), batch
             except InvalidFrame as error:
-                self._failures[item].append(_Failure(str(error)))
+                self._failures.note(item, Failure(str(error)))
 
     def _distribute(self, group: FrameGroup[Input]) -> None:
         """Send every view its rows; only what lies with the inputs makes dead letters of them.
@@ -227,7 +216,7 @@ class DistributorStage(PartitionStage):
             batch = group.batch()
             routed = group.routed(batch, self._function.router, failed)
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
-            self._isolate(group, _Failure(f"not routed: {type(error).__name__}: {error}"))
+            self._isolate(group, Failure(f"not routed: {described(error)}"))
             return
         for view_id, raised in failed.items():
             if not self._isolate_view(group, view_id, raised):
@@ -240,7 +229,7 @@ class DistributorStage(PartitionStage):
             try:
                 piece = next(pieces, None)
             except Exception as error:  # noqa: BLE001
-                self._isolate(group, _Failure(f"not split: {type(error).__name__}: {error}"))
+                self._isolate(group, Failure(f"not split: {described(error)}"))
                 return
             if piece is None:
                 break
@@ -283,7 +272,7 @@ class DistributorStage(PartitionStage):
             for item, part in group.parts(numbers):
                 events = piece.rows.take(array_of(rows[part], pa.int64()))
                 told = f"view {view.id}: {reason(name, rules[name], events)}"
-                self._failures[item].append(_Failure(told, "broke_rule", view.id))
+                self._failures.note(item, Failure(told, BROKE_RULE, view.id))
 
     def _check_again(
         self, group: FrameGroup[Input], batch: pa.RecordBatch, routed: Iterable[Routed]
@@ -337,7 +326,7 @@ class DistributorStage(PartitionStage):
         for (view, items, rows, place), piece in zip(cut, pieces, strict=True):
             yield _Piece(view, items, piece, place, rows)
 
-    def _isolate(self, group: FrameGroup[Input], failure: _Failure) -> None:
+    def _isolate(self, group: FrameGroup[Input], failure: Failure) -> None:
         """Find the input at fault: one by one the others still arrive.
 
         Outputs skip what they have been sent already, so nothing is sent twice.
@@ -348,9 +337,9 @@ class DistributorStage(PartitionStage):
         for single in group.singles():
             self._distribute(single)
 
-    def _fail(self, item: Input, failure: _Failure) -> None:
-        self._failures[item].append(failure)
-        self._counters["render_failures"] += 1
+    def _fail(self, item: Input, failure: Failure) -> None:
+        if self._failures.note(item, failure):
+            self._counters["render_failures"] += 1
 
     def _send(self, piece: _Piece, kind: str, data: bytes) -> None:
         view, items, rows, place, _ = piece
@@ -374,40 +363,10 @@ class DistributorStage(PartitionStage):
         self._counters["events_out"] += rows.num_rows
         self._counters["frames_out"] += 1
 
-    def _send_dead_letters(self) -> None:
-        for item in sorted(self._failures, key=lambda item: item.position):
-            if self._dead.broken:
-                self._dead.open(self._function.client)
-                # What the broker speaks of may only be on its way to its storage. It drops what is
-                # there when it is sent again.
-                self._dead.position = NO_POSITION
-            if item.position <= self._dead.position:
-                if self._dead not in item.waiting:
-                    # Applied again after its letter was stored: it holds up no heartbeat any more.
-                    del self._failures[item]
-                continue
-            failures = self._failures[item]
-            told = "; ".join(dict.fromkeys(failure.reason for failure in failures))
-            data, properties = dead_letter(
-                item,
-                function=self._function.name,
-                source_topic=self._source_topic,
-                code=failures[0].code,
-                reason=told,
-            )
-            self._function.send(self._dead, self._partition, (item,), data, properties)
-            self._counters["dead_letters"] += 1
-            self._function.log.warning(
-                "distributor: dead-lettered input %d of partition %d: %s",
-                item.position,
-                self._partition,
-                told,
-            )
 
-
-def _view_failure(view_id: str, error: Exception) -> _Failure:
+def _view_failure(view_id: str, error: Exception) -> Failure:
     code = error.code if isinstance(error, CustomFailed) else "not_rendered"
-    return _Failure(f"view {view_id}: {type(error).__name__}: {error}", code, view_id)
+    return Failure(f"view {view_id}: {described(error)}", code, view_id)
 
 
 def _is_epoch(item: Input) -> bool:

@@ -48,3 +48,16 @@ class PositionOverflow(DistributionError):
 
 class PublishError(DistributionError):
     """Publishing cannot go on; the text says why and what to do."""
+
+
+def printable(text: str) -> str:
+    """A text that can be sent: what UTF-8 cannot say (lone surrogates) is a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def described(error: BaseException) -> str:
+    """An error's type and text, printable, also where the error cannot tell its text."""
+    try:
+        return printable(f"{type(error).__name__}: {error}")
+    except BaseException:  # noqa: BLE001 - the error of a package may do anything
+        return printable(type(error).__name__)

@@ -32,7 +32,7 @@ FAILED_RULES: Final = "failed_rules"
 Severity = Literal["drop", "mark", "dead-letter"]
 Rows = npt.NDArray[np.int64]
 
-RuleName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+RuleName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$(?!\n)")]
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

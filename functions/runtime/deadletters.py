@@ -4,6 +4,7 @@ import re
 import time
 
 from functions.runtime.inputs import Input
+from marketdata.errors import printable
 from marketdata.frames import MAX_MESSAGE_BYTES
 from marketdata.positions import unpack
 
@@ -34,7 +35,7 @@ def dead_letter(
         "source_topic": source_topic,
         "source_position": f"{position.ledger_id}:{position.entry_id}:{position.batch_index}",
         "reason_code": code,
-        "reason": reason[:MAX_REASON_CHARS],
+        "reason": printable(reason[:MAX_REASON_CHARS]),
         "failed_at_ns": str(time.time_ns()),
     }
     most = MAX_MESSAGE_BYTES - _ROOM_FOR_PROPERTIES * 2
@@ -56,5 +57,5 @@ def _original(properties: dict[str, str]) -> dict[str, str]:
         room -= len(name) + len(value)
         if room < 0:
             break
-        kept[f"original_{name}"] = value
+        kept[printable(f"original_{name}")] = printable(value)
     return kept

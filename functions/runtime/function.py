@@ -279,10 +279,10 @@ class FrameFunction(ABC):
             self.setup()
             while True:
                 self._turn()
-        except Exception as error:  # noqa: BLE001 - whatever it is, this thread must not just end
+        except BaseException as error:  # noqa: BLE001 - whatever it is, this thread must not just end
             self._end(error)
 
-    def _end(self, error: Exception) -> None:
+    def _end(self, error: BaseException) -> None:
         self.log.error("%s: this instance cannot go on and ends", self.name, exc_info=error)
         time.sleep(1.0)  # so that an error at every start does not burn the machine
         os._exit(70)

@@ -11,7 +11,7 @@ behind the one right before it, or when a redelivery has begun with it.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Input:
         applied: whether the function has processed it at least once.
         takes_room: it counts among the inputs that may be in flight.
         done: nothing more is to be made of it; it only waits for those before it.
+        failures: what has been noted of it (`functions.runtime.failures`).
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Input:
         "applied",
         "data",
         "done",
+        "failures",
         "held",
         "message_ids",
         "position",
@@ -66,6 +68,7 @@ class Input:
         self.applied = False
         self.takes_room = True
         self.done = False
+        self.failures: frozenset[Hashable] = frozenset()
 
     @property
     def is_confirmed(self) -> bool:

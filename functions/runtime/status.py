@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pulsar
 
+from marketdata.errors import printable
+
 REPORT_INTERVAL_S = 1.0
 
 
@@ -56,7 +58,7 @@ class StatusReporter:
 
     def error(self, text: str) -> None:
         """Remember the newest error for the next report."""
-        self.status.last_error = text[:1_000]
+        self.status.last_error = printable(text[:1_000])
         self.counters["errors"] += 1
 
     def report(self) -> None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from marketdata.arrays import codes_of, values_of
 from marketdata.custom.registry import UnknownCustom, found
 from marketdata.custom.spec import Custom, custom_fields
-from marketdata.errors import DistributionError
+from marketdata.errors import DistributionError, described, printable
 from marketdata.frames import MAX_SYMBOL_BYTES
 
 KEYS: Final = ("instrument", "epoch", "sequence")
@@ -63,14 +63,15 @@ def call(custom: Custom, batch: pa.RecordBatch) -> Answer:
         )
     try:
         given = function.apply(batch)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # whatever a package raises, it is this frame's matter only
         raise CustomFailed(
-            f"custom transformation {custom.name!r} failed: {type(error).__name__}: {error}"
+            f"custom transformation {custom.name!r} failed: {described(error)}"
         ) from error
     try:
         return checked(custom, batch, given)
-    except Exception as error:
-        raise CustomFailed(f"custom transformation {custom.name!r} {error}") from error
+    except BaseException as error:
+        told = printable(str(error))
+        raise CustomFailed(f"custom transformation {custom.name!r} {told}") from error
 
 
 def checked(custom: Custom, batch: pa.RecordBatch, given: object) -> Answer:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from msgspec import UNSET
 
 from marketdata.custom.spec import Custom
-from marketdata.errors import DistributionError
+from marketdata.errors import DistributionError, described, printable
 
 GROUP: Final = "dds.transformations"
 """The entry points that name custom transformations."""
@@ -88,9 +88,9 @@ def load(points: Iterable[EntryPoint]) -> Loaded:
                 raise UnknownCustom(f"the name {point.name!r} is taken; choose another")
             given = point.load()()
             by_name[point.name] = given, _declared(point.name, given)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - what others install stops nobody
+        except BaseException as error:  # noqa: BLE001 - what others install stops nobody
             told = isinstance(error, UnknownCustom)
-            reason = str(error) if told else f"{type(error).__name__}: {error}"
+            reason = printable(str(error)) if told else described(error)
             refused[point.name] = f"{point.value}: {reason}"
     return Loaded(MappingProxyType(by_name), MappingProxyType(refused))
 

@@ -22,13 +22,13 @@ MAX_COLUMNS: Final = 32
 Name = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z][a-z0-9_-]{0,31}$",
+        pattern=r"^[a-z][a-z0-9_-]{0,31}$(?!\n)",
         description="Of the entry point; `a-z`, `0-9`, `-`, `_`, a letter first.",
         examples=["bands"],
     ),
 ]
-ColumnName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
-ColumnType = Annotated[str, Meta(pattern=r"^(text|time|integer|decimal\([1-9]\))$")]
+ColumnName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$(?!\n)")]
+ColumnType = Annotated[str, Meta(pattern=r"^(text|time|integer|decimal\([1-9]\))$(?!\n)")]
 
 
 class Custom(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -510,10 +510,10 @@ def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """No JSON view can render the price `POISON`."""
     rendered = functions.distributor.render
 
-    def render(view: View, rows: Any) -> bytes:
+    def render(view: View, rows: Any, *more: Any) -> Any:
         if view.format == "json" and np.isin(POISON, rows.column("price").to_numpy()):
             raise ValueError("poison")
-        return rendered(view, rows)
+        return rendered(view, rows, *more)
 
     monkeypatch.setattr(functions.distributor, "render", render)
 
@@ -531,7 +531,7 @@ def test_a_dead_letter_that_is_lost_is_sent_again_though_its_view_has_gone_on(
         self: Any, data: bytes, properties: Any, position: int, done: Any, **more: Any
     ) -> None:
         if "reason" in properties and not lost:
-            lost.append(position)
+            lost.append(int(properties["position"]))
             self.position = position
             done(self.generation, pulsar.Result.Timeout, None)
         else:

@@ -1,9 +1,7 @@
 """What is a frame's own fault in the distributor, and what is not."""
 
-import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -11,34 +9,20 @@ from typing import Any
 import pulsar
 import pyarrow as pa
 import pytest
-from events import quotes, trades
+from distributing import KEEPING, filtered, frame, inputs, ruled, told
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from functions.distributor import DistributorStage
 from functions.operators.route import Router
-from functions.operators.sequence import InstrumentSequences, with_sequences
-from functions.runtime.custom_calls import CustomCalls
 from functions.runtime.inputs import Input
-from functions.runtime.outputs import Output
 from functions.runtime.settings import FunctionSettings, Topics
 from marketdata.custom import Custom, registry
-from marketdata.filters import compile_filter
 from marketdata.filters.columns import FrameColumns
 from marketdata.filters.evaluate import holds
 from marketdata.filters.tree import columns_of
-from marketdata.frames import encode_frame, read_frame
-from marketdata.plans import Delivery, Plan, View, ViewSpec, compile_plan, view_of
-from marketdata.rules import Rule
+from marketdata.plans import Delivery, View, ViewSpec, compile_plan, view_of
 from marketdata.transformations import Transformation
-
-
-def frame(instruments: Sequence[str] = ("A",), kind: str = "trade") -> bytes:
-    batch = {"trade": trades, "quote": quotes}[kind](list(instruments))
-    numbers = InstrumentSequences().assign(batch)
-    return encode_frame(
-        with_sequences(batch, kind, numbers, epoch=1, ts_sequenced_ns=1)
-    ).to_pybytes()
 
 
 def test_an_instance_that_is_being_ended_blames_no_frame() -> None:
@@ -47,6 +31,7 @@ def test_an_instance_that_is_being_ended_blames_no_frame() -> None:
     openers.shutdown()
     sent: list[Any] = []
     function: Any = SimpleNamespace(
+        name="distributor",
         settings=FunctionSettings(Topics(deadletter="persistent://t/n/dead"), partitions=1),
         reporter=SimpleNamespace(counters=Counter()),
         router=Router(compile_plan(1, [ViewSpec()], created_at_ns=1)),
@@ -62,86 +47,6 @@ def test_an_instance_that_is_being_ended_blames_no_frame() -> None:
 
     assert sent == []
     assert function.reporter.counters["render_failures"] == 0
-
-
-class Broker:
-    """A client whose topics are empty, but for what views may have been sent before."""
-
-    def __init__(self, last: int = -1) -> None:
-        self._last = last
-
-    def create_producer(self, topic: str, **_: Any) -> Any:
-        last = -1 if "dead" in topic else self._last
-        return SimpleNamespace(last_sequence_id=lambda: last, close=lambda: None)
-
-    def create_reader(self, *_: Any, **__: Any) -> Any:
-        return SimpleNamespace(has_message_available=lambda: False, close=lambda: None)
-
-
-def filtered(sql: str) -> ViewSpec:
-    one = compile_filter(sql)
-    return ViewSpec(filter=one.canonical, predicate=one.to_json())
-
-
-Told = list[tuple[str, int, str]]
-
-
-def told(
-    distribution: Sequence[Sequence[Input]],
-    plan: Plan,
-    counters: Counter[str] | None = None,
-    last: int = -1,
-) -> Told:
-    """What a distributor sends that is given inputs so: topic, position, and reason or rows.
-
-    The outputs of the views hold the inputs up to `last`.
-    """
-    stage, sent = distributor(plan, counters, last)
-    for items in distribution:
-        stage.apply(items)
-    return sorted(sent)
-
-
-def distributor(
-    plan: Plan, counters: Counter[str] | None = None, last: int = -1
-) -> tuple[DistributorStage, Told]:
-    """A distributor of a partition, and what it has sent."""
-    sent: Told = []
-
-    def send(
-        output: Output,
-        _: int,
-        items: Sequence[Input],
-        data: bytes,
-        properties: dict[str, str],
-        *,
-        position: int | None = None,
-        **__: Any,
-    ) -> None:
-        output.position = items[-1].position if position is None else position
-        told = properties.get("reason") or str(read_frame(data)["instrument"].to_pylist())
-        assert "reason" in properties or int(properties["count"]) == read_frame(data).num_rows
-        sent.append((output.topic, output.position, told))
-        for item in items:
-            item.waiting[output] = output.position
-
-    reporter: Any = SimpleNamespace(
-        counters=Counter() if counters is None else counters,
-        observe_latency=lambda _: None,
-        error=lambda _: None,
-    )
-    function: Any = SimpleNamespace(
-        name="distributor",
-        settings=FunctionSettings(Topics(deadletter="persistent://t/n/dead"), partitions=1),
-        reporter=reporter,
-        router=Router(plan),
-        openers=ThreadPoolExecutor(1),
-        client=Broker(last),
-        custom=CustomCalls(600.0, reporter),
-        log=logging.getLogger("test"),
-        send=send,
-    )
-    return DistributorStage(function, 0), sent
 
 
 @pytest.mark.parametrize("kinds", [UNSET, "together"])
@@ -226,15 +131,6 @@ def custom_spec(monkeypatch: pytest.MonkeyPatch) -> ViewSpec:
     return ViewSpec(transformation=Transformation(custom=Custom("plain", {}, 32_768)))
 
 
-def inputs(frames: Sequence[Sequence[str]], kinds: str = "apart") -> list[Input]:
-    """Frames of trades; where kinds are together, every second one of quotes."""
-    given = []
-    for n, names in enumerate(frames, start=1):
-        kind = "quote" if kinds == "together" and n % 2 == 0 else "trade"
-        given.append(Input(pulsar.MessageId(0, n, 0), frame(names, kind), {"kind": kind}))
-    return given
-
-
 def test_a_custom_transformation_costs_only_its_own_view(custom_spec: ViewSpec) -> None:
     """What it fails on is kept with the reason; rows that it leaves out are no message."""
     plan = compile_plan(1, [ViewSpec(), custom_spec], created_at_ns=1)
@@ -264,22 +160,6 @@ def test_what_is_cut_off_is_kept_and_its_neighbours_stay_merged(custom_spec: Vie
     assert not [topic for topic, _, _ in found if custom.topic in topic]
     messages = [what for topic, _, what in found if everything.topic in topic]
     assert messages == ["['Y']"] * 3 + ["['Y', 'Y', 'Y']"]
-
-
-def ruled(delivery: Delivery = Delivery(), **rules: Rule) -> ViewSpec:  # noqa: B008 - immutable
-    transformation = Transformation(rules=rules)
-    return ViewSpec(
-        transformation=transformation.canonical(),
-        conditions=dict(transformation.conditions()),
-        delivery=delivery,
-    )
-
-
-KEEPING = {
-    "known": Rule("instrument <> 'X'", "drop"),
-    "good": Rule("instrument <> 'Y'", "dead-letter"),
-    "usual": Rule("instrument <> 'M'", "mark"),
-}
 
 
 @pytest.mark.parametrize("kinds", ["apart", "together"])
@@ -345,18 +225,3 @@ def test_rules_that_fail_cost_only_their_own_view(monkeypatch: pytest.MonkeyPatc
         found = told([items], plan, last=last)
         letters = [what for topic, _, what in found if "dead" in topic]
         assert letters == [f"view {view_of(spec).id}: ArithmeticError: beyond me"] * 2
-
-
-def test_what_fails_again_after_its_letter_was_stored_holds_nothing_up() -> None:
-    stage, sent = distributor(compile_plan(1, [ViewSpec()], created_at_ns=1))
-    broken = Input(pulsar.MessageId(0, 1, 0), b"no frame", {"kind": "trade"})
-    stage.apply([broken])
-    stage.apply([broken])
-    assert [topic for topic, _, _ in sent] == [stage._dead.topic]
-    assert stage._failures  # its letter is under way
-
-    del broken.waiting[stage._dead]
-    stage.confirmed(stage._dead, None, broken.position)
-    stage.apply([broken])  # as with a new plan, before it is acknowledged
-    assert not stage._failures
-    assert len(sent) == 1

@@ -4,12 +4,14 @@ import importlib
 import shutil
 import sys
 import tomllib
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -223,6 +225,9 @@ def test_what_does_not_keep_the_contract_is_not_loaded_and_stops_no_other(
     def leaves() -> None:
         raise SystemExit("for good")
 
+    def cancelled() -> None:
+        raise CancelledError("for good")
+
     install(
         named=transforming(named),
         other=transforming(named),
@@ -231,6 +236,8 @@ def test_what_does_not_keep_the_contract_is_not_loaded_and_stops_no_other(
         greedy=transforming(named, name="greedy", max_rows=40_000),
         odd=transforming(named, name="odd", columns={"x": "float"}),
         leaves=leaves,
+        cancelled=cancelled,
+        two_lines=transforming(named, name="two_lines", columns={"x\n": "text"}),
     )
     assert list(registry.custom_transformations()) == ["named"]
     for name, reason in {
@@ -240,9 +247,50 @@ def test_what_does_not_keep_the_contract_is_not_loaded_and_stops_no_other(
         "greedy": "max_rows",
         "odd": "columns",
         "leaves": "SystemExit: for good",
+        "cancelled": "CancelledError: for good",
+        "two_lines": "matching regex",
     }.items():
         with pytest.raises(UnknownCustom, match=reason):
             resolved(Custom(name))
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    ("raised", "says"),
+    [
+        (CancelledError("stop"), "CancelledError: stop"),
+        (KeyboardInterrupt(), "KeyboardInterrupt: "),
+        (Mute(), "Mute"),
+        (ValueError("bad venue \udcff"), "ValueError: bad venue ?"),
+    ],
+)
+def test_whatever_it_raises_is_its_failure_told_in_words_that_can_be_sent(
+    install: Callable[..., None], raised: BaseException, says: str
+) -> None:
+    def fails(_: pa.RecordBatch) -> None:
+        raise raised
+
+    install(named=transforming(fails))
+    with pytest.raises(CustomFailed) as told:
+        call(NAMED, sequenced(["A"]))
+    assert str(told.value) == f"custom transformation 'named' failed: {says}"
+
+
+@pytest.mark.parametrize(
+    "custom",
+    [
+        {"name": "named\n"},
+        {"name": "named", "columns": {"x\n": "text"}},
+        {"name": "named", "columns": {"x": "text\n"}},
+    ],
+)
+def test_a_name_does_not_end_with_a_new_line(custom: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError, match="matching regex"):
+        msgspec.convert(custom, Custom)
 
 
 def test_of_two_of_one_name_the_first_is_kept() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 from events import trades
@@ -141,6 +142,12 @@ def test_a_rule_that_says_nothing_is_refused_with_its_place(condition: str, says
     with pytest.raises(FilterError, match=says) as raised:
         compile_rule(condition)
     assert raised.value.position is not None
+
+
+def test_the_name_of_a_rule_does_not_end_with_a_new_line() -> None:
+    rule = {"condition": "price > 0", "severity": "drop"}
+    with pytest.raises(msgspec.ValidationError, match="matching regex"):
+        msgspec.convert({"rules": {"positive\n": rule}}, Transformation)
 
 
 def test_equal_rules_written_differently_are_one_view_and_none_is_as_before() -> None:
