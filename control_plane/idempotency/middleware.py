@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.database import Database, at_begin
 from control_plane.errors import (
     ControlPlaneError,
+    DatabaseUnavailableError,
     FieldProblem,
     InvalidRequestError,
     KeyInUseError,
@@ -186,6 +187,8 @@ def _claim(scope: HTTPScope, given: list[bytes], body: bytes) -> Claim:
     if len(given) > 1 or _KEY.fullmatch(key) is None:
         raise _refused("send one, of 1 to 255 printable ASCII characters")
     caller: Caller = scope["state"][STATE_KEY]
+    if not caller.certain:  # a stored answer passes no guard
+        raise DatabaseUnavailableError("PostgreSQL does not answer.")
     condition = [value for name, value in scope["headers"] if name == b"if-match"]
     digest = hashlib.sha256()
     parts = (scope["method"].encode(), scope["path"].encode(), scope["query_string"], *condition)
@@ -205,19 +208,23 @@ def _refused(detail: str) -> InvalidRequestError:
 
 async def _read(receive: Receive, most: int) -> tuple[bytes | None, Receive]:
     """The body, and a `receive` that gives it again; None for one that is too large or broken."""
-    read: list[HTTPReceiveMessage] = []
-    parts: list[bytes] = []
+    parts = bytearray()
+    gone: list[HTTPReceiveMessage] = []
     more = True
-    while more and sum(map(len, parts)) <= most:
+    while more and not gone and len(parts) <= most:
         message = cast(HTTPReceiveMessage, await receive())
-        read.append(message)
         if message["type"] == "http.disconnect":
-            break
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
+            gone.append(message)
+        else:
+            parts += message.get("body", b"")
+            more = message.get("more_body", False)
+    body = bytes(parts)
+    read: list[HTTPReceiveMessage] = [
+        {"type": "http.request", "body": body, "more_body": more},
+        *gone,
+    ]
 
     async def again() -> HTTPReceiveMessage:
         return read.pop(0) if read else cast(HTTPReceiveMessage, await receive())
 
-    body = b"".join(parts)
     return (None if more or len(body) > most else body), again

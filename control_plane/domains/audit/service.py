@@ -116,12 +116,15 @@ class AuditService:
 
         Equal ones are told once: with the request id of the first, and how many they were.
         """
+        self._note(refusal, 1)
+
+    def _note(self, refusal: Refusal, times: int) -> None:
         equal = replace(refusal, actor=replace(refusal.actor, request_id=""))
         if equal in self._refusals or len(self._refusals) < MOST_REFUSALS:
-            first, times = self._refusals.get(equal, (refusal, 0))
-            self._refusals[equal] = first, times + 1
+            first, before = self._refusals.get(equal, (refusal, 0))
+            self._refusals[equal] = first, before + times
         else:
-            self._untold += 1
+            self._untold += times
 
     async def repaired(self, repairs: Iterable[Repair]) -> None:
         """Write what the reconciler did."""
@@ -134,18 +137,17 @@ class AuditService:
         """Write refusals and seal entries for ever; a failure is logged and tried again."""
         while True:
             await asyncio.sleep(self._seal_seconds)
-            try:
-                await self.write_refusals()
-                while await self.seal() == SEALED_AT_ONCE:
-                    pass
-            except UnavailableError as error:
-                if self._failure != str(error):
-                    log.warning("the audit log waits", reason=str(error))
-                self._failure = str(error)
-            except Exception:
-                log.exception("the audit log was not sealed")
-            else:
-                self._failure = None
+            failure = None
+            for part in (self.write_refusals, self._seal_all):
+                try:
+                    await part()
+                except UnavailableError as error:
+                    failure = str(error)
+                except Exception:
+                    log.exception("the audit log is behind")
+            if failure is not None and failure != self._failure:
+                log.warning("the audit log waits", reason=failure)
+            self._failure = failure
 
     async def close(self) -> None:
         """Write what was noted; what cannot be written is lost, but for its log lines."""
@@ -158,15 +160,27 @@ class AuditService:
         """Write the refusals noted so far."""
         if not self._refusals:
             return
-        noted, untold = list(self._refusals.values()), self._untold
-        entries = [_refusal(first, times) for first, times in noted]
+        # Those that come from here on are the next run's.
+        noted, self._refusals = self._refusals, {}
+        untold, self._untold = self._untold, 0
+        entries = [_refusal(first, times) for first, times in noted.values()]
         if untold:
             entries.append((component("audit"), _request("*", {"times": untold})))
-        async with self._database.transaction() as session:
-            await repository.add(session, entries)
-            # Those that come from here on are the next run's.
-            self._refusals.clear()
-            self._untold = 0
+        written = False
+        try:
+            async with self._database.transaction() as session:
+                await repository.add(session, entries)
+            written = True
+        finally:
+            if not written:
+                later, self._refusals = self._refusals, noted
+                self._untold += untold
+                for first, times in later.values():
+                    self._note(first, times)
+
+    async def _seal_all(self) -> None:
+        while await self.seal() == SEALED_AT_ONCE:
+            pass
 
     async def seal(self) -> int:
         """Chain some entries, unless another control plane does; gives how many."""

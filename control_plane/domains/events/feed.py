@@ -143,8 +143,12 @@ class EventFeed:
             except Exception:
                 log.exception("following events failed")
             # Without the session that listens the table may be there all the same.
-            with contextlib.suppress(UnavailableError):
+            try:
                 await self.look()
+            except UnavailableError as error:
+                self._failed(str(error))
+            except Exception:
+                log.exception("following events failed")
             await asyncio.sleep(POLL_SECONDS)
 
     async def look(self) -> None:
@@ -241,14 +245,14 @@ class EventFeed:
                     await changed.wait()
 
     async def _look_once(self) -> bool:
-        """One transaction of `look`; whether there was anything new."""
+        """One transaction of `look`; whether it takes another to have all."""
         async with self._database.transaction() as session:
-            newest = (await repository.number(session)).newest
+            newest, _, more = await repository.number(session)
             if newest < self._newest:
                 log.warning("the database knows fewer events than before: streams begin anew")
                 self._begin_anew()
             if newest == self._newest:
-                return False
+                return more
             after = max(self._newest, newest - self._in_memory)
             rows, forgotten = await repository.page(
                 session, (), after=after, upto=newest, limit=self._in_memory
@@ -261,7 +265,7 @@ class EventFeed:
             whole.append(recent[0].number - 1)
         self._recent, self._recent_after, self._newest = recent, max(whole), newest
         self._wake()
-        return True
+        return more
 
     async def _behind(self, place: int, selection: Selection) -> tuple[Sequence[Event], int, int]:
         """Events behind a place, up to where they are all of them, and what is forgotten."""

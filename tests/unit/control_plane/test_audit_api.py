@@ -22,6 +22,7 @@ from control_plane.domains.audit.__main__ import main
 from control_plane.domains.audit.models import AuditEntry
 from control_plane.domains.audit.service import MOST_REFUSALS, AuditService
 from control_plane.domains.consumers.schemas import ConsumerCreate
+from control_plane.errors import DatabaseUnavailableError
 from control_plane.reconciler import _repair
 from control_plane.security.roles import Role
 from control_plane.settings import Settings
@@ -127,6 +128,54 @@ async def test_a_flood_of_refusals_is_counted_not_told_one_by_one(database: Data
     rest, *told = [row async for row in rows(database)]
     assert len(told) == MOST_REFUSALS
     assert (rest.resource_id, rest.detail) == ("*", {"times": 7})
+
+
+async def test_refusals_are_told_once_whatever_happens_while_they_are_written(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = AuditService(database, seal_seconds=60)
+    add = repository.add
+
+    def refuse(path: str) -> None:
+        audit.refused(Refusal(Actor("ann"), 403, "", path))
+
+    async def slow(session: Any, entries: Any) -> None:
+        refuse("GET /a")
+        refuse("GET /b")
+        await add(session, entries)
+
+    async def broken(session: Any, entries: Any) -> None:
+        await slow(session, entries)
+        raise DatabaseUnavailableError("away")
+
+    refuse("GET /a")
+    monkeypatch.setattr(repository, "add", broken)
+    with pytest.raises(DatabaseUnavailableError):
+        await audit.write_refusals()
+    monkeypatch.setattr(repository, "add", slow)
+    await audit.write_refusals()
+    monkeypatch.setattr(repository, "add", add)
+    await audit.write_refusals()
+    told = [(row.resource_id, row.detail["times"]) async for row in rows(database)]
+    assert sorted(told) == [("GET /a", 1), ("GET /a", 2), ("GET /b", 1), ("GET /b", 1)]
+
+
+async def test_refusals_that_cannot_be_written_do_not_keep_the_log_from_being_sealed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = AuditService(world.database, seal_seconds=0.01)
+
+    async def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(repository, "add", broken)
+    audit.refused(Refusal(Actor("ann"), 403, "", "GET /a"))
+    task = asyncio.create_task(audit.run())
+    while (await audit.verify(limit=10)).unsealed:
+        assert not task.done()
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def rows(database: Database) -> AsyncIterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,8 @@ from access import Client, Tokens, secured
 from litestar.testing import AsyncTestClient
 
 from control_plane.app import MAX_BODY_BYTES, create_app
-from control_plane.idempotency.middleware import HEADER
+from control_plane.idempotency.middleware import HEADER, _read
+from control_plane.security.callers import ANYBODY, Caller
 from control_plane.security.roles import Role
 from control_plane.settings import Settings
 
@@ -189,6 +191,45 @@ async def test_keys_that_are_none_are_refused_and_large_bodies_are_not_read(
     assert (await client.get("/v1/consumers", headers=KEY)).status_code == 200
 
 
+async def test_a_body_in_many_pieces_is_read_into_one() -> None:
+    messages: list[Any] = [
+        {"type": "http.request", "body": b"ab", "more_body": True} for _ in range(3)
+    ]
+    messages += [{"type": "http.request", "body": b"c"}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    body, again = await _read(receive, 7)
+    assert body == b"abababc"
+    assert [await again(), await again()] == [
+        {"type": "http.request", "body": body, "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    messages += [{"type": "http.request", "body": b"ab", "more_body": True}] * 3
+    body, again = await _read(receive, 3)
+    assert body is None
+    assert await again() == {"type": "http.request", "body": b"abab", "more_body": True}
+    assert len(messages) == 1
+
+
+async def test_no_stored_answer_is_given_while_revocations_are_uncertain(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = ANYBODY
+
+    async def admit(_scope: Any) -> Caller:
+        return caller
+
+    monkeypatch.setattr("control_plane.app.admit_anybody", admit)
+    async with AsyncTestClient(create_app(settings)) as client:
+        made = await client.post("/v1/consumers", json={"name": "desk"}, headers=KEY)
+        assert made.status_code == 201
+        caller = replace(ANYBODY, certain=False)
+        again = await client.post("/v1/consumers", json={"name": "desk"}, headers=KEY)
+        assert again.status_code == 503
+
+
 async def test_keys_are_each_callers_own_and_no_answer_with_a_secret_is_kept(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -205,17 +246,19 @@ async def test_keys_are_each_callers_own_and_no_answer_with_a_secret_is_kept(
         assert (await client.post("/v1/consumers", json={}, headers=KEY)).status_code == 401
         described = (await client.get("/schema/openapi.json", headers=headers)).json()
     taking = {
-        operation["operationId"]
+        operation["operationId"]: operation["responses"]
         for methods in described["paths"].values()
         for operation in methods.values()
         if any(parameter["name"] == HEADER for parameter in operation.get("parameters", []))
     }
-    assert taking == {
+    assert all({"409", "422"} <= set(answers) for answers in taking.values())
+    assert set(taking) == {
         "createConsumer",
         "updateConsumer",
         "createSubscription",
         "updateSubscription",
         "createInstrumentSet",
+        "createTransformation",
         "updateInstrumentSet",
         "resendDeadLetter",
         "revokeTokens",
