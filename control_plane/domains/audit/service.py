@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -11,7 +13,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.acting import Actor, Refusal, component
+from control_plane.acting import NOBODY, Actor, Refusal, component
 from control_plane.database import Database, Lock, try_lock
 from control_plane.domains.audit import repository
 from control_plane.domains.audit.chain import Break, Head, follow
@@ -30,7 +32,9 @@ from control_plane.pages import Page, decode_number, require_offset
 SEALED_AT_ONCE = 1000
 READ_AT_ONCE = 2000
 MOST_REFUSALS = 200
-"""Different ones told one by one between two runs; of the others only the number."""
+"""Different ones told one by one in `REFUSALS_SECONDS`, of callers who are known and of others
+each; of the rest only the number."""
+REFUSALS_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +62,8 @@ class AuditService:
         self._seal_seconds = seal_seconds
         self._refusals: dict[Refusal, tuple[Refusal, int]] = {}
         self._untold = 0
+        self._told: Counter[bool] = Counter()
+        self._told_until = 0.0
         self._failure: str | None = None
 
     async def page(self, wanted: Wanted, *, cursor: str | None, limit: int) -> Page[AuditEntryOut]:
@@ -114,15 +120,25 @@ class AuditService:
     def refused(self, refusal: Refusal) -> None:
         """Note an attempt that was refused; it is written at the next run.
 
-        Equal ones are told once: with the request id of the first, and how many they were.
+        Equal ones are told once: with the request id of the first, and how many they were. Those of
+        nobody who is known are equal whatever the path, which a stranger may choose.
         """
         self._note(refusal, 1)
 
     def _note(self, refusal: Refusal, times: int) -> None:
+        known = refusal.actor.actor != NOBODY
         equal = replace(refusal, actor=replace(refusal.actor, request_id=""))
-        if equal in self._refusals or len(self._refusals) < MOST_REFUSALS:
-            first, before = self._refusals.get(equal, (refusal, 0))
+        if not known:
+            equal = replace(equal, path="")
+        if time.monotonic() >= self._told_until:
+            self._told.clear()
+            self._told_until = time.monotonic() + REFUSALS_SECONDS
+        if equal in self._refusals:
+            first, before = self._refusals[equal]
             self._refusals[equal] = first, before + times
+        elif max(len(self._refusals), self._told[known]) < MOST_REFUSALS:
+            self._refusals[equal] = refusal, times
+            self._told[known] += 1
         else:
             self._untold += times
 
@@ -158,7 +174,7 @@ class AuditService:
 
     async def write_refusals(self) -> None:
         """Write the refusals noted so far."""
-        if not self._refusals:
+        if not (self._refusals or self._untold):
             return
         # Those that come from here on are the next run's.
         noted, self._refusals = self._refusals, {}

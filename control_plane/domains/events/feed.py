@@ -89,10 +89,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What streams may take: how many at a time and of one consumer, and how long each lives."""
+    """What streams may take: how many at a time and of one caller, and how long each lives."""
 
     streams: int
-    of_a_consumer: int
+    of_a_caller: int
     seconds: float
 
 
@@ -177,21 +177,21 @@ class EventFeed:
         return self._open.total()
 
     @contextlib.contextmanager
-    def admitted(self, consumer: str | None) -> Iterator[None]:
-        """One stream, of a consumer or somebody else; TooManyStreamsError when there are many."""
+    def admitted(self, caller: str | None) -> Iterator[None]:
+        """One stream, of a caller or of anybody; TooManyStreamsError when there are many."""
         if self.streams >= self._limits.streams:
             raise TooManyStreamsError("All streams of this control plane are in use.")
-        if consumer is not None and self._open[consumer] >= self._limits.of_a_consumer:
+        if caller is not None and self._open[caller] >= self._limits.of_a_caller:
             raise TooManyStreamsError(
-                f"A consumer has {self._limits.of_a_consumer} streams at most; end one."
+                f"A caller has {self._limits.of_a_caller} streams at most; end one."
             )
-        self._open[consumer] += 1
+        self._open[caller] += 1
         try:
             yield
         finally:
-            self._open[consumer] -= 1
-            if not self._open[consumer]:
-                del self._open[consumer]
+            self._open[caller] -= 1
+            if not self._open[caller]:
+                del self._open[caller]
 
     def close(self) -> None:
         """End all streams, and each that is opened from now on."""

@@ -119,15 +119,38 @@ async def test_refused_attempts_are_told_equal_ones_once(client: Client, tokens:
     assert forbidden["detail"] == {"status": 403, "times": 1}
 
 
-async def test_a_flood_of_refusals_is_counted_not_told_one_by_one(database: Database) -> None:
+async def test_a_flood_of_refusals_is_counted_not_told_one_by_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.domains.audit.service.REFUSALS_SECONDS", 3600)
     audit = AuditService(database, seal_seconds=60)
+
+    def refuse(address: str, path: str, name: str = "unauthenticated") -> None:
+        actor = Actor(name, address=address, request_id=path)
+        audit.refused(Refusal(actor, 401, "missing", f"GET /{path}"))
+
     for number in range(MOST_REFUSALS + 7):
-        actor = Actor("unauthenticated", address="10.0.0.1", request_id=str(number))
-        audit.refused(Refusal(actor, 401, "missing", f"GET /{number}"))
-    await audit.close()
+        refuse(f"a{number}", "x")
+    await audit.write_refusals()
     rest, *told = [row async for row in rows(database)]
     assert len(told) == MOST_REFUSALS
     assert (rest.resource_id, rest.detail) == ("*", {"times": 7})
+    # There is a limit over time too, and it is not that of who is known.
+    for number in range(3):
+        refuse("b", str(number))
+        refuse("b", str(number), "ann")
+    await audit.write_refusals()
+    rest, *anns = [row async for row in rows(database)][: -MOST_REFUSALS - 1]
+    assert rest.detail == {"times": 3}
+    assert [row.actor for row in anns] == ["ann"] * 3
+    audit._told_until = 0
+    # Of who is not known the path makes no difference.
+    for number in range(3):
+        refuse("b", str(number))
+    await audit.close()
+    newest, *before = [row async for row in rows(database)]
+    assert (newest.resource_id, newest.detail["times"]) == ("GET /0", 3)
+    assert len(before) == MOST_REFUSALS + 5
 
 
 async def test_refusals_are_told_once_whatever_happens_while_they_are_written(
