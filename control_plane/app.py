@@ -6,7 +6,6 @@ Nothing here needs the broker or PostgreSQL to be up; the parts recover by thems
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -239,9 +238,10 @@ class ControlPlane:
         finally:
             for task in tasks:
                 task.cancel()
-            for task in tasks:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            for task, end in zip(tasks, ends, strict=True):
+                if isinstance(end, Exception):
+                    log.error("a task had failed", task=task.get_name(), error=repr(end))
             await follower.stop()
             await self.audit.close()
             self.ordering.close()

@@ -122,7 +122,7 @@ class Settings(BaseSettings):
         description="How many streams of events this control plane serves at a time.",
     )
     event_streams_per_consumer: int = Field(
-        default=5, ge=0, le=10_000, description="How many of these one consumer may have."
+        default=5, ge=0, le=10_000, description="How many of these one caller may have."
     )
     event_stream_seconds: float = Field(
         default=3600,

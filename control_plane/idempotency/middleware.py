@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.database import Database, at_begin
 from control_plane.errors import (
     ControlPlaneError,
+    DatabaseUnavailableError,
     FieldProblem,
     InvalidRequestError,
     KeyInUseError,
@@ -41,6 +42,10 @@ from control_plane.security.callers import STATE_KEY, Caller
 HEADER = "Idempotency-Key"
 REPLAYED = (b"idempotency-replayed", b"true")
 LOOK_SECONDS = 0.05
+LONGEST_LOOK_SECONDS = 1.0
+"""How long a repeated request pauses between looks for an answer: each pause is twice the last."""
+MOST_WAITING = 16
+"""Requests of a process that wait for the answer to another: looks take database connections."""
 _METHODS = frozenset({"POST", "PATCH"})
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -76,6 +81,7 @@ def idempotency_middleware(
         max_body_bytes: bodies beyond this are left to the router, which refuses them.
         wait_seconds: how long a repeated request waits for the answer to the first.
     """
+    under_way = _UnderWay()
 
     def wrap(app: ASGIApp) -> ASGIApp:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +98,11 @@ def idempotency_middleware(
                 return
             try:
                 claim = _claim(scope, given, body)
-                answer = await _once(app, scope, body, claim, database, wait_seconds)
+
+                async def attempt() -> Answer | str:
+                    return await _attempt(app, scope, body, claim, database, under_way)
+
+                answer = await _answered(attempt, claim, under_way, wait_seconds)
             except ControlPlaneError as error:
                 request: Request[Any, Any, Any] = Request(scope, receive, send)
                 problem = domain_problem(request, error)
@@ -108,27 +118,73 @@ def idempotency_middleware(
     return wrap
 
 
-async def _once(
+class _UnderWay:
+    """What a process is about, by caller and key."""
+
+    def __init__(self) -> None:
+        self.carried_out: dict[tuple[str, str], str] = {}
+        """With the id of the request."""
+        self.waiting: set[tuple[str, str]] = set()
+
+
+async def _answered(
+    attempt: Callable[[], Awaitable[Answer | str]],
+    claim: Claim,
+    under_way: _UnderWay,
+    wait_seconds: float,
+) -> Answer:
+    """The answer to a request; one repetition of each waits for it, and not all at once.
+
+    Raises:
+        KeyInUseError: the first request has no answer yet.
+    """
+    until = time.monotonic() + wait_seconds
+    found = await attempt()
+    if isinstance(found, Answer):
+        return found
+    place = claim.caller, claim.key
+    if place in under_way.waiting or len(under_way.waiting) >= MOST_WAITING:
+        raise KeyInUseError(found)
+    under_way.waiting.add(place)
+    pause = LOOK_SECONDS
+    try:
+        while time.monotonic() < until:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_LOOK_SECONDS)
+            found = await attempt()
+            if isinstance(found, Answer):
+                return found
+    finally:
+        under_way.waiting.remove(place)
+    raise KeyInUseError(found)
+
+
+async def _attempt(
     app: ASGIApp,
     scope: HTTPScope,
     body: bytes,
     claim: Claim,
     database: Database,
-    wait_seconds: float,
-) -> Answer:
-    """The answer to a request that is carried out here, or was already.
+    under_way: _UnderWay,
+) -> Answer | str:
+    """The answer to a request, or the id of the first one where that has no answer yet.
 
     Raises:
         KeyReusedError: the key is another request's.
-        KeyInUseError: the first request has no answer yet.
         DatabaseUnavailableError: nothing is known of the key.
     """
-    until = time.monotonic() + wait_seconds
+    place = claim.caller, claim.key
     while True:
         async with database.transaction() as session:
             row = await keys.find(session, claim.caller, claim.key)
         if row is None:
-            answer = await _carry_out(app, scope, body, claim, database)
+            if place in under_way.carried_out:
+                return under_way.carried_out[place]
+            under_way.carried_out[place] = claim.request_id
+            try:
+                answer = await _carry_out(app, scope, body, claim, database)
+            finally:
+                del under_way.carried_out[place]
             if answer is not None:
                 return answer
             claim.taken = False
@@ -138,9 +194,7 @@ async def _once(
         stored = keys.stored_answer(row)
         if stored is not None:
             return Answer(stored.status, [*stored.headers, REPLAYED], stored.body)
-        if time.monotonic() >= until:
-            raise KeyInUseError(row.request_id)
-        await asyncio.sleep(LOOK_SECONDS)
+        return row.request_id
 
 
 async def _carry_out(
@@ -186,6 +240,8 @@ def _claim(scope: HTTPScope, given: list[bytes], body: bytes) -> Claim:
     if len(given) > 1 or _KEY.fullmatch(key) is None:
         raise _refused("send one, of 1 to 255 printable ASCII characters")
     caller: Caller = scope["state"][STATE_KEY]
+    if not caller.certain:  # a stored answer passes no guard
+        raise DatabaseUnavailableError("PostgreSQL does not answer.")
     condition = [value for name, value in scope["headers"] if name == b"if-match"]
     digest = hashlib.sha256()
     parts = (scope["method"].encode(), scope["path"].encode(), scope["query_string"], *condition)
@@ -205,19 +261,23 @@ def _refused(detail: str) -> InvalidRequestError:
 
 async def _read(receive: Receive, most: int) -> tuple[bytes | None, Receive]:
     """The body, and a `receive` that gives it again; None for one that is too large or broken."""
-    read: list[HTTPReceiveMessage] = []
-    parts: list[bytes] = []
+    parts = bytearray()
+    gone: list[HTTPReceiveMessage] = []
     more = True
-    while more and sum(map(len, parts)) <= most:
+    while more and not gone and len(parts) <= most:
         message = cast(HTTPReceiveMessage, await receive())
-        read.append(message)
         if message["type"] == "http.disconnect":
-            break
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
+            gone.append(message)
+        else:
+            parts += message.get("body", b"")
+            more = message.get("more_body", False)
+    body = bytes(parts)
+    read: list[HTTPReceiveMessage] = [
+        {"type": "http.request", "body": body, "more_body": more},
+        *gone,
+    ]
 
     async def again() -> HTTPReceiveMessage:
         return read.pop(0) if read else cast(HTTPReceiveMessage, await receive())
 
-    body = b"".join(parts)
     return (None if more or len(body) > most else body), again

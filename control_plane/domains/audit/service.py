@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -11,7 +13,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.acting import Actor, Refusal, component
+from control_plane.acting import NOBODY, Actor, Refusal, component
 from control_plane.database import Database, Lock, try_lock
 from control_plane.domains.audit import repository
 from control_plane.domains.audit.chain import Break, Head, follow
@@ -30,7 +32,9 @@ from control_plane.pages import Page, decode_number, require_offset
 SEALED_AT_ONCE = 1000
 READ_AT_ONCE = 2000
 MOST_REFUSALS = 200
-"""Different ones told one by one between two runs; of the others only the number."""
+"""Different ones told one by one in `REFUSALS_SECONDS`, of callers who are known and of others
+each; of the rest only the number."""
+REFUSALS_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +62,8 @@ class AuditService:
         self._seal_seconds = seal_seconds
         self._refusals: dict[Refusal, tuple[Refusal, int]] = {}
         self._untold = 0
+        self._told: Counter[bool] = Counter()
+        self._told_until = 0.0
         self._failure: str | None = None
 
     async def page(self, wanted: Wanted, *, cursor: str | None, limit: int) -> Page[AuditEntryOut]:
@@ -114,14 +120,27 @@ class AuditService:
     def refused(self, refusal: Refusal) -> None:
         """Note an attempt that was refused; it is written at the next run.
 
-        Equal ones are told once: with the request id of the first, and how many they were.
+        Equal ones are told once: with the request id of the first, and how many they were. Those of
+        nobody who is known are equal whatever the path, which a stranger may choose.
         """
+        self._note(refusal, 1)
+
+    def _note(self, refusal: Refusal, times: int) -> None:
+        known = refusal.actor.actor != NOBODY
         equal = replace(refusal, actor=replace(refusal.actor, request_id=""))
-        if equal in self._refusals or len(self._refusals) < MOST_REFUSALS:
-            first, times = self._refusals.get(equal, (refusal, 0))
-            self._refusals[equal] = first, times + 1
+        if not known:
+            equal = replace(equal, path="")
+        if time.monotonic() >= self._told_until:
+            self._told.clear()
+            self._told_until = time.monotonic() + REFUSALS_SECONDS
+        if equal in self._refusals:
+            first, before = self._refusals[equal]
+            self._refusals[equal] = first, before + times
+        elif max(len(self._refusals), self._told[known]) < MOST_REFUSALS:
+            self._refusals[equal] = refusal, times
+            self._told[known] += 1
         else:
-            self._untold += 1
+            self._untold += times
 
     async def repaired(self, repairs: Iterable[Repair]) -> None:
         """Write what the reconciler did."""
@@ -134,18 +153,17 @@ class AuditService:
         """Write refusals and seal entries for ever; a failure is logged and tried again."""
         while True:
             await asyncio.sleep(self._seal_seconds)
-            try:
-                await self.write_refusals()
-                while await self.seal() == SEALED_AT_ONCE:
-                    pass
-            except UnavailableError as error:
-                if self._failure != str(error):
-                    log.warning("the audit log waits", reason=str(error))
-                self._failure = str(error)
-            except Exception:
-                log.exception("the audit log was not sealed")
-            else:
-                self._failure = None
+            failure = None
+            for part in (self.write_refusals, self._seal_all):
+                try:
+                    await part()
+                except UnavailableError as error:
+                    failure = str(error)
+                except Exception:
+                    log.exception("the audit log is behind")
+            if failure is not None and failure != self._failure:
+                log.warning("the audit log waits", reason=failure)
+            self._failure = failure
 
     async def close(self) -> None:
         """Write what was noted; what cannot be written is lost, but for its log lines."""
@@ -156,17 +174,29 @@ class AuditService:
 
     async def write_refusals(self) -> None:
         """Write the refusals noted so far."""
-        if not self._refusals:
+        if not (self._refusals or self._untold):
             return
-        noted, untold = list(self._refusals.values()), self._untold
-        entries = [_refusal(first, times) for first, times in noted]
+        # Those that come from here on are the next run's.
+        noted, self._refusals = self._refusals, {}
+        untold, self._untold = self._untold, 0
+        entries = [_refusal(first, times) for first, times in noted.values()]
         if untold:
             entries.append((component("audit"), _request("*", {"times": untold})))
-        async with self._database.transaction() as session:
-            await repository.add(session, entries)
-            # Those that come from here on are the next run's.
-            self._refusals.clear()
-            self._untold = 0
+        written = False
+        try:
+            async with self._database.transaction() as session:
+                await repository.add(session, entries)
+            written = True
+        finally:
+            if not written:
+                later, self._refusals = self._refusals, noted
+                self._untold += untold
+                for first, times in later.values():
+                    self._note(first, times)
+
+    async def _seal_all(self) -> None:
+        while await self.seal() == SEALED_AT_ONCE:
+            pass
 
     async def seal(self) -> int:
         """Chain some entries, unless another control plane does; gives how many."""

@@ -89,10 +89,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What streams may take: how many at a time and of one consumer, and how long each lives."""
+    """What streams may take: how many at a time and of one caller, and how long each lives."""
 
     streams: int
-    of_a_consumer: int
+    of_a_caller: int
     seconds: float
 
 
@@ -143,8 +143,12 @@ class EventFeed:
             except Exception:
                 log.exception("following events failed")
             # Without the session that listens the table may be there all the same.
-            with contextlib.suppress(UnavailableError):
+            try:
                 await self.look()
+            except UnavailableError as error:
+                self._failed(str(error))
+            except Exception:
+                log.exception("following events failed")
             await asyncio.sleep(POLL_SECONDS)
 
     async def look(self) -> None:
@@ -173,21 +177,21 @@ class EventFeed:
         return self._open.total()
 
     @contextlib.contextmanager
-    def admitted(self, consumer: str | None) -> Iterator[None]:
-        """One stream, of a consumer or somebody else; TooManyStreamsError when there are many."""
+    def admitted(self, caller: str | None) -> Iterator[None]:
+        """One stream, of a caller or of anybody; TooManyStreamsError when there are many."""
         if self.streams >= self._limits.streams:
             raise TooManyStreamsError("All streams of this control plane are in use.")
-        if consumer is not None and self._open[consumer] >= self._limits.of_a_consumer:
+        if caller is not None and self._open[caller] >= self._limits.of_a_caller:
             raise TooManyStreamsError(
-                f"A consumer has {self._limits.of_a_consumer} streams at most; end one."
+                f"A caller has {self._limits.of_a_caller} streams at most; end one."
             )
-        self._open[consumer] += 1
+        self._open[caller] += 1
         try:
             yield
         finally:
-            self._open[consumer] -= 1
-            if not self._open[consumer]:
-                del self._open[consumer]
+            self._open[caller] -= 1
+            if not self._open[caller]:
+                del self._open[caller]
 
     def close(self) -> None:
         """End all streams, and each that is opened from now on."""
@@ -241,14 +245,14 @@ class EventFeed:
                     await changed.wait()
 
     async def _look_once(self) -> bool:
-        """One transaction of `look`; whether there was anything new."""
+        """One transaction of `look`; whether it takes another to have all."""
         async with self._database.transaction() as session:
-            newest = (await repository.number(session)).newest
+            newest, _, more = await repository.number(session)
             if newest < self._newest:
                 log.warning("the database knows fewer events than before: streams begin anew")
                 self._begin_anew()
             if newest == self._newest:
-                return False
+                return more
             after = max(self._newest, newest - self._in_memory)
             rows, forgotten = await repository.page(
                 session, (), after=after, upto=newest, limit=self._in_memory
@@ -261,7 +265,7 @@ class EventFeed:
             whole.append(recent[0].number - 1)
         self._recent, self._recent_after, self._newest = recent, max(whole), newest
         self._wake()
-        return True
+        return more
 
     async def _behind(self, place: int, selection: Selection) -> tuple[Sequence[Event], int, int]:
         """Events behind a place, up to where they are all of them, and what is forgotten."""

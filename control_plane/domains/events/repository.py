@@ -34,10 +34,14 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Extent(NamedTuple):
-    """Events from `forgotten` (not included) to `newest` (included) are there, and numbered."""
+    """Events from `forgotten` (not included) to `newest` (included) are there, and numbered.
+
+    `more`: they were too many to number at once.
+    """
 
     newest: int
     forgotten: int
+    more: bool = False
 
 
 async def record(session: AsyncSession, *changes: Change) -> None:
@@ -94,7 +98,7 @@ async def number(session: AsyncSession) -> Extent:
     ).all()
     newest = locked.newest + len(numbered)
     await session.execute(text("UPDATE event_log SET newest = :newest"), {"newest": newest})
-    return Extent(newest, locked.forgotten)
+    return Extent(newest, locked.forgotten, len(numbered) == NUMBERED_AT_ONCE)
 
 
 async def page(

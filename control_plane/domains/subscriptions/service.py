@@ -52,6 +52,8 @@ from marketdata.transformations import Transformation
 # lets members of a group be added at any time.
 SUBSCRIPTION_TYPE = "Failover"
 
+_SHARED = "/shared_transformation"
+
 log = structlog.get_logger(__name__)
 
 
@@ -96,15 +98,18 @@ class SubscriptionService:
                 the plan is full.
             UnavailableError: the broker or the database is down; nothing was stored.
         """
-        reference = await self._referred_to(data)
-        if reference is not None:
-            taken = msgspec.convert(reference.transformation, Transformation)
-            data = msgspec.structs.replace(data, transformation=taken)
-        spec = view_spec(data)
+        reference: SharedTransformation | None = None
+        spec = None if _refers(data) else view_spec(data)
         await self._require_broker()
         subscription_id = repository.new_subscription_id()
         try:
+            # One transaction: an Idempotency-Key is claimed with the change or not at all.
             async with self._database.transaction() as session:
+                if spec is None:
+                    reference = await self._referred_to(session, data)
+                    taken = msgspec.convert(reference.transformation, Transformation)
+                    data = msgspec.structs.replace(data, transformation=taken)
+                    spec = view_spec(data)
                 plan = await self._insert(session, subscription_id, data, spec, reference, only)
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:
@@ -161,23 +166,16 @@ class SubscriptionService:
         await record(session, repository.change(EventType.SUBSCRIPTION_CREATED, row))
         return row.plan
 
-    async def _referred_to(self, data: SubscriptionCreate) -> SharedTransformation | None:
+    async def _referred_to(
+        self, session: AsyncSession, data: SubscriptionCreate
+    ) -> SharedTransformation:
         """The shared transformation that a request refers to."""
-        if data.shared_transformation is UNSET:
-            return None
-        pointer = "/shared_transformation"
-        if data.transformation != Transformation():
-            raise InvalidRequestError(
-                "There are two transformations.",
-                [FieldProblem(pointer, "beside `transformation`", hint="give one of the two")],
-            )
         try:
-            async with self._database.transaction() as session:
-                return await transformation_rows.find(session, data.shared_transformation)
+            return await transformation_rows.find(session, str(data.shared_transformation))
         except NotFoundError as error:
             hint = "GET /v1/transformations lists those that there are"
             raise InvalidRequestError(
-                str(error), [FieldProblem(pointer, str(error), hint=hint)]
+                str(error), [FieldProblem(_SHARED, str(error), hint=hint)]
             ) from error
 
     async def get(self, key: str, *, only: str | None = None) -> tuple[SubscriptionOut, int]:
@@ -305,3 +303,15 @@ class SubscriptionService:
             activated_at=row.activated_at,
             closed_at=row.closed_at,
         )
+
+
+def _refers(data: SubscriptionCreate) -> bool:
+    """Whether a request refers to a shared transformation; InvalidRequestError beside its own."""
+    if data.shared_transformation is UNSET:
+        return False
+    if data.transformation != Transformation():
+        raise InvalidRequestError(
+            "There are two transformations.",
+            [FieldProblem(_SHARED, "beside `transformation`", hint="give one of the two")],
+        )
+    return True

@@ -22,6 +22,7 @@ from control_plane.domains.audit.__main__ import main
 from control_plane.domains.audit.models import AuditEntry
 from control_plane.domains.audit.service import MOST_REFUSALS, AuditService
 from control_plane.domains.consumers.schemas import ConsumerCreate
+from control_plane.errors import DatabaseUnavailableError
 from control_plane.reconciler import _repair
 from control_plane.security.roles import Role
 from control_plane.settings import Settings
@@ -118,15 +119,86 @@ async def test_refused_attempts_are_told_equal_ones_once(client: Client, tokens:
     assert forbidden["detail"] == {"status": 403, "times": 1}
 
 
-async def test_a_flood_of_refusals_is_counted_not_told_one_by_one(database: Database) -> None:
+async def test_a_flood_of_refusals_is_counted_not_told_one_by_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.domains.audit.service.REFUSALS_SECONDS", 3600)
     audit = AuditService(database, seal_seconds=60)
+
+    def refuse(address: str, path: str, name: str = "unauthenticated") -> None:
+        actor = Actor(name, address=address, request_id=path)
+        audit.refused(Refusal(actor, 401, "missing", f"GET /{path}"))
+
     for number in range(MOST_REFUSALS + 7):
-        actor = Actor("unauthenticated", address="10.0.0.1", request_id=str(number))
-        audit.refused(Refusal(actor, 401, "missing", f"GET /{number}"))
-    await audit.close()
+        refuse(f"a{number}", "x")
+    await audit.write_refusals()
     rest, *told = [row async for row in rows(database)]
     assert len(told) == MOST_REFUSALS
     assert (rest.resource_id, rest.detail) == ("*", {"times": 7})
+    # There is a limit over time too, and it is not that of who is known.
+    for number in range(3):
+        refuse("b", str(number))
+        refuse("b", str(number), "ann")
+    await audit.write_refusals()
+    rest, *anns = [row async for row in rows(database)][: -MOST_REFUSALS - 1]
+    assert rest.detail == {"times": 3}
+    assert [row.actor for row in anns] == ["ann"] * 3
+    audit._told_until = 0
+    # Of who is not known the path makes no difference.
+    for number in range(3):
+        refuse("b", str(number))
+    await audit.close()
+    newest, *before = [row async for row in rows(database)]
+    assert (newest.resource_id, newest.detail["times"]) == ("GET /0", 3)
+    assert len(before) == MOST_REFUSALS + 5
+
+
+async def test_refusals_are_told_once_whatever_happens_while_they_are_written(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = AuditService(database, seal_seconds=60)
+    add = repository.add
+
+    def refuse(path: str) -> None:
+        audit.refused(Refusal(Actor("ann"), 403, "", path))
+
+    async def slow(session: Any, entries: Any) -> None:
+        refuse("GET /a")
+        refuse("GET /b")
+        await add(session, entries)
+
+    async def broken(session: Any, entries: Any) -> None:
+        await slow(session, entries)
+        raise DatabaseUnavailableError("away")
+
+    refuse("GET /a")
+    monkeypatch.setattr(repository, "add", broken)
+    with pytest.raises(DatabaseUnavailableError):
+        await audit.write_refusals()
+    monkeypatch.setattr(repository, "add", slow)
+    await audit.write_refusals()
+    monkeypatch.setattr(repository, "add", add)
+    await audit.write_refusals()
+    told = [(row.resource_id, row.detail["times"]) async for row in rows(database)]
+    assert sorted(told) == [("GET /a", 1), ("GET /a", 2), ("GET /b", 1), ("GET /b", 1)]
+
+
+async def test_refusals_that_cannot_be_written_do_not_keep_the_log_from_being_sealed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = AuditService(world.database, seal_seconds=0.01)
+
+    async def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(repository, "add", broken)
+    audit.refused(Refusal(Actor("ann"), 403, "", "GET /a"))
+    task = asyncio.create_task(audit.run())
+    while (await audit.verify(limit=10)).unsealed:
+        assert not task.done()
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def rows(database: Database) -> AsyncIterator[Any]:

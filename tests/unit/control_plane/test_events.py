@@ -29,7 +29,7 @@ from control_plane.domains.ordering import repository as ordering_rows
 from control_plane.domains.ordering.intake import Intake, Place
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions.schemas import SubscriptionUpdate
-from control_plane.errors import TooManyStreamsError
+from control_plane.errors import DatabaseUnavailableError, TooManyStreamsError
 from control_plane.reconciler import Reconciler
 from control_plane.settings import Settings
 from marketdata.ordering import encode_ordering_events
@@ -313,6 +313,31 @@ async def test_old_events_are_forgotten_and_their_numbers_stay(database: Databas
     assert [number for _, number, _ in await told(feed_of(database), 2)] == [3]
 
 
+async def test_a_look_ends_while_events_are_being_written(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many rounds as what was committed before it takes, and none for what comes meanwhile."""
+    monkeypatch.setattr(repository, "NUMBERED_AT_ONCE", 2)
+    number = repository.number
+    rounds = 0
+
+    async def numbered(session: Any) -> repository.Extent:
+        nonlocal rounds
+        rounds += 1
+        assert rounds < 10
+        await write(database, "meanwhile")
+        return await number(session)
+
+    await write(database, "a", "b", "c")
+    feed = feed_of(database)
+    await feed.look()
+    monkeypatch.setattr(repository, "number", numbered)
+    await feed.look()
+    assert rounds == 1
+    monkeypatch.undo()
+    assert names_of(await told(feed)) == ["a", "b", "c", "meanwhile"]
+
+
 async def test_numbers_that_nobody_gave_are_told_as_lost(database: Database) -> None:
     await write(database, "a")
     assert await told(feed_of(database), 7) == [("events.lost", 1, {"asked": 7, "next": 2})]
@@ -381,6 +406,31 @@ async def test_the_feed_goes_on_without_the_session_that_listens(
             ended = (await session.scalars(query)).all()
     await write(database, "b")
     await _until(stream, 2)
+
+
+async def test_the_feed_goes_on_after_whatever_fails(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.domains.events.feed.POLL_SECONDS", 0.01)
+    number = repository.number
+    failures = iter([RuntimeError(), RuntimeError(), DatabaseUnavailableError("away")])
+
+    async def numbered(session: Any) -> repository.Extent:
+        for failure in failures:
+            raise failure
+        return await number(session)
+
+    monkeypatch.setattr(repository, "number", numbered)
+    feed = feed_of(database, seconds=3600, heartbeat_seconds=0)
+    await write(database, "a")
+    task = asyncio.create_task(feed.run())
+    async for message in feed.stream(Selection(), 0, yes):
+        assert not task.done()
+        if message.event is not None:
+            break
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _until(stream: Any, number: int) -> None:

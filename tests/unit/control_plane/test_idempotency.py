@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,8 @@ from access import Client, Tokens, secured
 from litestar.testing import AsyncTestClient
 
 from control_plane.app import MAX_BODY_BYTES, create_app
-from control_plane.idempotency.middleware import HEADER
+from control_plane.idempotency.middleware import HEADER, _read
+from control_plane.security.callers import ANYBODY, Caller
 from control_plane.security.roles import Role
 from control_plane.settings import Settings
 
@@ -22,8 +24,12 @@ KEY = {HEADER: "6f1c"}
 
 
 @pytest.fixture
-async def pair(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
+async def pair(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     """Two control planes on one database, in the test's own event loop: requests run at once."""
+    # On a busy machine an answer is slow, not lost.
+    monkeypatch.setattr("control_plane.app.ANSWERED_WITHIN_SECONDS", 600)
     apps = [create_app(settings) for _ in range(2)]
     one, other = (
         httpx.AsyncClient(transport=httpx.ASGITransport(cast(Any, app)), base_url="http://test")
@@ -99,7 +105,7 @@ async def test_requests_at_once_on_two_control_planes_are_carried_out_once(
     pair: tuple[httpx.AsyncClient, httpx.AsyncClient], settings: Settings
 ) -> None:
     answers = await asyncio.gather(
-        *(client.post("/v1/consumers", json={"name": "desk"}, headers=KEY) for client in pair * 3)
+        *(client.post("/v1/consumers", json={"name": "desk"}, headers=KEY) for client in pair)
     )
     assert {answer.status_code for answer in answers} == {201}, [a.text for a in answers]
     assert len({answer.content for answer in answers}) == 1
@@ -150,6 +156,49 @@ async def test_a_request_whose_answer_was_lost_is_not_carried_out_again(
         assert lost.headers["retry-after"] == "1"
 
 
+async def test_one_repetition_waits_for_an_answer_and_others_are_told_at_once(
+    pair: tuple[httpx.AsyncClient, httpx.AsyncClient],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client, _ = pair
+
+    async def post(key: str = "6f1c") -> httpx.Response:
+        body = {"name": f"desk-{key}"}
+        return await client.post("/v1/consumers", json=body, headers={HEADER: key})
+
+    for key in ("6f1c", "other"):
+        assert (await post(key)).status_code == 201
+    rows(
+        settings.database_url,
+        "UPDATE idempotency_keys SET status = NULL, headers = NULL, body = NULL",
+    )
+    monkeypatch.setattr("control_plane.idempotency.middleware.MOST_WAITING", 1)
+    waiting = {asyncio.create_task(post()) for _ in range(4)}
+    while len(waiting) > 1:
+        told, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for answer in told:
+            assert answer.result().status_code == 409
+            assert answer.result().headers["retry-after"] == "1"
+    # Nor do more than some wait in all.
+    assert (await post("other")).status_code == 409
+    rows(
+        settings.database_url,
+        "UPDATE idempotency_keys SET status = 201, headers = '[]', body = 'kept'",
+    )
+    assert (await waiting.pop()).content == b"kept"
+
+
+async def test_a_key_is_free_when_nothing_came_of_a_shared_transformation(client: Client) -> None:
+    await client.post("/v1/consumers", json={"name": "desk"})
+    shared = {"name": "mids", "transformation": {"compute": {"mid": "(bid_price+ask_price)/2"}}}
+    assert (await client.post("/v1/transformations", json=shared)).status_code == 201
+    body = {"consumer": "desk", "name": "a", "shared_transformation": "mids@1"}
+    for _ in range(2):
+        down = await client.post("/v1/subscriptions", json=body, headers=KEY)
+        assert down.status_code == 503
+
+
 async def test_a_key_holds_for_a_day_and_is_forgotten_then(
     client: Client, settings: Settings
 ) -> None:
@@ -189,6 +238,45 @@ async def test_keys_that_are_none_are_refused_and_large_bodies_are_not_read(
     assert (await client.get("/v1/consumers", headers=KEY)).status_code == 200
 
 
+async def test_a_body_in_many_pieces_is_read_into_one() -> None:
+    messages: list[Any] = [
+        {"type": "http.request", "body": b"ab", "more_body": True} for _ in range(3)
+    ]
+    messages += [{"type": "http.request", "body": b"c"}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    body, again = await _read(receive, 7)
+    assert body == b"abababc"
+    assert [await again(), await again()] == [
+        {"type": "http.request", "body": body, "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    messages += [{"type": "http.request", "body": b"ab", "more_body": True}] * 3
+    body, again = await _read(receive, 3)
+    assert body is None
+    assert await again() == {"type": "http.request", "body": b"abab", "more_body": True}
+    assert len(messages) == 1
+
+
+async def test_no_stored_answer_is_given_while_revocations_are_uncertain(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = ANYBODY
+
+    async def admit(_scope: Any) -> Caller:
+        return caller
+
+    monkeypatch.setattr("control_plane.app.admit_anybody", admit)
+    async with AsyncTestClient(create_app(settings)) as client:
+        made = await client.post("/v1/consumers", json={"name": "desk"}, headers=KEY)
+        assert made.status_code == 201
+        caller = replace(ANYBODY, certain=False)
+        again = await client.post("/v1/consumers", json={"name": "desk"}, headers=KEY)
+        assert again.status_code == 503
+
+
 async def test_keys_are_each_callers_own_and_no_answer_with_a_secret_is_kept(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -205,17 +293,19 @@ async def test_keys_are_each_callers_own_and_no_answer_with_a_secret_is_kept(
         assert (await client.post("/v1/consumers", json={}, headers=KEY)).status_code == 401
         described = (await client.get("/schema/openapi.json", headers=headers)).json()
     taking = {
-        operation["operationId"]
+        operation["operationId"]: operation["responses"]
         for methods in described["paths"].values()
         for operation in methods.values()
         if any(parameter["name"] == HEADER for parameter in operation.get("parameters", []))
     }
-    assert taking == {
+    assert all({"409", "422"} <= set(answers) for answers in taking.values())
+    assert set(taking) == {
         "createConsumer",
         "updateConsumer",
         "createSubscription",
         "updateSubscription",
         "createInstrumentSet",
+        "createTransformation",
         "updateInstrumentSet",
         "resendDeadLetter",
         "revokeTokens",
