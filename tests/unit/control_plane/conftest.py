@@ -70,6 +70,12 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.handle.cleanup()
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the server is slow, not away."""
+    monkeypatch.setattr("control_plane.database.CONNECT_TIMEOUT_SECONDS", 60)
+
+
 @pytest.fixture
 def database_url(postgresql: Server) -> str:
     return postgresql.create(TEMPLATE)
@@ -118,8 +124,6 @@ def settings(
 ) -> Settings:
     """Settings with the real database and a broker that is down."""
     monkeypatch.setattr("control_plane.broker.pulsar.Client", broker_client)
-    # On a busy machine the server is slow, not away.
-    monkeypatch.setattr("control_plane.database.CONNECT_TIMEOUT_SECONDS", 60)
     closed = free_port()
     return Settings(
         database_url=database_url,
