@@ -28,6 +28,12 @@ from marketdata.rules import compile_rule
 from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale
 from marketdata.transformations import Transformation, TransformationError
 
+KINDS_TOGETHER = (
+    "Each message is one Arrow IPC stream with one record batch of events of several kinds. The"
+    " column kind says which, and columns that an event's kind lacks are null. Prices are int64 in"
+    " units of 1e-9, sizes int64 in units of 1e-8."
+)
+
 MAX_PARTS = 256
 """Most columns, literals and operations of all expressions of a view."""
 
@@ -157,7 +163,7 @@ def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:
         media_type=format_.media_type,
         compression=spec.delivery.compression,
         schema_version=SCHEMA_VERSION,
-        description=format_.description,
+        description=KINDS_TOGETHER if spec.delivery.together else format_.description,
         columns=_columns(spec) if with_columns else None,
     )
 

@@ -183,7 +183,9 @@ def test_kinds_together_are_described_as_one_table() -> None:
     request = SubscriptionCreate(
         consumer="desk", name="all", delivery=Delivery(kinds="together"), transformation=RENAMED
     )
-    columns = describe_schema(view_spec(request), with_columns=True).columns
+    described = describe_schema(view_spec(request), with_columns=True)
+    assert "several kinds" in described.description
+    columns = described.columns
     assert columns is not None
     (mixed,) = columns.values()
     assert list(columns) == ["mixed"]
