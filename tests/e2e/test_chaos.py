@@ -27,7 +27,9 @@ def test_nothing_is_lost_doubled_or_reordered_in_chaos(stack: Stack) -> None:
         with own_topology(stack) as topology:
             outcome = Chaos(stack, topology, settings, said.append).run()
     finally:
-        # With the project's topology again, for the tests that follow.
+        # With the project's topology again, for the tests that follow. The control plane first: it
+        # would put the functions of the chaos's topology back while the project's are applied.
+        stack.kill("control_plane")
         stack.up()
 
     assert outcome.ok, "\n".join([*said, markdown(outcome)])
