@@ -4,6 +4,7 @@
 many microseconds that a function instance does not want to pay for a frame of a few events.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,18 @@ def gathered(column: pa.Array, rows: npt.NDArray[np.int64]) -> pa.Array:
         return pc.take(column, array_of(rows, pa.int64()), boundscheck=False)
     values = values_of(column, f"i{column.type.bit_width // 8}")
     return array_of(values[rows], column.type)
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of batches of one schema behind one another, on shared dictionaries.
+
+    Args:
+        batches: at least one; one alone is given back as it is.
+    """
+    if len(batches) == 1:
+        return batches[0]
+    table = pa.Table.from_batches(batches).unify_dictionaries()
+    return table.combine_chunks().to_batches()[0]
 
 
 def lengths_of(strings: pa.StringArray) -> npt.NDArray[np.int32]:

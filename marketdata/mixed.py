@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from marketdata.arrays import array_of
+from marketdata.arrays import array_of, joined
 from marketdata.schemas import COLUMNS, KINDS, SCHEMA_VERSION, SEQUENCED_SCHEMAS, SYMBOL
 
 MIXED: Final = "mixed"
@@ -36,8 +36,7 @@ def mixed_batch(batches: Sequence[tuple[str, pa.RecordBatch]]) -> pa.RecordBatch
         batches: kind and sequenced events of that kind, at least one batch.
     """
     schema = mixed_schema([kind for kind, _ in batches])
-    table = pa.Table.from_batches([_widened(kind, batch, schema) for kind, batch in batches])
-    return table.unify_dictionaries().combine_chunks().to_batches()[0]
+    return joined([_widened(kind, batch, schema) for kind, batch in batches])
 
 
 def occurring(batch: pa.RecordBatch) -> pa.RecordBatch:

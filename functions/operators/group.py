@@ -5,7 +5,7 @@ Frames of one kind are merged as they are; for views that take kinds together, f
 become one mixed batch.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from functions.operators.route import Routed, Router, Rows
+from marketdata.arrays import joined
 from marketdata.mixed import MIXED, mixed_batch
 
 
@@ -111,7 +112,7 @@ class FrameGroup(Generic[Item]):
 
     def batch(self) -> pa.RecordBatch:
         """All rows in log order, on shared dictionaries."""
-        return _joined(self._batches)
+        return joined(self._batches)
 
     def routed(
         self, batch: pa.RecordBatch, router: Router, failed: dict[str, Exception]
@@ -249,7 +250,7 @@ class MixedGroup(FrameGroup[Item]):
         return [
             (
                 kind,
-                _joined([self._batches[number] for number in numbers]),
+                joined([self._batches[number] for number in numbers]),
                 np.concatenate([self._numbers(number) for number in numbers]),
             )
             for kind, numbers in frames.items()
@@ -270,10 +271,3 @@ class MixedGroup(FrameGroup[Item]):
     def _numbers(self, frame: int) -> Rows:
         start = self._starts[frame]
         return np.arange(start, start + self._batches[frame].num_rows)
-
-
-def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    table = pa.Table.from_batches(batches).unify_dictionaries()
-    return table.combine_chunks().to_batches()[0]

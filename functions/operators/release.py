@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from functions.operators.reorder import HeldRow
-from marketdata.arrays import array_of
+from marketdata.arrays import array_of, joined
 from marketdata.frames import compact_dictionaries
 
 
@@ -67,11 +67,5 @@ def assembled(first: pa.RecordBatch | None, released: Sequence[HeldRow]) -> pa.R
             places.append(n)
         taken = [batch.take(pa.array(rows, pa.int64())) for batch, rows, _ in by_origin.values()]
         given = np.array([place for _, _, found in by_origin.values() for place in found])
-        pieces.append(_joined(taken).take(array_of(np.argsort(given), pa.int64())))
-    return compact_dictionaries(_joined(pieces))
-
-
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    return pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()[0]
+        pieces.append(joined(taken).take(array_of(np.argsort(given), pa.int64())))
+    return compact_dictionaries(joined(pieces))
