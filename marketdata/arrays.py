@@ -27,11 +27,11 @@ def array_of(
 
 def values_of(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """The values of a fixed-width array as a read-only view; slots of nulls hold anything."""
-    width = np.dtype(dtype).itemsize
-    data = array.buffers()[1]
-    if data is None or not len(array):
+    data, rows, first = array.buffers()[1], len(array), array.offset
+    if data is None or not rows:
         return np.empty(0, dtype)
-    return np.frombuffer(data, dtype, count=len(array), offset=array.offset * width)
+    offset = first and first * np.dtype(dtype).itemsize
+    return np.frombuffer(data, dtype, rows, offset)
 
 
 def codes_of(column: pa.DictionaryArray) -> npt.NDArray[np.int16]:
@@ -69,10 +69,8 @@ def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 
 def lengths_of(strings: pa.StringArray) -> npt.NDArray[np.int32]:
     """Bytes of each value of a string array: int32; those of nulls hold anything."""
-    offsets = np.frombuffer(
-        strings.buffers()[1], np.int32, count=len(strings) + 1, offset=strings.offset * 4
-    )
-    return np.diff(offsets)
+    offsets = np.frombuffer(strings.buffers()[1], np.int32, len(strings) + 1, strings.offset * 4)
+    return offsets[1:] - offsets[:-1]
 
 
 def run_of(joined: pa.BinaryArray) -> pa.Buffer:

@@ -88,7 +88,7 @@ class FrameGroup(Generic[Item]):
 
     def add(self, item: Item, kind: str, batch: pa.RecordBatch) -> bool:
         """Append a frame; False when its kind does not fit or it would burst the bounds."""
-        size = batch.nbytes
+        size = batch.get_total_buffer_size()  # never less than `nbytes`, which costs much more
         if self.items and (
             not self._takes(kind)
             or self.rows + batch.num_rows > self._max_rows

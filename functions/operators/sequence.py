@@ -82,7 +82,7 @@ class InstrumentSequences:
         places = np.arange(len(ids))
         self._place[ids] = places
         distinct = bool((self._place[ids] == places).all())
-        return Grouped(ids, codes, np.argsort(codes, kind="stable"), counts, distinct)
+        return Grouped(ids, codes, codes.argsort(kind="stable"), counts, distinct)
 
     def assign(self, batch: pa.RecordBatch, grouped: Grouped | None = None) -> _Sequences:
         """The sequences of a batch's rows, in row order: uint64, one a row.
@@ -97,11 +97,11 @@ class InstrumentSequences:
         if not distinct:
             return self._assign_by_id(ids[codes])
         base = self._last[ids]
-        self._last[ids] = base + counts.astype(np.uint64)
+        self._last[ids] = base + counts.view(np.uint64)
         # In code order a row's number is its place less that of its instrument's first row.
-        first = base + np.uint64(1) - (np.cumsum(counts) - counts).astype(np.uint64)
+        first = base + np.uint64(1) - (counts.cumsum() - counts).view(np.uint64)
         sequences = np.empty(len(codes), dtype=np.uint64)
-        sequences[order] = np.arange(len(codes), dtype=np.uint64) + np.repeat(first, counts)
+        sequences[order] = np.arange(len(codes), dtype=np.uint64) + first.repeat(counts)
         return sequences
 
     def absorb(self, instruments: pa.DictionaryArray, sequences: _Sequences) -> None:
@@ -165,11 +165,12 @@ def with_sequences(
     """An ingest batch with the three assigned columns: the batch that goes to `sequenced`."""
     schema = SEQUENCED_SCHEMAS[kind]
     rows = batch.num_rows
-    assigned = {
-        "sequence": array_of(sequences, pa.uint64()),
-        "epoch": array_of(np.full(rows, epoch, dtype=np.uint32), pa.uint32()),
-        "ts_sequenced": array_of(np.full(rows, ts_sequenced_ns, dtype=np.int64), TIMESTAMP),
-    }
-    given = iter(batch.columns)
-    columns = [assigned[name] if name in assigned else next(given) for name in schema.names]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    assigned = (
+        ("sequence", array_of(sequences, pa.uint64())),
+        ("epoch", array_of(np.full(rows, epoch, dtype=np.uint32), pa.uint32())),
+        ("ts_sequenced", array_of(np.full(rows, ts_sequenced_ns, dtype=np.int64), TIMESTAMP)),
+    )
+    for name, values in assigned:
+        index = schema.get_field_index(name)
+        batch = batch.add_column(index, schema.field(index), values)
+    return batch

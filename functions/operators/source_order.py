@@ -153,7 +153,7 @@ class SourceOrder:
         following += np.uint64(1)
         wrong = values != following
         wrong[starts] &= self._seen[pairs]
-        odd = np.flatnonzero(wrong)
+        odd = wrong.nonzero()[0]
         groups = np.unique(np.searchsorted(starts, odd, side="right") - 1) if len(odd) else odd
         return Rows(batch.num_rows, order, pairs, starts, values, times, odd, groups)
 
@@ -239,10 +239,11 @@ class SourceOrder:
         sources = self.sources.ids_of(column.dictionary)
         valid = batch.column("source_sequence")
         if len(sources) == 1 and not valid.null_count and grouped.distinct:
-            present = np.flatnonzero(grouped.counts)
-            counts = grouped.counts[present]
-            pairs = self._ids_of_source(int(sources[0]), grouped.ids[present])
-            return grouped.order, np.cumsum(counts) - counts, pairs
+            counts, ids = grouped.counts, grouped.ids
+            if not counts.all():
+                ids, counts = ids[counts > 0], counts[counts > 0]
+            pairs = self._ids_of_source(int(sources[0]), ids)
+            return grouped.order, counts.cumsum() - counts, pairs
         ids = self._ids_of(grouped.ids[grouped.codes], sources[codes_of(column)])
         rows = np.flatnonzero(valid.is_valid().to_numpy(zero_copy_only=False))
         distinct, firsts, codes = np.unique(ids[rows], return_index=True, return_inverse=True)

@@ -13,10 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from marketdata.arrays import lengths_of
+from marketdata.arrays import array_of, lengths_of
 
 PACKED_BYTES: Final = 15
 """Longest name that two words hold beside its length."""
+
+_FEW: Final = 16
+"""So many names are found sooner in a `dict`."""
+
+_SLOTS_A_KEY: Final = 16
+"""At least; each round of searching on after a collision costs as much as the first look."""
 
 _Words = npt.NDArray[np.uint64]
 _Ids = npt.NDArray[np.int64]
@@ -40,7 +46,7 @@ class KeyTable:
         self._size = 0
         self._low = np.zeros(1024, dtype=np.uint64)
         self._high = np.zeros(1024, dtype=np.uint64)
-        self._slots = np.full(4096, -1, dtype=np.int64)
+        self._slots = np.full(16_384, -1, dtype=np.int64)
 
     def __len__(self) -> int:
         """How many keys have an id."""
@@ -53,8 +59,8 @@ class KeyTable:
     def ids_of(self, low: _Words, high: _Words) -> _Ids:
         """The ids of keys, given in order of appearance to new ones: int64, one a key."""
         ids, _ = self._find(low, high)
-        missing = np.flatnonzero(ids < 0)
-        if len(missing):
+        if len(ids) and ids.min() < 0:
+            missing = ids < 0
             self._add(low[missing], high[missing])
             ids, _ = self._find(low, high)
         return ids
@@ -65,7 +71,7 @@ class KeyTable:
         ids = self._slots[slots]
         # An empty slot, -1, is compared with any key and left out by its sign.
         other = (self._low[ids] != low) | (self._high[ids] != high)
-        searching = np.flatnonzero(other & (ids >= 0))
+        searching = (other & (ids >= 0)).nonzero()[0]
         while len(searching):
             slots[searching] = (slots[searching] + 1) & (len(self._slots) - 1)
             there = self._slots[slots[searching]]
@@ -83,8 +89,10 @@ class KeyTable:
             self._high = np.concatenate([self._high, room])
         self._low[first : self._size] = [key for key, _ in new]
         self._high[first : self._size] = [key for _, key in new]
-        if 4 * self._size > len(self._slots):
-            self._slots = np.full(1 << (8 * self._size).bit_length(), -1, dtype=np.int64)
+        if _SLOTS_A_KEY * self._size > len(self._slots):
+            self._slots = np.full(
+                1 << (2 * _SLOTS_A_KEY * self._size).bit_length(), -1, dtype=np.int64
+            )
             first = 0
         self._place(np.arange(first, self._size))
 
@@ -125,8 +133,8 @@ class SymbolTable:
 
     def ids_of(self, names: pa.StringArray) -> _Ids:
         """The ids of names, given in order of appearance to new ones: int64, one a name."""
-        if not len(names):
-            return np.empty(0, dtype=np.int64)
+        if len(names) <= _FEW:
+            return self._one_by_one(names.to_pylist())
         lengths = lengths_of(names)
         if lengths.max() > PACKED_BYTES:
             return self._one_by_one(names.to_pylist())
@@ -143,7 +151,7 @@ class SymbolTable:
             grown[:known] = self._by_key[:known]
             self._by_key = grown
         new = np.flatnonzero(keys >= known)
-        texts = names.take(pa.array(new.tolist(), pa.int64())).to_pylist()
+        texts = names.take(array_of(new, pa.int64())).to_pylist()
         self._by_key[keys[new]] = self._one_by_one(texts)
 
     def _one_by_one(self, names: Iterable[str]) -> _Ids:
