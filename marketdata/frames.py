@@ -65,6 +65,9 @@ _MAX_BUFFERS: Final = 64
 _SMALL_BYTES: Final = MAX_FRAME_BYTES // _MAX_BUFFERS
 """A frame of a kind has fewer buffers than `_MAX_BUFFERS`."""
 
+_READ_OPTIONS: Final = pa.ipc.IpcReadOptions(use_threads=False)
+"""Made once: options are made anew, and the environment is asked, wherever none are given."""
+
 _NOT_NEGATIVE: Final = frozenset(
     {"ts_event", "ts_publish", "ts_sequenced", "size", "bid_size", "ask_size", "volume"}
 )
@@ -79,8 +82,7 @@ def encode_frame(batch: pa.RecordBatch, *, compression: str | None = None) -> pa
         compression: None, "lz4" or "zstd": Arrow's own compression of the column buffers.
     """
     sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression=compression) if compression else None
-    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+    with pa.ipc.new_stream(sink, batch.schema, options=_write_options(compression)) as writer:
         writer.write_batch(batch)
     return sink.getvalue()
 
@@ -92,7 +94,7 @@ def read_frame(data: bytes | pa.Buffer) -> pa.RecordBatch:
         InvalidFrame: the bytes are no Arrow stream with exactly one batch.
     """
     try:
-        with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+        with pa.ipc.open_stream(pa.py_buffer(data), options=_READ_OPTIONS) as reader:
             return reader.read_next_batch()
     except (pa.ArrowException, OSError, ValueError, StopIteration) as error:
         raise InvalidFrame("not_arrow", f"{REASONS['not_arrow']}: {error}") from error
@@ -223,6 +225,11 @@ class _Check(NamedTuple):
 
 
 @cache
+def _write_options(compression: str | None) -> pa.ipc.IpcWriteOptions:
+    return pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
+
+
+@cache
 def _checks(kind: str, sequenced: bool) -> tuple[_Check, ...]:
     schema = (SEQUENCED_SCHEMAS if sequenced else INGEST_SCHEMAS)[kind]
     checks = (
@@ -302,7 +309,7 @@ def _read_bounded(data: bytes) -> tuple[int, int, int, pa.RecordBatch | None]:
     batches, decompressed_bytes = declared(source)
     end = source.tell()
     source.seek(0)
-    with pa.ipc.open_stream(source) as reader:
+    with pa.ipc.open_stream(source, options=_READ_OPTIONS) as reader:
         acceptable = batches == 1 and decompressed_bytes <= MAX_FRAME_BYTES
         return batches, decompressed_bytes, end, reader.read_next_batch() if acceptable else None
 

@@ -5,7 +5,7 @@ costs is then a handful of slices, however few rows it gets.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,74 +55,86 @@ def _cut(batch: pa.RecordBatch, selections: Sequence[Rows]) -> Iterator[pa.Recor
     lengths = np.array([len(rows) for rows in selections])
     rows = np.concatenate(selections)
     owners = np.repeat(np.arange(len(selections)), lengths)
-    columns = [
-        _Symbols(gathered(column.indices, rows), column.dictionary, owners, len(selections))
-        if isinstance(column, pa.DictionaryArray)
-        else gathered(column, rows)
-        for column in batch.columns
-    ]
     schema = batch.schema
+    columns = [gathered(column, rows) for column in batch.columns]
+    whole = pa.RecordBatch.from_arrays(columns, schema=schema)
+    symbols = [
+        found
+        for at, column in enumerate(columns)
+        if isinstance(column, pa.DictionaryArray)
+        and (found := _renumbered(at, schema.field(at), column, owners, len(selections)))
+    ]
     start = 0
-    for piece, length in enumerate(lengths.tolist()):
-        arrays = [
-            column.piece(piece, start, length)
-            if isinstance(column, _Symbols)
-            else column.slice(start, length)
-            for column in columns
-        ]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+    for number, length in enumerate(lengths.tolist()):
+        piece = whole.slice(start, length)
+        for each in symbols:
+            piece = piece.set_column(each.at, each.field, each.piece(number, start, length))
+        yield piece
         start += length
 
 
-class _Symbols:
-    """A gathered symbol column, its codes renumbered for each piece."""
+class _Symbols(NamedTuple):
+    """A symbol column of gathered rows whose codes are renumbered for each piece.
 
-    def __init__(
-        self,
-        indices: pa.Array,
-        dictionary: pa.Array,
-        owners: npt.NDArray[np.int64],
-        pieces: int,
-    ) -> None:
-        self._indices = indices
-        self._dictionary = dictionary
-        self._starts: list[int] | None = None
-        size, nulls = len(dictionary), indices.null_count
-        if size == 0 or (size == 1 and not nulls):
-            return
-        codes = values_of(indices, np.int16)
-        used = np.zeros(pieces * size, dtype=np.bool_)
-        cells = owners * size
-        if nulls:
-            valid = indices.is_valid().to_numpy(zero_copy_only=False)
-            # The slots of nulls hold anything; any code of the table will do.
-            cells += np.where(valid, codes, 0)
-            used[cells[valid]] = True
-        else:
-            cells += codes
-            used[cells] = True
-        if used.all():
-            return
-        table = used.reshape(pieces, size)
-        renumbered = (np.cumsum(table, axis=1, dtype=np.int16) - 1).astype(np.int16).ravel()[cells]
-        validity = indices.buffers()[0] if nulls else None
-        self._indices = pa.Array.from_buffers(
-            pa.int16(), len(codes), [validity, pa.py_buffer(renumbered)], nulls
-        )
-        # The values of all pieces behind one another: a piece's dictionary is a slice.
-        self._dictionary = dictionary.take(array_of(np.flatnonzero(used) % size, pa.int64()))
-        self._starts = [0, *np.cumsum(table.sum(axis=1)).tolist()]
+    Attributes:
+        at, field: of the column: its place and its field.
+        codes: of all rows, each within the dictionary of its piece.
+        dictionary: the values of all pieces behind one another.
+        starts: where the values of each piece begin, and the end.
+    """
+
+    at: int
+    field: pa.Field
+    codes: pa.Array
+    dictionary: pa.Array
+    starts: list[int]
 
     def piece(self, number: int, start: int, length: int) -> pa.DictionaryArray:
         """The column of one piece."""
-        dictionary = self._dictionary
-        if self._starts is not None:
-            first = self._starts[number]
-            dictionary = dictionary.slice(first, self._starts[number + 1] - first)
-        # Not checked again: the codes were made above or have been checked with the frame.
+        first = self.starts[number]
+        # Not checked again: the codes were made here or have been checked with the frame.
         return pa.DictionaryArray.from_arrays(
-            self._indices.slice(start, length), dictionary, safe=False
+            self.codes.slice(start, length),
+            self.dictionary.slice(first, self.starts[number + 1] - first),
+            safe=False,
         )
+
+
+def _renumbered(
+    at: int,
+    field: pa.Field,
+    column: pa.DictionaryArray,
+    owners: npt.NDArray[np.int64],
+    pieces: int,
+) -> _Symbols | None:
+    """A symbol column for pieces; None where each piece has every value of the dictionary."""
+    dictionary, indices = column.dictionary, column.indices
+    size, nulls = len(dictionary), indices.null_count
+    if size == 0 or (size == 1 and not nulls):
+        return None
+    codes = values_of(indices, np.int16)
+    used = np.zeros(pieces * size, dtype=np.bool_)
+    cells = owners * size
+    if nulls:
+        valid = indices.is_valid().to_numpy(zero_copy_only=False)
+        # The slots of nulls hold anything; any code of the table will do.
+        cells += np.where(valid, codes, 0)
+        used[cells[valid]] = True
+    else:
+        cells += codes
+        used[cells] = True
+    if used.all():
+        return None
+    table = used.reshape(pieces, size)
+    renumbered = (np.cumsum(table, axis=1, dtype=np.int16) - 1).astype(np.int16).ravel()[cells]
+    validity = indices.buffers()[0] if nulls else None
+    return _Symbols(
+        at,
+        field,
+        pa.Array.from_buffers(pa.int16(), len(codes), [validity, pa.py_buffer(renumbered)], nulls),
+        dictionary.take(array_of(np.flatnonzero(used) % size, pa.int64())),
+        [0, *np.cumsum(table.sum(axis=1)).tolist()],
+    )
 
 
 assert pa.int16() == SYMBOL.index_type, "codes are renumbered as int16"  # noqa: S101

@@ -116,15 +116,16 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def is_identity(self) -> bool:
         """Whether frames pass unchanged."""
-        renames = any(old != new for old, new in self.rename.items())
-        return self.select is None and not (
-            renames or self.compute or self.mask or self.added_fields
-        )
+        if self.select is not None or self.compute or self.mask or self.custom or self.marks:
+            return False
+        return not self.rename or all(old == new for old, new in self.rename.items())
 
     @property
     def marks(self) -> bool:
         """Whether there is a column `failed_rules`."""
-        return any(rule.severity == "mark" for rule in (self.rules or {}).values())
+        if not self.rules:
+            return False
+        return any(rule.severity == "mark" for rule in self.rules.values())
 
     @property
     def added_fields(self) -> list[pa.Field]:

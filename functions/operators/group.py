@@ -85,6 +85,7 @@ class FrameGroup(Generic[Item]):
         self._kinds: list[str] = []
         self._batches: list[pa.RecordBatch] = []
         self._starts: list[int] = []
+        self._spans_of: dict[int, list[_Span]] = {}
 
     def add(self, item: Item, kind: str, batch: pa.RecordBatch) -> bool:
         """Append a frame; False when its kind does not fit or it would burst the bounds."""
@@ -101,6 +102,7 @@ class FrameGroup(Generic[Item]):
         self._starts.append(self.rows)
         self.rows += batch.num_rows
         self._bytes += size
+        self._spans_of.clear()
         return True
 
     def singles(self) -> Iterator["FrameGroup[Item]"]:
@@ -164,13 +166,14 @@ class FrameGroup(Generic[Item]):
         if first is None:
             return
         most = min(max_rows, max_message_rows)
+        selected = self.rows if rows is None else len(rows)
+        if first == 0 and selected <= most:
+            if selected:
+                yield self.items, rows, self.items[-1].position
+            return
         lacking = spans[first:]
         ends = np.array([lacking[0].start, *(span.end for span in lacking)])
         counts = ends if rows is None else np.searchsorted(rows, ends)
-        if first == 0 and counts[-1] <= most:
-            if counts[-1]:
-                yield self.items, rows, self.items[-1].position
-            return
         every = np.arange(self.rows) if rows is None else rows
         begin = 0
         for end in range(1, len(counts)):
@@ -185,7 +188,9 @@ class FrameGroup(Generic[Item]):
 
     def _spans(self, max_message_rows: int) -> list[_Span]:
         """The frames, those that do not fit a message in pieces."""
-        spans = []
+        if max_message_rows in self._spans_of:
+            return self._spans_of[max_message_rows]
+        spans = self._spans_of[max_message_rows] = []
         for frame, (start, end) in enumerate(pairwise([*self._starts, self.rows])):
             place = self.items[frame].position
             cuts = [*range(start, end, max_message_rows), end]
