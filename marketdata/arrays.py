@@ -73,6 +73,15 @@ def lengths_of(strings: pa.StringArray) -> npt.NDArray[np.int32]:
     return offsets[1:] - offsets[:-1]
 
 
+def text_bytes(column: pa.StringArray | pa.DictionaryArray) -> int:
+    """Bytes of a column of texts with its offsets, or its codes and its dictionary."""
+    if isinstance(column, pa.DictionaryArray):
+        return len(column) * column.indices.type.bit_width // 8 + text_bytes(column.dictionary)
+    rows, first = len(column), column.offset
+    offsets = np.frombuffer(column.buffers()[1], np.int32, rows + 1, first * 4) if rows else (0, 0)
+    return int(offsets[-1]) - int(offsets[0]) + 4 * rows
+
+
 def run_of(joined: pa.BinaryArray) -> pa.Buffer:
     """The values of an array behind one another."""
     _, offsets, data = joined.buffers()

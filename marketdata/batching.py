@@ -7,13 +7,14 @@ repeats its frames.
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from marketdata.arrays import array_of, codes_of
+from marketdata.arrays import array_of, codes_of, text_bytes
 from marketdata.errors import InvalidEvents, InvalidFrame
 from marketdata.frames import (
     MAX_ROWS,
@@ -94,7 +95,7 @@ class PartitionBuffer:
         run = self._run
         if run and (run.kind, run.traceparent, run.fill) != (kind, traceparent, fill):
             cuts += self.take()
-        row_bytes = max(1, -(-batch.nbytes // max(1, batch.num_rows)))
+        row_bytes = max(1, -(-_size_bytes(kind, batch) // max(1, batch.num_rows)))
         offset = 0
         while offset < batch.num_rows:
             run = self._run
@@ -179,6 +180,23 @@ def split_by_partition(batch: pa.RecordBatch, partitions: int) -> list[tuple[int
     order = np.argsort(keys, kind="stable")
     selections = np.split(order, np.cumsum(counts[present])[:-1])
     return list(zip(present, split_rows(batch, selections), strict=True))
+
+
+def _size_bytes(kind: str, batch: pa.RecordBatch) -> int:
+    """What the columns hold, as `nbytes` has it, which asks every single column."""
+    fixed_bytes, texts = _widths(kind)
+    return batch.num_rows * fixed_bytes + sum(text_bytes(batch.column(at)) for at in texts)
+
+
+@cache
+def _widths(kind: str) -> tuple[int, list[int]]:
+    """Bytes of a row in the columns of fixed width, with its validity, and the other columns."""
+    types = INGEST_SCHEMAS[kind].types
+    texts = [
+        at for at, type_ in enumerate(types) if pa.types.is_dictionary(type_) or type_ == pa.utf8()
+    ]
+    fixed_bits = sum(type_.bit_width + 1 for at, type_ in enumerate(types) if at not in texts)
+    return -(-fixed_bits // 8), texts
 
 
 def _with_schema(
