@@ -35,7 +35,7 @@ class RecordingBroker:
             raise BrokerUnavailableError("down")
         self.plans.append(document)
 
-    async def newest_plan(self, _topic: str) -> bytes | None:
+    async def newest_message(self, _topic: str) -> bytes | None:
         if self.down:
             raise BrokerUnavailableError("down")
         return self.plans[-1] if self.plans else None
