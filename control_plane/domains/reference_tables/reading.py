@@ -115,7 +115,7 @@ def _text(value: Any) -> str | None:
 
 
 def _nulls(name: str, rows: int, spec: TableSpec) -> pa.Array:
-    if name in spec.unique:
+    if rows and name in spec.unique:
         raise TableError(f"column {name!r} is missing: rows are found by it")
     return pa.nulls(rows, schema_of(spec).field(name).type)
 

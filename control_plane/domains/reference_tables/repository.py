@@ -169,7 +169,7 @@ async def withdrawable(session: AsyncSession, named: Collection[str]) -> dict[st
             ReferenceTableVersion.digest.not_in(named),
         )
     )
-    return dict(rows.tuples().all())
+    return {digest: pieces for digest, pieces in rows}  # noqa: C416 - rows are no pairs to mypy
 
 
 async def mark_withdrawn(session: AsyncSession, digests: Collection[str]) -> None:
