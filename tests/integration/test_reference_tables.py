@@ -73,7 +73,7 @@ def delivered(
         properties = message.properties()
         if properties["count"] == "0":
             continue
-        if made["schema"]["format"] == "json":
+        if made["format"] == "json":
             events = [json.loads(line) for line in message.data().splitlines()]
         else:
             events = read_frame(message.data()).to_pylist()
