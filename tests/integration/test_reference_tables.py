@@ -53,7 +53,7 @@ class Table:
 @pytest.fixture
 def http(stack: Stack) -> Iterator[httpx.Client]:
     with httpx.Client(
-        base_url=f"{stack.control_plane_url}/v1", timeout=30, auth=authenticate
+        base_url=f"{stack.control_plane_url}/v1", timeout=60, auth=authenticate
     ) as client:
         yield client
 

@@ -126,18 +126,22 @@ class ExplainService:
 
     async def _broken(self, subject: _Subject, event: LoggedEvent) -> list[str]:
         """The rules that keep an event from a view; with reference tables as they are now."""
-        view, tables = subject.view, {}
-        async with self._database.transaction() as session:
-            refs = await table_rows.refs(session, tables_of([view]))
-            contents = await table_rows.contents(session, {one.digest for one in refs.values()})
-        if len(refs) < len(tables_of([view])):
+        view, named = subject.view, tables_of([subject.view])
+        tables = await self._tables(named) if named else {}
+        if len(tables) < len(named):
             return []  # deleted since the subscription was closed
-        for name, one in refs.items():
-            tables[name] = ReferenceTable(read_content(contents[one.digest]))
         joined = view.transformation.joined(event.row, tables)
         checked = view.transformation.check(joined, view.conditions or None)
         rules = view.transformation.all_rules
         return [name for name in checked.broken if rules[name].severity != "mark"]
+
+    async def _tables(self, names: Collection[str]) -> dict[str, ReferenceTable]:
+        async with self._database.transaction() as session:
+            refs = await table_rows.refs(session, names)
+            contents = await table_rows.contents(session, {one.digest for one in refs.values()})
+        return {
+            name: ReferenceTable(read_content(contents[one.digest])) for name, one in refs.items()
+        }
 
     async def _read(self, view: View, sought: Sought) -> tuple[LoggedEvent, ViewTrace]:
         log, delivered = await self._stored(view, sought.instrument)
