@@ -16,6 +16,7 @@ from types import ModuleType
 from benchmarks import (
     computing,
     end_to_end,
+    enriching,
     formats,
     latency,
     memory,
@@ -31,6 +32,7 @@ from scripts.devstack.errors import StackError
 
 BENCHMARKS: Mapping[str, ModuleType] = {
     "computing": computing,
+    "enriching": enriching,
     "end-to-end": end_to_end,
     "formats": formats,
     "latency": latency,

@@ -45,6 +45,8 @@ from control_plane.domains.ordering.service import OrderingService
 from control_plane.domains.plans.controller import PlanController
 from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
 from control_plane.domains.plans.service import PlanService
+from control_plane.domains.reference_tables.controller import ReferenceTableController
+from control_plane.domains.reference_tables.service import ReferenceTableService
 from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.controller import SubscriptionController
 from control_plane.domains.subscriptions.health import Thresholds
@@ -140,6 +142,7 @@ class ControlPlane:
         self.reconciler = Reconciler(
             self.database,
             self.admin,
+            self.broker,
             self.topics,
             self.grants,
             self.board,
@@ -180,6 +183,11 @@ class ControlPlane:
             Thresholds(settings.lagging_after_seconds, settings.stalled_after_seconds),
         )
         self.instrument_sets = InstrumentSetService(
+            self.database,
+            self.publisher,
+            wait_seconds=settings.activation_timeout_ms / 1000,
+        )
+        self.reference_tables = ReferenceTableService(
             self.database,
             self.publisher,
             wait_seconds=settings.activation_timeout_ms / 1000,
@@ -261,6 +269,7 @@ class ControlPlane:
             "readings": self.readings,
             "plans": self.plans,
             "instrument_sets": self.instrument_sets,
+            "reference_tables": self.reference_tables,
             "transformations": self.transformations,
             "ordering": self.ordering,
             "dead_letters": self.dead_letters,
@@ -293,6 +302,7 @@ def create_app(settings: Settings) -> Litestar:
                     SubscriptionController,
                     PlanController,
                     InstrumentSetController,
+                    ReferenceTableController,
                     TransformationController,
                     FunctionController,
                     OrderingController,
@@ -369,6 +379,7 @@ def _openapi() -> OpenAPIConfig:
             Tag(name="consumers", description="Who receives events."),
             Tag(name="subscriptions", description="What a consumer receives."),
             Tag(name="instrument sets", description="Lists of instruments that filters name."),
+            Tag(name="reference tables", description="What is joined to events."),
             Tag(name="plans", description="What the functions execute."),
             Tag(name="functions", description="What runs inside the broker."),
             Tag(name="ordering", description="What the order of the sources shows."),

@@ -113,7 +113,7 @@ class Broker:
 
         return await self._call(send)
 
-    async def newest_plan(self, topic: str) -> bytes | None:
+    async def newest_message(self, topic: str) -> bytes | None:
         """The last message of a topic; None when there is none."""
 
         def read() -> bytes | None:

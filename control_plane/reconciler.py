@@ -11,7 +11,8 @@ One control plane reconciles at a time (advisory lock). Each look:
 3. grants: who may read a delivery topic is who has a subscription to it, who may publish is who
    has a publisher's token; what is missing is given, and what is foreign taken away, also from who
    uses it at that moment;
-4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan;
+4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan,
+   and so does what stands on the topic of reference tables;
 5. rollout: that every distributor runs the newest plan is noted, and told as an event.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
@@ -27,13 +28,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.broker import Broker
 from control_plane.broker_grants import PUBLISHING, READING, BrokerGrants, publisher
 from control_plane.database import Database, Lock, lock, try_lock
 from control_plane.domains.audit.service import AuditService, Repair
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.publisher import DeliveryTopics
+from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import State
@@ -54,6 +58,8 @@ from control_plane.topology import (
     load_topology,
     read_actual,
 )
+from marketdata.plans import decode_plan
+from marketdata.topics import REFERENCE
 
 VIEWS_PER_LOOK = 200
 FIRST_RETRY_SECONDS = 15.0
@@ -116,6 +122,7 @@ class Reconciler:
         self,
         database: Database,
         admin: PulsarAdmin,
+        broker: Broker,
         topics: DeliveryTopics,
         grants: BrokerGrants,
         board: StatusBoard,
@@ -126,6 +133,7 @@ class Reconciler:
     ) -> None:
         self._database = database
         self._admin = admin
+        self._broker = broker
         self._topics = topics
         self._grants = grants
         self._board = board
@@ -347,6 +355,23 @@ class Reconciler:
                 view.retired_in_plan = None
                 self._metrics.reconcile_actions.labels("topic_removed").inc()
                 log.info("delivery topic removed", topic=view.topic)
+            await self._tables(session, applied)
+
+    async def _tables(self, session: AsyncSession, applied: int) -> None:
+        """Take those reference tables from their topic that no plan which may still run names."""
+        newest = await plan_rows.newest(session, with_document=True)
+        if newest is None or newest.published_at is None or applied < newest.number:
+            return
+        named = {one.digest for one in (decode_plan(newest.document).tables or {}).values()}
+        gone = await table_rows.withdrawable(session, named)
+        for digest, pieces in gone.items():
+            for number in range(pieces):
+                await self._broker.publish(REFERENCE, b"", key=f"{digest}/{number}")
+        if gone:
+            await table_rows.mark_withdrawn(session, gone)
+            self._metrics.reconcile_actions.labels("table_withdrawn").inc(len(gone))
+            log.info("reference tables withdrawn", digests=sorted(gone))
+        await table_rows.forget_contents(session)
 
     async def _rollout(self) -> None:
         async with self._database.transaction() as session:

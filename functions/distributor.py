@@ -30,6 +30,7 @@ from functions.runtime.inputs import Input
 from functions.runtime.outputs import MessageTooLarge, Output
 from functions.runtime.partition_views import OPENERS, PartitionViews
 from functions.runtime.plans import PlanFollower
+from functions.runtime.reference_tables import ReferenceTables, TableNotThere
 from marketdata.arrays import array_of
 from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.custom import Answer, CustomFailed, custom_transformations
@@ -39,6 +40,7 @@ from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.positions import NO_POSITION, place_before
+from marketdata.reference import Joined
 from marketdata.rules import Checked
 from marketdata.splitting import split_rows
 
@@ -56,13 +58,15 @@ class DistributorFunction(FrameFunction):
         """Follow the plans; nothing is routed before the newest one is known."""
         self.openers = ThreadPoolExecutor(OPENERS, thread_name_prefix="open")
         self.custom = CustomCalls(self.settings.custom_timeout_s, self.reporter)
+        self.tables = ReferenceTables(self.client, self.settings.topics.reference)
         self.router = Router(EMPTY_PLAN)
         self._next_router = self.router
         self._plans = PlanFollower(
             self.client, self.settings.topics.plans, self.log, self._plan_changed
         )
         while not self._plans.wait_until_current(timeout_s=5.0):
-            self.reporter.error(f"waiting for plans on {self.settings.topics.plans}")
+            if not self._plans.waits:
+                self.reporter.error(f"waiting for plans on {self.settings.topics.plans}")
             self.reporter.report()
         self.before_turn()
 
@@ -113,18 +117,30 @@ class DistributorFunction(FrameFunction):
         return self._next_router is self.router and self._plans.is_current()
 
     def catch_up(self) -> None:
-        """Switch to the newest plan on the topic now; PulsarException when it cannot be read."""
+        """Switch to the newest plan on the topic now.
+
+        Raises:
+            pulsar.PulsarException, NotYetReadable: it cannot be read, or waits.
+        """
         self._plans.catch_up()
         self.before_turn()
 
-    def _plan_changed(self, plan: Plan) -> None:
+    def _plan_changed(self, plan: Plan) -> bool:
+        """Make a plan ready; False while its reference tables are not there."""
         try:
-            self._next_router = Router(plan, before=self._next_router)
+            tables = self.tables.of(plan)
+        except TableNotThere as error:
+            # Nothing is acknowledged meanwhile: what the plan adds may be due to have it.
+            self.reporter.error(f"plan {plan.number} waits: {error}")
+            return False
+        try:
+            self._next_router = Router(plan, self._next_router, tables)
         except (DistributionError, ValueError, TypeError, KeyError) as error:
             self.log.exception("distributor: plan %d cannot be run; keeping the last", plan.number)
             self.reporter.error(f"plan {plan.number} cannot be run: {error}")
-            return
+            return True
         self.wake()
+        return True
 
 
 class _Piece(NamedTuple):
@@ -240,9 +256,10 @@ class DistributorStage(PartitionStage):
     def _deliver(self, group: FrameGroup[Input], piece: _Piece) -> bool:
         """Send a view its rows; False when every view has been served input by input instead."""
         try:
-            checked = check(piece.view, piece.rows)
+            joined = self._joined(piece.view, piece.rows)
+            checked = check(piece.view, joined)
             self._note_broken(group, piece, checked)
-            rendered = render(piece.view, piece.rows, self._call_custom, checked)
+            rendered = render(piece.view, joined.events, self._call_custom, checked)
         except CutOff as error:
             # It was not tried, so there is no input at fault to look for.
             for item in piece.items:
@@ -260,7 +277,7 @@ class DistributorStage(PartitionStage):
 
     def _note_broken(self, group: FrameGroup[Input], piece: _Piece, checked: Checked) -> None:
         """Count the events that broke rules, once, and keep those that are to be kept."""
-        view, rules = piece.view, piece.view.transformation.rules
+        view, rules = piece.view, piece.view.transformation.all_rules
         if not rules or piece.place <= self._noted.get(view.id, NO_POSITION):
             return
         self._noted[view.id] = piece.place
@@ -292,11 +309,15 @@ class DistributorStage(PartitionStage):
                 for items, numbers, place in runs:
                     rows = batch if numbers is None else next(split_rows(batch, [numbers]))
                     piece = _Piece(view, items, rows, place, numbers)
-                    self._note_broken(group, piece, check(view, rows))
+                    self._note_broken(group, piece, check(view, self._joined(view, rows)))
             except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
                 if not self._isolate_view(group, view.id, error):
                     return False
         return True
+
+    def _joined(self, view: View, rows: pa.RecordBatch) -> Joined:
+        """The rows with what the tables of the plan in force say of them."""
+        return view.transformation.joined(rows, self._function.router.tables)
 
     def _call_custom(self, view: View, rows: pa.RecordBatch) -> Answer:
         return self._function.custom(view, rows)

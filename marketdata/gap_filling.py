@@ -22,6 +22,7 @@ from marketdata.frames import frame_kind, frame_properties
 from marketdata.history import read_stretch
 from marketdata.missing_events import MissingDeliveries, MissingInstruments
 from marketdata.positions import Position
+from marketdata.reference import Joined
 from marketdata.topics import SEQUENCED_EVENTS
 from marketdata.transformations import Transformation
 from marketdata.view_history import NotInHistory, ViewHistory
@@ -245,6 +246,8 @@ class GapFiller:
             raise NotInHistory("the count started anew within the gap")
         if self._transformation.custom:
             raise NotInHistory("the view's custom transformation works in the functions only")
+        if self._transformation.enrich:
+            raise NotInHistory("the view's reference tables are known to the functions only")
         first, last = hole
         found = self._view_history.missing_between(
             right.partition,
@@ -263,7 +266,7 @@ class GapFiller:
                 "delivery_sequence": str(start),
                 "position": str(one.position),
             }
-            marks = self._transformation.check(one.rows).marks
+            marks = self._transformation.check(Joined(one.rows, {})).marks
             rows = self._transformation.apply(one.rows, added=() if marks is None else (marks,))
             missing.take(rows, start)
             frames.append(

@@ -46,6 +46,9 @@ def occurring(batch: pa.RecordBatch) -> pa.RecordBatch:
         batch: mixed; the dictionary of its kinds holds only those that occur.
     """
     schema = mixed_schema(batch.column("kind").dictionary.to_pylist())
+    for field in batch.schema:
+        if field.name not in COLUMNS and field.name != KIND_FIELD.name:
+            schema = schema.append(field)  # from a reference table
     if len(schema) == batch.num_columns:
         return batch
     return pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)

@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, UnsetType
 from marketdata.filters import Filter
 from marketdata.filters.sets import members_of
 from marketdata.filters.tree import Expression
+from marketdata.reference.spec import TableRef, UnknownTable
 from marketdata.topics import delivery_topic
 from marketdata.transformations import Transformation
 
@@ -93,11 +94,13 @@ class Plan(msgspec.Struct, frozen=True):
 
     Attributes:
         number: rises by one with every plan; 0 is the empty plan before the first.
-        digest: SHA-256 (hex) of the canonical JSON of views and sets.
+        digest: SHA-256 (hex) of the canonical JSON of views, sets and, where there are, tables.
         created_at_ns: nanoseconds since the epoch, UTC.
         correlation_id: of the request that caused the plan.
         views: distinct views, ordered by id.
         sets: the instrument sets that the views' filters name, each with its instruments in order.
+        tables: the versions of the reference tables that the views' transformations name; absent
+            without any. What they hold stands on the topic `control/reference`.
     """
 
     number: int
@@ -106,6 +109,7 @@ class Plan(msgspec.Struct, frozen=True):
     correlation_id: str
     views: tuple[View, ...]
     sets: dict[str, tuple[str, ...]] = {}
+    tables: dict[str, TableRef] | UnsetType = UNSET
 
 
 _canonical: Final = msgspec.json.Encoder(order="deterministic")
@@ -138,6 +142,11 @@ def sets_of(specs: Iterable[ViewSpec]) -> frozenset[str]:
     return frozenset(name for one in naming for name in one.sets)
 
 
+def tables_of(specs: Iterable[ViewSpec]) -> frozenset[str]:
+    """The names of the reference tables that the transformations of some views ask for."""
+    return frozenset(one.table for spec in specs for one in spec.transformation.enrich or ())
+
+
 def compile_plan(
     number: int,
     specs: Iterable[ViewSpec],
@@ -145,20 +154,33 @@ def compile_plan(
     created_at_ns: int,
     correlation_id: str = "",
     sets: Mapping[str, Collection[str]] | None = None,
+    tables: Mapping[str, TableRef] | None = None,
 ) -> Plan:
     """Compile the specs of all active subscriptions into a plan; equal specs give one view.
 
     Args:
         sets: at least those that the specs name (`sets_of`); the plan holds no others.
+        tables: at least those that the specs name (`tables_of`); the plan holds no others.
 
     Raises:
         UnknownSet: a spec names a set that is not there.
+        UnknownTable: a spec names a reference table that is not there.
     """
     by_id = {view.id: view for view in map(view_of, specs)}
     views = tuple(by_id[view_id] for view_id in sorted(by_id))
     held = {name: members_of(name, sets or {}) for name in sorted(sets_of(views))}
-    digest = hashlib.sha256(_canonical.encode([views, held])).hexdigest()
-    return Plan(number, digest, created_at_ns, correlation_id, views, held)
+    joined = _tables_of(views, tables or {})
+    digested = [views, held, joined] if joined else [views, held]
+    digest = hashlib.sha256(_canonical.encode(digested)).hexdigest()
+    return Plan(number, digest, created_at_ns, correlation_id, views, held, joined or UNSET)
+
+
+def _tables_of(views: Iterable[View], tables: Mapping[str, TableRef]) -> dict[str, TableRef]:
+    named = sorted(tables_of(views))
+    for name in named:
+        if name not in tables:
+            raise UnknownTable(f"there is no reference table {name!r}")
+    return {name: tables[name] for name in named}
 
 
 EMPTY_PLAN: Final = compile_plan(0, (), created_at_ns=0)

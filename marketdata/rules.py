@@ -20,7 +20,7 @@ from marketdata.filters import FilterError, FilterNeverTrue, FilterTypeError, co
 from marketdata.filters.columns import FrameColumns
 from marketdata.filters.evaluate import holds
 from marketdata.filters.filter import compile_tree
-from marketdata.filters.tree import Expression, Not
+from marketdata.filters.tree import Expression, Not, References
 
 MAX_RULES: Final = 16
 MAX_CHARACTERS: Final = 4_000
@@ -76,14 +76,18 @@ UNCHECKED: Final = Checked(None, {}, None)
 
 
 @lru_cache(maxsize=1024)
-def compile_rule(condition: str) -> Expression:
+def compile_rule(condition: str, references: References = ()) -> Expression:
     """The normal tree of a condition; the SQL of the tree compiles to the same tree.
+
+    Args:
+        condition: over the columns of events, and of `references`.
+        references: columns that come from reference tables: name and type.
 
     Raises:
         FilterError: it is refused, as in filters; it names an instrument set; or no event can break
             it. With `position`, `line`, `column` and `hint`.
     """
-    found = compile_filter(condition)
+    found = compile_filter(condition, references)
     try:
         found.check_magnitude()
         if found.sets:
@@ -103,7 +107,10 @@ def compile_rule(condition: str) -> Expression:
 
 
 def check_events(
-    rules: Mapping[str, Rule], conditions: Mapping[str, Expression], batch: pa.RecordBatch
+    rules: Mapping[str, Rule],
+    conditions: Mapping[str, Expression],
+    batch: pa.RecordBatch,
+    found: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> Checked:
     """What the rules say of events.
 
@@ -111,13 +118,16 @@ def check_events(
         rules: name -> rule.
         conditions: name -> what `compile_rule` gives for it.
         batch: sequenced events of one kind, or mixed.
+        found: rule -> which events break it, of rules that have no condition.
     """
     events = FrameColumns(batch, batch.schema.metadata[b"kind"].decode())
     out = np.zeros(batch.num_rows, dtype=np.bool_)
     broken: dict[str, Rows] = {}
     marking: dict[str, npt.NDArray[np.bool_]] = {}
     for name, rule in sorted(rules.items()):
-        fails = holds(conditions[name], events, want=False)
+        fails = (
+            found[name] if found and name in found else holds(conditions[name], events, want=False)
+        )
         if rule.severity == "mark":
             marking[name] = fails
         else:

@@ -152,6 +152,28 @@ def decimal_scale(field: pa.Field) -> int | None:
     return {b"price": PRICE_SCALE, b"size": SIZE_SCALE}.get(unit) if unit else None
 
 
+def declared_digits(declared: str) -> int | None:
+    """Digits behind the point of a declared type `decimal(n)`; None for others."""
+    digits = declared.removeprefix("decimal(").removesuffix(")")
+    return int(digits) if digits != declared else None
+
+
+def declared_field(name: str, declared: str) -> pa.Field:
+    """A column that no kind has, by its declared type.
+
+    Args:
+        declared: `text` gives utf8, `time` timestamp[ns, UTC], `integer` int64, `boolean` int64
+            that is 1 or 0, `decimal(n)` int64 in units of 10^-n.
+    """
+    match declared:
+        case "text":
+            return pa.field(name, pa.utf8())
+        case "time":
+            return pa.field(name, TIMESTAMP)
+        case _:
+            return decimal_field(name, declared_digits(declared) or 0)
+
+
 def decimal_field(name: str, scale: int) -> pa.Field:
     """A column that no kind has, of int64 in units of 10^-scale; plain integers for scale 0."""
     return pa.field(name, pa.int64(), metadata={"scale": str(scale)} if scale else None)

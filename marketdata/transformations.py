@@ -22,8 +22,16 @@ from marketdata.custom.spec import Custom, custom_fields
 from marketdata.errors import DistributionError
 from marketdata.filters.columns import FrameColumns
 from marketdata.filters.computed import compile_computed, computed_column, computed_field
-from marketdata.filters.tree import Expression, to_sql
+from marketdata.filters.tree import Expression, References, to_sql
 from marketdata.mixed import KIND_FIELD
+from marketdata.reference.join import Joined, enriched, missing_rules
+from marketdata.reference.spec import (
+    MAX_ENRICHMENTS,
+    Enrichment,
+    reference_fields,
+    references_of,
+)
+from marketdata.reference.table import ReferenceTable
 from marketdata.rules import (
     FAILED_RULES,
     MAX_RULES,
@@ -76,6 +84,8 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         mask: columns that are delivered without their values: null on every event.
         rules: name -> validation rule; they are asked first (`check`). With one of severity
             `mark` the last column is `failed_rules`.
+        enrich: columns from reference tables, joined before all else, one after the other: all
+            other members may name them like columns of events (`joined`).
         custom: a custom transformation, whose columns stand behind the computed ones.
     """
 
@@ -113,12 +123,31 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         | UnsetType
     ) = UNSET
 
+    enrich: (
+        Annotated[
+            tuple[Enrichment, ...],
+            Meta(max_length=MAX_ENRICHMENTS, description="Columns from reference tables."),
+        ]
+        | UnsetType
+    ) = UNSET
+
     @property
     def is_identity(self) -> bool:
         """Whether frames pass unchanged."""
-        if self.select is not None or self.compute or self.mask or self.custom or self.marks:
+        given = (self.compute, self.mask, self.enrich, self.custom)
+        if self.select is not None or any(given) or self.marks:
             return False
         return not self.rename or all(old == new for old, new in self.rename.items())
+
+    @property
+    def references(self) -> References:
+        """Names and types of the columns that come from reference tables."""
+        return references_of(self.enrich or ())
+
+    @property
+    def all_rules(self) -> Mapping[str, Rule]:
+        """The validation rules, and those that enrichments stand for."""
+        return {**missing_rules(self.enrich or ()), **(self.rules or {})}
 
     @property
     def marks(self) -> bool:
@@ -149,6 +178,7 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             compute=written or UNSET,
             mask=tuple(sorted(set(self.mask or ()))) or UNSET,
             rules=rules or UNSET,
+            enrich=self.enrich or UNSET,
         )
 
     def conditions(self) -> Computed:
@@ -157,19 +187,32 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             FilterError: one is refused.
         """
-        return {name: compile_rule(rule.condition) for name, rule in (self.rules or {}).items()}
+        return {
+            name: compile_rule(rule.condition, self.references)
+            for name, rule in (self.rules or {}).items()
+        }
 
-    def check(self, batch: pa.RecordBatch, conditions: Computed | None = None) -> Checked:
-        """What the rules say of events: what comes behind gets the rows that they leave.
+    def joined(self, batch: pa.RecordBatch, tables: Mapping[str, ReferenceTable]) -> Joined:
+        """Events with what reference tables say of them; what else is done works on these.
 
         Args:
             batch: sequenced events of one kind, or mixed.
+            tables: by name, at least those that `enrich` names.
+        """
+        return enriched(self.enrich or (), batch, tables)
+
+    def check(self, joined: Joined, conditions: Computed | None = None) -> Checked:
+        """What the rules say of events: what comes behind gets the rows that they leave.
+
+        Args:
+            joined: what `joined` gives.
             conditions: what `conditions` gives, where it is at hand.
         """
-        if not self.rules:
+        rules = self.all_rules
+        if not rules:
             return UNCHECKED
         trees = self.conditions() if conditions is None else conditions
-        return check_events(self.rules, trees, batch)
+        return check_events(rules, trees, joined.events, joined.missing)
 
     def compiled(self) -> Computed:
         """The compiled expressions of `compute`.
@@ -177,27 +220,51 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             FilterError: one is refused.
         """
-        return {name: compile_computed(sql) for name, sql in (self.compute or {}).items()}
+        return {
+            name: compile_computed(sql, self.references)
+            for name, sql in (self.compute or {}).items()
+        }
 
     def validate(self) -> None:
         """Check all names against the columns of all kinds; `compiled` checks the expressions.
 
-        A custom transformation has to be resolved, so that its columns are known.
+        A custom transformation and enrichments have to be resolved: their columns must be known.
 
         Raises:
             TransformationError: what is wrong and, in `hint`, what would be right.
         """
+        self._validate_enrich()
+        known = (*COLUMNS, *(name for name, _ in self.references))
         for name in (*(self.select or ()), *self.rename, *(self.mask or ())):
-            if name not in COLUMNS:
-                raise TransformationError(f"unknown column {name!r}", hint=_near(name))
+            if name not in known:
+                raise TransformationError(f"unknown column {name!r}", hint=_near(name, known))
         if self.select is not None:
             self._validate_select(self.select)
-        chosen = self.select if self.select is not None else tuple(COLUMNS)
+        chosen = self.select if self.select is not None else known
         self._validate_rename(chosen)
         self._validate_mask(chosen)
         delivered = {self.rename.get(old, old): old for old in chosen}
         self._validate_compute(delivered)
         self._validate_added(delivered | {name: name for name in self.compute or ()})
+
+    def _validate_enrich(self) -> None:
+        """Check the names of columns from reference tables against all others."""
+        taken = set(COLUMNS)
+        for one in self.enrich or ():
+            for name in one.columns.values():
+                _check_name(name)
+                if name in taken:
+                    raise TransformationError(
+                        f"table {one.table!r} gives a column {name!r}, and there is one already",
+                        hint="give it another name: columns are the table's column -> name",
+                    )
+                taken.add(name)
+        rules = [one.rule for one in self.enrich or ()]
+        if len(set(rules)) < len(rules):
+            raise TransformationError(
+                "a reference table is joined twice on the same columns",
+                hint="name all of its columns in one enrichment",
+            )
 
     def _validate_select(self, select: tuple[str, ...]) -> None:
         doubled = sorted({name for name in select if select.count(name) > 1})
@@ -289,10 +356,13 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The schema of a transformed frame, given that of the frame.
 
         Args:
-            schema: of a frame of any kind.
+            schema: of a frame of any kind, joined with reference tables or not.
             computed: what `compiled` gives, where it is at hand.
         """
         trees = self.compiled() if computed is None else computed
+        if self.enrich and schema.get_field_index(self.references[0][0]) < 0:
+            added = reference_fields(self.enrich)
+            schema = pa.schema([*schema, *added], metadata=schema.metadata)
         fields = []
         for name in self._kept(schema):
             field = schema.field(name)
@@ -312,7 +382,7 @@ class Transformation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The transformed batch: the same rows, no column copied.
 
         Args:
-            batch: a batch of any kind; the transformation must have been validated.
+            batch: a batch of any kind, `joined`; the transformation must have been validated.
             computed: what `compiled` gives, where it is at hand.
             added: the columns of `added_fields`, a value for each row of the batch.
         """
@@ -347,8 +417,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _near(name: str) -> str:
-    near = get_close_matches(name.lower(), COLUMNS, n=1)
+def _near(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name.lower(), known, n=1)
     if name.lower() == "kind":
         return "kind is no column: it is in the message's properties and in every JSON event"
-    return f"did you mean {near[0]!r}?" if near else f"columns are: {', '.join(COLUMNS)}"
+    return f"did you mean {near[0]!r}?" if near else f"columns are: {', '.join(known)}"

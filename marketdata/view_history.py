@@ -19,6 +19,7 @@ from marketdata.frames import read_frame
 from marketdata.history import read_stretch
 from marketdata.missing_events import rows_in_front
 from marketdata.positions import unpack
+from marketdata.reference import Joined
 from marketdata.topics import partition_topic
 from marketdata.transformations import Transformation
 
@@ -97,7 +98,7 @@ class ViewHistory:
                 continue
             batch = read_frame(message.data())
             rows = batch.filter(pa.array(self._filter.mask(batch)))
-            left = self._transformation.check(rows).rows
+            left = self._transformation.check(Joined(rows, {})).rows
             if left is not None:
                 rows = rows.take(array_of(left, pa.int64()))
             if rows.num_rows:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import click
 
-Place = Literal["path", "query", "body", "header"]
+Place = Literal["path", "query", "body", "header", "content"]
 
 
 class TextOrFile(click.ParamType[Any]):
@@ -43,6 +43,40 @@ class Json(TextOrFile):
             return json.loads(text)
         except ValueError as error:
             self.fail(f"no JSON: {error}", param, ctx)
+
+
+MEDIA_TYPES = {
+    ".arrow": "application/vnd.apache.arrow.stream",
+    ".arrows": "application/vnd.apache.arrow.stream",
+    ".csv": "text/csv",
+    ".json": "application/json",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The bytes of a body, and what they are."""
+
+    data: bytes
+    media_type: str
+
+
+class RowsFile(click.ParamType[Content]):
+    """A file whose ending says what it holds."""
+
+    name = "file.csv|.json|.arrow"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Content:
+        """Its content; a refusal when it cannot be read."""
+        media_type = MEDIA_TYPES.get(Path(value).suffix)
+        if media_type is None:
+            self.fail(f"{value!r} must end in {', '.join(MEDIA_TYPES)}", param, ctx)
+        try:
+            return Content(Path(value).read_bytes(), media_type)
+        except OSError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Pair(click.ParamType[tuple[str, str]]):

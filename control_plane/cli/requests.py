@@ -26,6 +26,7 @@ class Request:
     query: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] | None = None
+    content: bytes | None = None
 
     @classmethod
     def of(cls, command: Command, given: Mapping[str, Any]) -> Request:
@@ -47,6 +48,9 @@ class Request:
                 request.headers[each.name] = str(value)
             elif each.place == "query":
                 request.query[each.name] = value
+            elif each.place == "content":
+                request.content = value.data
+                request.headers["Content-Type"] = value.media_type
             elif request.body is not None:
                 request.body[each.name] = value
         return request
@@ -68,6 +72,7 @@ class Api:
                 params=request.query,
                 headers=request.headers,
                 json=request.body,
+                content=request.content,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(self.configuration.url, error) from None

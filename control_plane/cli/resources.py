@@ -10,10 +10,21 @@ from typing import Any, Literal
 
 import click
 
-from control_plane.cli.fields import IF_MATCH, KEY, LABELS, Field, Json, TextOrFile, body, key
+from control_plane.cli.fields import (
+    IF_MATCH,
+    KEY,
+    LABELS,
+    Field,
+    Json,
+    RowsFile,
+    TextOrFile,
+    body,
+    key,
+)
 
 JSON = Json()
 TEXT = TextOrFile()
+ROWS = Field("file", place="content", type=RowsFile(), argument=True)
 SINCE = Field("since", "From this time on, as 2026-01-31T09:30:00Z.")
 SOURCE = Field("source", "Only of this source.")
 PARTITION = Field("partition", "Only of this partition.", type=int)
@@ -49,7 +60,7 @@ class Command:
 
     name: str
     operation: str
-    method: Literal["GET", "POST", "PATCH", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     help: str
     fields: tuple[Field, ...] = ()
@@ -325,6 +336,95 @@ GROUPS = (
                 "/v1/instrument-sets/{key}/versions/{number}",
                 "Describe one change of a set, and what it held then.",
                 (key("key"), key("number")),
+            ),
+        ),
+    ),
+    Group(
+        "reference-tables",
+        "What is known of instruments, venues or currencies, to be joined to events.",
+        (
+            Command(
+                "list",
+                "listReferenceTables",
+                "GET",
+                "/v1/reference-tables",
+                "List reference tables.",
+                columns=("name", "id", "version", "rows", "size_bytes", "plan", "description"),
+                paged=True,
+            ),
+            Command(
+                "show",
+                "getReferenceTable",
+                "GET",
+                "/v1/reference-tables/{key}",
+                "Describe a table, by its id or name.",
+                (key("key"),),
+            ),
+            Command(
+                "create",
+                "createReferenceTable",
+                "POST",
+                "/v1/reference-tables",
+                "Make a table without rows.",
+                (
+                    body("name", argument=True),
+                    body(
+                        "columns",
+                        'Names and types: \'[{"name": "instrument", "type": "text"}, …]\'.',
+                        type=JSON,
+                        required=True,
+                    ),
+                    body("key", "A column that rows are found by.", many=True, required=True),
+                    body("valid_from", "The column that says from when on a row holds."),
+                    body("description", "For people."),
+                    KEY,
+                ),
+            ),
+            Command(
+                "rows",
+                "listReferenceTableRows",
+                "GET",
+                "/v1/reference-tables/{key}/rows",
+                "List the rows of a table.",
+                (key("key"),),
+                columns=("values",),
+                paged=True,
+            ),
+            Command(
+                "replace",
+                "replaceReferenceTableRows",
+                "PUT",
+                "/v1/reference-tables/{key}/rows",
+                "Put the rows of a file in the place of all that a table holds.",
+                (key("key"), ROWS, IF_MATCH),
+            ),
+            Command(
+                "update",
+                "updateReferenceTableRows",
+                "PATCH",
+                "/v1/reference-tables/{key}/rows",
+                "Add the rows of a file, in the place of those with an equal key.",
+                (key("key"), ROWS, IF_MATCH, KEY),
+            ),
+            Command(
+                "delete",
+                "deleteReferenceTable",
+                "DELETE",
+                "/v1/reference-tables/{key}",
+                "Delete a table that no transformation names.",
+                (key("key"), IF_MATCH),
+                confirm="Delete the reference table?",
+                done="deleted",
+            ),
+            Command(
+                "versions",
+                "listReferenceTableVersions",
+                "GET",
+                "/v1/reference-tables/{key}/versions",
+                "List the changes of a table, newest first.",
+                (key("key"),),
+                columns=("version", "rows", "size_bytes", "plan", "created_at"),
+                paged=True,
             ),
         ),
     ),

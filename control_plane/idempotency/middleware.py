@@ -78,7 +78,8 @@ def idempotency_middleware(
     """The middleware.
 
     Args:
-        max_body_bytes: bodies beyond this are left to the router, which refuses them.
+        max_body_bytes: bodies beyond this are left to the router. It refuses them, but for many
+            rows of a reference table: to put them in their place once more changes nothing.
         wait_seconds: how long a repeated request waits for the answer to the first.
     """
     under_way = _UnderWay()

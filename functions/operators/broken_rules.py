@@ -15,7 +15,7 @@ MOST_CONDITION_CHARACTERS: Final = 200
 
 def keeps(transformation: Transformation) -> bool:
     """Whether events that break a rule of the transformation are to be kept as dead letters."""
-    return any(rule.severity == "dead-letter" for rule in (transformation.rules or {}).values())
+    return any(rule.severity == "dead-letter" for rule in transformation.all_rules.values())
 
 
 def reason(name: str, rule: Rule, events: pa.RecordBatch) -> str:

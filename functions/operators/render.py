@@ -15,8 +15,9 @@ from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
 from marketdata.mixed import occurring
 from marketdata.plans import View
+from marketdata.reference import Joined, reference_fields
 from marketdata.rules import UNCHECKED, Checked
-from marketdata.schemas import SEQUENCED_SCHEMAS
+from marketdata.schemas import COLUMNS, SEQUENCED_SCHEMAS
 from marketdata.splitting import Rows, split_rows
 from marketdata.transformations import Transformation
 
@@ -39,7 +40,8 @@ def max_rows(view: View) -> int:
     most = format_of_view(view.format).max_rows
     share = MAX_MESSAGE_BYTES // most
     wider = sum(len(name) + _width(tree) for name, tree in (view.computed or {}).items())
-    wider += sum(len(f.name) + _type_width(f.type) for f in view.transformation.added_fields)
+    added = [*view.transformation.added_fields, *reference_fields(view.transformation.enrich or ())]
+    wider += sum(len(f.name) + _type_width(f.type) for f in added)
     wider += sum(len(name) + 1 for name in view.transformation.rules or ())
     if view.format in _NAMES_IN_EVENTS:
         wider += max(0, _names(view.transformation) - _OWN_NAMES_BYTES - _FREE_NAMES_BYTES)
@@ -97,9 +99,9 @@ def _call_custom(view: View, rows: pa.RecordBatch) -> Answer:
     return call(view.transformation.custom or Custom(""), rows)
 
 
-def check(view: View, rows: pa.RecordBatch) -> Checked:
-    """What a view's validation rules say of routed rows; to be asked before `render`."""
-    return view.transformation.check(rows, view.conditions or None)
+def check(view: View, joined: Joined) -> Checked:
+    """What a view's validation rules say of joined rows; to be asked before `render`."""
+    return view.transformation.check(joined, view.conditions or None)
 
 
 def render(
@@ -113,7 +115,7 @@ def render(
     Args:
         view: whose transformation, format and delivery settings apply.
         rows: sequenced events of one kind, or mixed where the view takes kinds together, at least
-            one; their dictionaries hold only what occurs.
+            one, joined with the view's reference tables; their dictionaries hold only what occurs.
         call_custom: calls custom transformations; by default for as long as they take.
         checked: what `check` says of the rows.
 
@@ -127,7 +129,7 @@ def render(
     if checked.rows is not None:
         rows = _taken(rows, checked.rows)
     if transformation.custom and rows.num_rows:
-        answer = call_custom(view, rows)
+        answer = call_custom(view, _of_events(rows))
         added = answer.columns
         if answer.rows is not None:
             rows = _taken(rows, answer.rows)
@@ -143,6 +145,12 @@ def render(
     if not isinstance(data, bytes):
         raise FormatError(f"format {view.format!r} gave {type(data).__name__}, not bytes")
     return Rendered(rows, data)
+
+
+def _of_events(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows as they were sequenced: packages are not given reference data."""
+    names = [name for name in rows.schema.names if name in COLUMNS]
+    return rows if len(names) == rows.num_columns else rows.select(names)
 
 
 def _taken(rows: pa.RecordBatch, numbers: Rows) -> pa.RecordBatch:

@@ -3,8 +3,9 @@
 Cost grows with the views that match, not with all views (`marketdata.filters.index`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from functions.operators.render import max_rows
 from marketdata.filters import Filter
 from marketdata.filters.index import FilterIndex
 from marketdata.plans import Plan, View
+from marketdata.reference import ReferenceTable
 
 Rows = npt.NDArray[np.int64]
 
@@ -27,16 +29,24 @@ class Router:
     Args:
         plan: what to route by.
         before: the router of another plan; views that both have are taken over from it.
+        tables: the reference tables that the plan names.
 
     Attributes:
+        tables: by name.
         max_rows: view id -> most events in a message of the view.
 
     Raises:
         FilterError: a view's filter is none, or names a set that the plan lacks.
     """
 
-    def __init__(self, plan: Plan, before: "Router | None" = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        before: "Router | None" = None,
+        tables: Mapping[str, ReferenceTable] = MappingProxyType({}),
+    ) -> None:
         self.plan = plan
+        self.tables = tables
         self.views = {view.id: view for view in plan.views}
         # A view is named by what it is made of, so what is known of it holds in every plan.
         known_rows = before.max_rows if before else {}

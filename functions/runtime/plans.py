@@ -2,7 +2,8 @@
 
 A thread reads `control/plans`; `latest` is the newest plan it has seen. `wait_until_current`
 returns once everything that was on the topic when the follower started has been read, so a
-function never routes by an older plan than the one its predecessor used.
+function never routes by an older plan than the one its predecessor used. A plan that cannot be
+taken yet waits, and is tried again; meanwhile no plan counts as the newest.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from logging import Logger
 import msgspec
 import pulsar
 
-from functions.runtime.outputs import newest_message
+from functions.runtime.outputs import NotYetReadable, newest_message
 from marketdata.plans import EMPTY_PLAN, Plan, decode_plan
 
 POLL_TIMEOUT_MS = 1_000
@@ -24,10 +25,15 @@ CURRENT_FOR_S = 3.0
 
 
 class PlanFollower:
-    """Keeps the newest plan at hand; `on_change` is called from the follower's thread."""
+    """Keeps the newest plan at hand.
+
+    Args:
+        on_change: takes a plan; called from the follower's thread, or that of `catch_up`. False
+            says that something the plan needs is not there yet.
+    """
 
     def __init__(
-        self, client: pulsar.Client, topic: str, log: Logger, on_change: Callable[[Plan], None]
+        self, client: pulsar.Client, topic: str, log: Logger, on_change: Callable[[Plan], bool]
     ) -> None:
         self.latest = EMPTY_PLAN
         self.rejected = 0
@@ -37,6 +43,7 @@ class PlanFollower:
         self._on_change = on_change
         self._current = threading.Event()
         self._asked_at = 0.0
+        self._waits = False
         self._taking = threading.Lock()
         threading.Thread(target=self._follow, name="plan-follower", daemon=True).start()
 
@@ -50,7 +57,12 @@ class PlanFollower:
         An instance that stood still, or that the broker cannot be reached by, may lack a plan that
         others run by now.
         """
-        return time.monotonic() - self._asked_at <= CURRENT_FOR_S
+        return not self._waits and time.monotonic() - self._asked_at <= CURRENT_FOR_S
+
+    @property
+    def waits(self) -> bool:
+        """Whether the newest plan cannot be taken yet."""
+        return self._waits
 
     def catch_up(self) -> None:
         """Take the newest plan of the topic now, on the caller's thread.
@@ -58,11 +70,12 @@ class PlanFollower:
         Who takes a partition over must not route by an older plan than its last owner did.
 
         Raises:
-            pulsar.PulsarException: the broker is away; try again.
+            pulsar.PulsarException, NotYetReadable: the broker is away, or the plan waits; try
+                again.
         """
         message = newest_message(self._client, self._topic)
-        if message is not None:
-            self._take(self._newer(None, message))
+        if message is not None and not self._take(self._newer(None, message)):
+            raise NotYetReadable("the newest plan waits for what it needs")
 
     def _follow(self) -> None:
         while True:
@@ -90,9 +103,9 @@ class PlanFollower:
             if reader.has_message_available():
                 newest = self._newer(newest, reader.read_next(POLL_TIMEOUT_MS * 10))
                 continue
-            self._take(newest)
-            self._asked_at = asked_at
-            self._current.set()
+            if self._take(newest):
+                self._asked_at = asked_at
+                self._current.set()
             with contextlib.suppress(pulsar.Timeout):
                 newest = self._newer(newest, reader.read_next(POLL_TIMEOUT_MS))
                 self._take(newest)
@@ -106,8 +119,10 @@ class PlanFollower:
             return newest
         return plan if newest is None or plan.number > newest.number else newest
 
-    def _take(self, plan: Plan | None) -> None:
+    def _take(self, plan: Plan | None) -> bool:
         with self._taking:
             if plan is not None and plan.number > self.latest.number:
-                self.latest = plan
-                self._on_change(plan)
+                self._waits = not self._on_change(plan)
+                if not self._waits:
+                    self.latest = plan
+            return not self._waits

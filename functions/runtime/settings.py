@@ -16,6 +16,7 @@ class Topics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sequenced: str = topics.SEQUENCED_EVENTS
     deadletter: str = ""
     plans: str = topics.PLANS
+    reference: str = topics.REFERENCE
     status: str = topics.STATUS
     state: str = topics.SEQUENCER_STATE
     ordering: str = topics.ORDERING

@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 from msgspec import UNSET, Meta, UnsetType
 
-from marketdata.schemas import TIMESTAMP, decimal_field
+from marketdata.schemas import declared_field
 
 LEAST_ROWS: Final = 8
 MOST_ROWS: Final = 32_768
@@ -69,16 +69,4 @@ def custom_fields(custom: Custom) -> list[pa.Field]:
 
     Nullable utf8, timestamp[ns, UTC], int64, or int64 with its digits in the metadata `scale`.
     """
-    return [_field(name, type_) for name, type_ in sorted((custom.columns or {}).items())]
-
-
-def _field(name: str, type_: str) -> pa.Field:
-    match type_:
-        case "text":
-            return pa.field(name, pa.utf8())
-        case "time":
-            return pa.field(name, TIMESTAMP)
-        case "integer":
-            return decimal_field(name, 0)
-        case _:
-            return decimal_field(name, int(type_.removeprefix("decimal(").removesuffix(")")))
+    return [declared_field(name, type_) for name, type_ in sorted((custom.columns or {}).items())]

@@ -93,7 +93,8 @@ class FrameColumns:
         return _Narrowed(self, rows)
 
     def _decode_numbers(self, name: str) -> Numbers:
-        field = COLUMNS[name]
+        # A column that no kind has comes from a reference table.
+        field = COLUMNS[name] if name in COLUMNS else self._batch.schema.field(name)
         floating = pa.types.is_floating(field.type)
         scale = None if floating else decimal_scale(field) or 0
         at = self._batch.schema.get_field_index(name)

@@ -35,13 +35,15 @@ from marketdata.filters.tree import (
     Local,
     Null,
     Number,
+    Reference,
+    References,
     Round,
     children,
     to_sql,
     walk,
 )
 from marketdata.filters.typecheck import MAX_ROUND_DIGITS, Type, result_type, type_of
-from marketdata.schemas import COLUMNS, TIMESTAMP, decimal_field, decimal_scale
+from marketdata.schemas import COLUMNS, TIMESTAMP, decimal_field, decimal_scale, declared_digits
 
 MAX_CHARACTERS: Final = 4_000
 """Longest text of an expression."""
@@ -54,8 +56,12 @@ _INSTEAD: Final = {
 
 
 @lru_cache(maxsize=1024)
-def compile_computed(sql: str) -> Expression:
+def compile_computed(sql: str, references: References = ()) -> Expression:
     """The normal tree of an expression; the SQL of the tree compiles to the same tree.
+
+    Args:
+        sql: over the columns of events, and of `references`.
+        references: columns that come from reference tables: name and type.
 
     Raises:
         FilterError: with `position`, `line`, `column` and `hint`.
@@ -66,7 +72,7 @@ def compile_computed(sql: str) -> Expression:
     try:
         if len(sql) > MAX_CHARACTERS:
             raise FilterTooComplex(f"the text has more than {MAX_CHARACTERS} characters")
-        parsed = parse_value(sql)
+        parsed = parse_value(sql, references)
         if parsed.tree is None:
             raise FilterTypeError("the text holds no expression", hint="write (a + b) / 2")
         found = compile_tree(parsed.tree)
@@ -184,6 +190,8 @@ def _digits(node: Expression) -> int:  # noqa: PLR0911 - a case per node
             return 0
         case Column(name):
             return decimal_scale(COLUMNS[name]) or 0
+        case Reference(_, declared):
+            return declared_digits(declared) or 0
         case Number():
             return max(0, -int(node.decimal.as_tuple().exponent))
         case Round(_, digits):

@@ -37,6 +37,7 @@ from marketdata.filters.tree import (
     Null,
     Number,
     Or,
+    Reference,
     Round,
     Text,
     Time,
@@ -172,8 +173,12 @@ def _null(node: Expression, columns: FrameColumns) -> Mask:
 
 
 def _truths(node: Expression, columns: FrameColumns, *, want: bool) -> Mask:
-    """CASE and coalesce that give conditions."""
+    """CASE and coalesce that give conditions, and columns that hold them."""
     match node:
+        case Reference(name):
+            told = columns.numbers(name)
+            found = (told.values != 0) == want
+            return found if told.null is None else found & ~told.null
         case Function(_, arguments):
             found = np.zeros(columns.rows, np.bool_)
             for argument in reversed(arguments):
@@ -192,7 +197,7 @@ def _truths(node: Expression, columns: FrameColumns, *, want: bool) -> Mask:
 
 def _numbers(node: Expression, columns: FrameColumns) -> Numbers:  # noqa: C901, PLR0911, PLR0912 - a case per node
     match node:
-        case Column(name):
+        case Column(name) | Reference(name):
             return columns.numbers(name)
         case Number():
             return numbers.constant(node.decimal)
@@ -232,7 +237,7 @@ def _texts(node: Expression, columns: FrameColumns) -> Texts:  # noqa: PLR0911 -
     match node:
         case Column("kind"):
             return columns.kinds()
-        case Column(name):
+        case Column(name) | Reference(name):
             return columns.texts(name)
         case Text(value):
             return Texts(np.zeros(columns.rows, np.intp), pa.array([value], pa.utf8()))

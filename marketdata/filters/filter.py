@@ -16,7 +16,7 @@ from marketdata.filters.kinds import conflict, specialize
 from marketdata.filters.magnitude import check_magnitude
 from marketdata.filters.normalize import conjunction, normalize
 from marketdata.filters.sets import bind, sets_of
-from marketdata.filters.tree import Expression, Truth, columns_of, to_sql
+from marketdata.filters.tree import Expression, References, Truth, columns_of, to_sql
 from marketdata.filters.typecheck import require_condition, type_of
 from marketdata.frames import frame_kind
 from marketdata.schemas import KINDS, SEQUENCED_SCHEMAS
@@ -183,8 +183,12 @@ class Filter:
         return f"Filter({self.canonical!r})"
 
 
-def compile_filter(sql: str) -> Filter:
+def compile_filter(sql: str, references: References = ()) -> Filter:
     """Compile a SQL condition; an empty text lets everything pass.
+
+    Args:
+        sql: over the columns of events, and of `references`.
+        references: columns that come from reference tables: name and type.
 
     Raises:
         FilterError: with `position`, `line`, `column` and `hint`.
@@ -192,7 +196,7 @@ def compile_filter(sql: str) -> Filter:
     # Functions load filters from plans as trees; only who takes SQL pays for the SQL parser.
     from marketdata.filters.parse import check_limits, parse  # noqa: PLC0415
 
-    parsed = parse(sql)
+    parsed = parse(sql, references)
     if parsed.tree is None:
         return Filter.everything()
     try:

@@ -35,6 +35,7 @@ from marketdata.filters.tree import (
     Null,
     Number,
     Or,
+    Reference,
     Round,
     Text,
     Time,
@@ -107,7 +108,7 @@ def normalize(node: Expression, *, negate: bool = False) -> Expression:  # noqa:
             inner = normalize_value(node)
             if isinstance(inner, Null):
                 return inner
-            if isinstance(inner, Column | Function | Case):
+            if isinstance(inner, Column | Reference | Function | Case):
                 return _signed(inner, negate)
             return normalize(inner, negate=negate)
 
@@ -221,7 +222,7 @@ def _comparison(op: CompareOp, left: Expression, right: Expression) -> Expressio
 def normalize_value(node: Expression) -> Expression:  # noqa: C901, PLR0911 - a case per node
     """The normal form of a type-checked expression that need not be a condition."""
     match node:
-        case Column() | Text() | Number() | Time() | TimeOfDay() | Truth() | Null():
+        case Column() | Reference() | Text() | Number() | Time() | TimeOfDay() | Truth() | Null():
             return node
         case Local(part, operand, zone):
             return Local(part, normalize_value(operand), zone)

@@ -6,8 +6,9 @@ work they limit.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Final, NoReturn
 
 from sqlglot import exp
@@ -43,6 +44,8 @@ from marketdata.filters.tree import (
     Null,
     Number,
     Or,
+    Reference,
+    References,
     Round,
     Text,
     Truth,
@@ -120,13 +123,13 @@ class Parsed:
         self.positions = positions
 
 
-def parse(sql: str) -> Parsed:
-    """Parse and check a condition.
+def parse(sql: str, references: References = ()) -> Parsed:
+    """Parse and check a condition over columns of events and of reference tables.
 
     Raises:
         FilterError: always with `position`, `line` and `column`.
     """
-    parsed = parse_value(sql)
+    parsed = parse_value(sql, references)
     if parsed.tree is not None:
         try:
             require_condition(parsed.tree, parsed.type)
@@ -136,20 +139,20 @@ def parse(sql: str) -> Parsed:
     return parsed
 
 
-def parse_value(sql: str) -> Parsed:
-    """Parse and check an expression of any type.
+def parse_value(sql: str, references: References = ()) -> Parsed:
+    """Parse and check an expression of any type over columns of events and of reference tables.
 
     Raises:
         FilterError: always with `position`, `line` and `column`.
     """
     try:
-        return _parse(sql)
+        return _parse(sql, references)
     except FilterError as error:
         error.locate(sql, 0)
         raise
 
 
-def _parse(sql: str) -> Parsed:
+def _parse(sql: str, references: References) -> Parsed:
     if len(sql) > MAX_CHARACTERS:
         raise FilterTooComplex(f"the text has more than {MAX_CHARACTERS} characters")
     try:
@@ -168,7 +171,7 @@ def _parse(sql: str) -> Parsed:
         raise FilterTooComplex("the text is nested too deeply") from error
     if parsed is None:
         raise FilterSyntaxError("the text holds no condition", hint=_OFFERED)
-    builder = _Builder(sql, sets)
+    builder = _Builder(sql, sets, dict(references))
     tree, given = builder.build(parsed)
     return Parsed(tree, given, _position(parsed), builder.positions)
 
@@ -239,9 +242,10 @@ def _check_limits(tokens: Sequence[Token]) -> None:
 class _Builder:
     """Maps sqlglot's tree bottom up, checking types on the way."""
 
-    def __init__(self, sql: str, sets: frozenset[int]) -> None:
+    def __init__(self, sql: str, sets: frozenset[int], references: Mapping[str, str]) -> None:
         self._sql = sql
         self._sets = sets
+        self._references = references
         self._level = 0
         self.positions: dict[str, int] = {}
 
@@ -317,11 +321,15 @@ class _Builder:
             )
         name = source.this.this
         quoted = bool(source.this.args.get("quoted"))
+        if name in self._references:
+            return self._checked(Reference(name, self._references[name]))
         try:
             return self._checked(Column(name if quoted else name.lower()))
         except FilterError as error:
             if quoted:
                 error.hint = f"text stands in single quotes: '{name}'"
+            elif near := get_close_matches(name, self._references, n=1):
+                error.hint = f"did you mean {near[0]}?"
             raise
 
     def _literal(self, source: exp.Expr) -> tuple[Expression, Type]:

@@ -33,6 +33,17 @@ class Column(_Node, frozen=True, tag="column"):
     name: str
 
 
+class Reference(_Node, frozen=True, tag="reference"):
+    """A column that comes from a reference table, with the type that the table declares.
+
+    Attributes:
+        type: `text`, `time`, `integer`, `boolean` or `decimal(n)`.
+    """
+
+    name: str
+    type: str
+
+
 class Text(_Node, frozen=True, tag="text"):
     """A string literal."""
 
@@ -176,9 +187,13 @@ class Or(_Node, frozen=True, tag="or"):
     operands: "tuple[Expression, ...]"
 
 
+References = tuple[tuple[str, str], ...]
+"""Names and types of the columns that come from reference tables."""
+
 Literals = Text | Number | Time | TimeOfDay
 Expression = (
     Column
+    | Reference
     | Text
     | Number
     | Time
@@ -251,7 +266,7 @@ def columns_of(node: Expression) -> frozenset[str]:
 def to_sql(node: Expression) -> str:  # noqa: C901, PLR0911, PLR0912 - a case per node
     """SQL that parses to this tree; equal trees give equal text."""
     match node:
-        case Column(name):
+        case Column(name) | Reference(name):
             return name
         case Text(value):
             return _quoted(value)
@@ -312,7 +327,7 @@ def _quoted(text: str) -> str:
 
 
 def _operand(node: Expression) -> str:
-    bare = isinstance(node, Column | Function | Local | Round | Case) or (
+    bare = isinstance(node, Column | Reference | Function | Local | Round | Case) or (
         isinstance(node, Number) and not node.value.startswith("-")
     )
     return to_sql(node) if bare else f"({to_sql(node)})"

@@ -34,6 +34,7 @@ from marketdata.filters.tree import (
     Null,
     Number,
     Or,
+    Reference,
     Round,
     Text,
     Time,
@@ -82,6 +83,10 @@ COLUMN_TYPES: Final[Mapping[str, Type]] = MappingProxyType(
 """Every column a filter may name, with its type."""
 
 
+_REFERENCE_TYPES: Final = {"text": Type.TEXT, "time": Type.TIME, "boolean": Type.TRUTH}
+"""Of columns from reference tables; all others are numbers."""
+
+
 def type_of(node: Expression) -> Type:
     """The type of a whole tree, every node checked.
 
@@ -100,6 +105,8 @@ def check(node: Expression, types: Sequence[Type]) -> Type:  # noqa: C901, PLR09
     match node:
         case Column(name):
             return _column_type(name)
+        case Reference(_, declared):
+            return _REFERENCE_TYPES.get(declared, Type.NUMBER)
         case Text():
             return Type.TEXT
         case Number():
@@ -159,6 +166,8 @@ def result_type(node: Expression) -> Type:  # noqa: C901, PLR0911 - a case per n
     match node:
         case Column(name):
             return COLUMN_TYPES[name]
+        case Reference(_, declared):
+            return _REFERENCE_TYPES.get(declared, Type.NUMBER)
         case Text():
             return Type.TEXT
         case Number():

@@ -36,14 +36,25 @@ def column_of(read: pa.ChunkedArray, field: pa.Field) -> pa.Array:
         return _times(column).cast(pa.timestamp("ns")).cast(field.type)
     if scale is None:
         return column.cast(field.type)
-    decimals = pc.cast(column, pa.decimal128(19 + scale, scale))
+    return unscaled(pc.cast(column, pa.decimal128(19 + scale, scale)), f"column {field.name!r}")
+
+
+def unscaled(decimals: pa.Decimal128Array, told: str) -> pa.Int64Array:
+    """Decimals as int64 in units of their last digit.
+
+    Args:
+        told: what to call the column in errors.
+
+    Raises:
+        FormatError: a number does not fit.
+    """
     # An int64 is the low half of the 128 bits.
     halves = np.frombuffer(decimals.buffers()[1], np.int64)[2 * decimals.offset :]
-    low, high = halves[0 : 2 * len(column) : 2], halves[1 : 2 * len(column) : 2]
-    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    low, high = halves[0 : 2 * len(decimals) : 2], halves[1 : 2 * len(decimals) : 2]
+    valid = decimals.is_valid().to_numpy(zero_copy_only=False)
     if ((high != low >> 63) & valid).any():
-        raise FormatError(f"column {field.name!r} holds a number out of range")
-    return pa.array(low, field.type, mask=~valid)
+        raise FormatError(f"{told} holds a number out of range")
+    return pa.array(low, pa.int64(), mask=~valid)
 
 
 def _times(texts: pa.StringArray) -> pa.Array:

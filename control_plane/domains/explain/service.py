@@ -34,6 +34,7 @@ from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.instrument_sets.models import InstrumentSetVersion
 from control_plane.domains.ordering.intake import moment
 from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.errors import BrokerUnavailableError, NotFoundError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
@@ -42,8 +43,10 @@ from control_plane.topic_reads import TopicReads
 from marketdata.filters import Filter, UnknownSet
 from marketdata.history import HistoryTimeout
 from marketdata.partitioning import partition_of
-from marketdata.plans import View, ViewSpec, decode_plan, view_of
+from marketdata.plans import View, ViewSpec, decode_plan, tables_of, view_of
 from marketdata.positions import Position
+from marketdata.reference import ReferenceTable
+from marketdata.reference.table import read_content
 from marketdata.topics import SEQUENCED_EVENTS, partition_topic
 
 Sets = Mapping[str, Collection[str]]
@@ -103,7 +106,7 @@ class ExplainService:
             passes_now=passes,
             span=subject.span,
             trace=found,
-            broken=_broken(subject.view, event),
+            broken=await self._broken(subject, event),
         )
         return ExplanationOut(
             subscription=subject.id,
@@ -120,6 +123,25 @@ class ExplainService:
             sets=_sets_out(subject, sought.instrument),
             delivery=_delivery_out(subject.view, event.partition, found.message),
         )
+
+    async def _broken(self, subject: _Subject, event: LoggedEvent) -> list[str]:
+        """The rules that keep an event from a view; with reference tables as they are now."""
+        view, named = subject.view, tables_of([subject.view])
+        tables = await self._tables(named) if named else {}
+        if len(tables) < len(named):
+            return []  # deleted since the subscription was closed
+        joined = view.transformation.joined(event.row, tables)
+        checked = view.transformation.check(joined, view.conditions or None)
+        rules = view.transformation.all_rules
+        return [name for name in checked.broken if rules[name].severity != "mark"]
+
+    async def _tables(self, names: Collection[str]) -> dict[str, ReferenceTable]:
+        async with self._database.transaction() as session:
+            refs = await table_rows.refs(session, names)
+            contents = await table_rows.contents(session, {one.digest for one in refs.values()})
+        return {
+            name: ReferenceTable(read_content(contents[one.digest])) for name, one in refs.items()
+        }
 
     async def _read(self, view: View, sought: Sought) -> tuple[LoggedEvent, ViewTrace]:
         log, delivered = await self._stored(view, sought.instrument)
@@ -182,13 +204,6 @@ async def _subject(session: AsyncSession, key: str) -> _Subject:
 
 async def _sets_of_plan(session: AsyncSession, number: int) -> Sets:
     return decode_plan((await plan_rows.find(session, number)).document).sets
-
-
-def _broken(view: View, event: LoggedEvent) -> list[str]:
-    """The rules that keep an event from a view."""
-    checked = view.transformation.check(event.row, view.conditions or None)
-    rules = view.transformation.rules or {}
-    return [name for name in checked.broken if rules[name].severity != "mark"]
 
 
 def _passes(condition: Filter, event: LoggedEvent, sets: Sets) -> bool | None:

@@ -7,6 +7,7 @@ Guarantees:
   routed before its cursor is there.
 - A plan is published only when no subscription can read a view of it that it has left, so no event
   that is routed from then on reaches a consumer who has lost it.
+- A plan is published only when the reference tables that it names stand on their topic.
 - The Pulsar subscription of a closed one is deleted, and its consumer cut off, when the plan
   without it is published.
 - One control plane publishes at a time (advisory lock), always the newest plan.
@@ -35,13 +36,15 @@ from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository
 from control_plane.domains.plans.models import PlanRow, ViewRow
+from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import LIVE, Subscription
 from control_plane.errors import BrokerUnavailableError, UnavailableError
 from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
 from marketdata.plans import PLAN_KEY, Plan, decode_plan
-from marketdata.topics import PLANS, SEQUENCED_EVENTS
+from marketdata.reference import pieces_of
+from marketdata.topics import PLANS, REFERENCE, SEQUENCED_EVENTS
 
 MAX_CONCURRENT_ADMIN_CALLS = 16
 MAX_BACKOFF_SECONDS = 5.0
@@ -297,6 +300,7 @@ class PlanPublisher:
         )
 
     async def _publish(self, session: AsyncSession, plan: PlanRow) -> None:
+        await self._publish_tables(session, decode_plan(plan.document))
         # Before the send: functions may report the plan before the broker's answer is here.
         started_ns = time.time_ns()
         await self._broker.publish(PLANS, plan.document, key=PLAN_KEY)
@@ -317,12 +321,32 @@ class PlanPublisher:
             correlation_id=plan.correlation_id,
         )
 
+    async def _publish_tables(self, session: AsyncSession, plan: Plan) -> None:
+        """Make the contents of the plan's reference tables stand on their topic."""
+        digests = {one.digest for one in (plan.tables or {}).values()}
+        lacking = await table_rows.unpublished(session, digests)
+        for digest, content in (await table_rows.contents(session, lacking)).items():
+            for key, piece in pieces_of(digest, content).items():
+                await self._broker.publish(REFERENCE, piece, key=key)
+            log.info("reference table published", digest=digest, bytes=len(content))
+        await table_rows.mark_published(session, lacking)
+
     async def compare_with_topic(self) -> None:
         """Repair a difference between the topic's last plan and the database's newest."""
         async with self._database.transaction() as session:
             await _lock_publication(session)
             there = await self._plan_on_topic()
             newest = await repository.newest(session)
+            if (
+                newest is not None
+                and await table_rows.are_published(session)
+                and await self._broker.newest_message(REFERENCE) is None
+            ):
+                log.warning(
+                    "the reference tables are missing on their topic: publishing them again"
+                )
+                await table_rows.mark_lost(session)
+                newest.published_at = None
             if newest is None:
                 number = there.number if there else 0
                 await repository.compile_next(session, "start", above=number)
@@ -349,7 +373,7 @@ class PlanPublisher:
                 newest.published_at = None
 
     async def _plan_on_topic(self) -> Plan | None:
-        document = await self._broker.newest_plan(PLANS)
+        document = await self._broker.newest_message(PLANS)
         if document is None:
             return None
         try:

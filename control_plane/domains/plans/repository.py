@@ -18,9 +18,10 @@ from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans.models import PlanRow, ViewRow
+from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import ConflictError, NotFoundError
-from marketdata.plans import ViewSpec, compile_plan, encode_plan, sets_of, view_of
+from marketdata.plans import ViewSpec, compile_plan, encode_plan, sets_of, tables_of, view_of
 
 ROOM_BYTES = 4 * 1024 * 1024
 """Of the 5 MiB that a message may have, compressed."""
@@ -113,7 +114,7 @@ async def compile_next(
     above: int | None = None,
     growing: bool = False,
 ) -> int:
-    """Compile the live views with the instrument sets they name, store the plan, give its number.
+    """Compile the live views with the sets and tables they name, store the plan, give its number.
 
     When nothing has changed since the newest plan, that one's number is given and nothing is
     stored. `above` forces a plan with a higher number than that, whatever its content. The caller
@@ -133,6 +134,7 @@ async def compile_next(
         created_at_ns=time.time_ns(),
         correlation_id=correlation_id,
         sets=await set_rows.contents(session, sets_of(specs)),
+        tables=await table_rows.refs(session, tables_of(specs)),
     )
     if latest is not None and above is None and latest.digest == plan.digest:
         return latest.number

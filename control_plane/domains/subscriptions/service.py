@@ -24,6 +24,7 @@ from control_plane.domains.events.repository import record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer
@@ -36,6 +37,7 @@ from control_plane.domains.subscriptions.schemas import (
 from control_plane.domains.subscriptions.view_check import (
     describe_schema,
     entitled_spec,
+    named_tables,
     require_sets,
     view_spec,
 )
@@ -99,17 +101,23 @@ class SubscriptionService:
             UnavailableError: the broker or the database is down; nothing was stored.
         """
         reference: SharedTransformation | None = None
-        spec = None if _refers(data) else view_spec(data)
+        named = named_tables(data.transformation)
+        spec = None if _refers(data) or named else view_spec(data)
         await self._require_broker()
         subscription_id = repository.new_subscription_id()
         try:
             # One transaction: an Idempotency-Key is claimed with the change or not at all.
             async with self._database.transaction() as session:
-                if spec is None:
+                if _refers(data):
                     reference = await self._referred_to(session, data)
                     taken = msgspec.convert(reference.transformation, Transformation)
                     data = msgspec.structs.replace(data, transformation=taken)
-                    spec = view_spec(data)
+                    named = named_tables(taken)
+                if spec is None:
+                    if named:
+                        # None of them may be deleted until this is in the plan.
+                        await lock(session, Lock.PLAN_SEQUENCE)
+                    spec = view_spec(data, await table_rows.specs(session, named))
                 plan = await self._insert(session, subscription_id, data, spec, reference, only)
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 import msgspec
 import pyarrow as pa
@@ -15,17 +16,19 @@ from msgspec import UNSET
 
 from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
 from control_plane.errors import FieldProblem, InvalidRequestError
-from marketdata.custom import UnknownCustom, resolved
+from marketdata.custom import UnknownCustom
+from marketdata.custom import resolved as resolved_custom
 from marketdata.entitlements import Entitlements, bounded, receives_nothing
 from marketdata.filters import FilterError, UnknownSet, compile_filter
 from marketdata.filters.computed import compile_computed
 from marketdata.filters.parse import parse
-from marketdata.filters.tree import Column, Expression, InSet, to_sql, walk
+from marketdata.filters.tree import Column, Expression, InSet, References, to_sql, walk
 from marketdata.formats import FormatError, format_of_view, get_format
 from marketdata.mixed import MIXED, mixed_schema
 from marketdata.plans import ViewSpec, sets_of
+from marketdata.reference import Enrichment, TableSpec, UnknownTable, references_of, resolved
 from marketdata.rules import compile_rule
-from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale
+from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale, declared_field
 from marketdata.transformations import Transformation, TransformationError
 
 KINDS_TOGETHER = (
@@ -38,8 +41,13 @@ MAX_PARTS = 256
 """Most columns, literals and operations of all expressions of a view."""
 
 
-def view_spec(data: SubscriptionCreate) -> ViewSpec:
+def view_spec(
+    data: SubscriptionCreate, tables: Mapping[str, TableSpec] = MappingProxyType({})
+) -> ViewSpec:
     """The view that a request asks for.
+
+    Args:
+        tables: what the reference tables declare that its transformation names (`named_tables`).
 
     >>> view_spec(SubscriptionCreate(consumer="desk", name="all")).format
     'arrow'
@@ -57,14 +65,18 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
     transformation = data.transformation
     if transformation.custom:
         try:
-            custom = resolved(transformation.custom)
+            custom = resolved_custom(transformation.custom)
             transformation = msgspec.structs.replace(transformation, custom=custom)
         except UnknownCustom as error:
             hint = "it has to be installed here and, before, in the functions' environment"
             problems.append(FieldProblem("/transformation/custom", str(error), hint=hint))
-    computed = _compiled(transformation.compute or {}, "compute/{}", compile_computed, problems)
+    transformation = _with_tables(transformation, tables, problems)
+    references = transformation.references
+    computed = _compiled(
+        transformation.compute or {}, "compute/{}", compile_computed, references, problems
+    )
     rules = {name: rule.condition for name, rule in (transformation.rules or {}).items()}
-    conditions = _compiled(rules, "rules/{}/condition", compile_rule, problems)
+    conditions = _compiled(rules, "rules/{}/condition", compile_rule, references, problems)
     parts = sum(1 for tree in (*computed.values(), *conditions.values()) for _ in walk(tree))
     if parts > MAX_PARTS:
         detail = f"the expressions and rules have {parts} parts together; {MAX_PARTS} are allowed"
@@ -89,27 +101,55 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
     )
 
 
-def checked_transformation(transformation: Transformation) -> Transformation:
+def named_tables(transformation: Transformation) -> frozenset[str]:
+    """The names of the reference tables that a transformation asks for."""
+    return frozenset(one.table for one in transformation.enrich or ())
+
+
+def _with_tables(
+    transformation: Transformation, tables: Mapping[str, TableSpec], problems: list[FieldProblem]
+) -> Transformation:
+    """The transformation with what its tables declare; what is refused becomes a problem."""
+    found: list[Enrichment] = []
+    for number, asked in enumerate(transformation.enrich or ()):
+        try:
+            if asked.table not in tables:
+                raise UnknownTable(f"there is no reference table {asked.table!r}")
+            found.append(resolved(asked, tables[asked.table], references_of(found)))
+        except UnknownTable as error:
+            hint = "GET /v1/reference-tables lists those that there are, and what they declare"
+            pointer = f"/transformation/enrich/{number}"
+            problems.append(FieldProblem(pointer, str(error), hint=hint))
+    return msgspec.structs.replace(transformation, enrich=tuple(found) or UNSET)
+
+
+def checked_transformation(
+    transformation: Transformation, tables: Mapping[str, TableSpec] = MappingProxyType({})
+) -> Transformation:
     """A transformation by itself, in its canonical form.
+
+    Args:
+        tables: what the reference tables declare that it names.
 
     Raises:
         InvalidRequestError: it is refused, as in a subscription.
     """
     nobody = SubscriptionCreate(consumer="-", name="-", transformation=transformation)
-    return view_spec(nobody).transformation
+    return view_spec(nobody, tables).transformation
 
 
 def _compiled(
     texts: Mapping[str, str],
     member: str,
-    compiler: Callable[[str], Expression],
+    compiler: Callable[[str, References], Expression],
+    references: References,
     problems: list[FieldProblem],
 ) -> dict[str, Expression]:
     """Compile what SQL a transformation has under names; what is refused becomes a problem."""
     trees = {}
     for name, sql in texts.items():
         try:
-            trees[name] = compiler(sql)
+            trees[name] = compiler(sql, references)
         except FilterError as error:
             pointer = f"/transformation/{member.format(_escaped(name))}"
             problems.append(_sql_problem(pointer, error))
@@ -194,6 +234,7 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
     naming = {
         "rename": renamed,
         "compute": transformation.compute,
+        "enrich": transformation.enrich,
         "custom": transformation.custom,
         "rules": transformation.marks,
     }
@@ -231,7 +272,13 @@ def _columns(spec: ViewSpec) -> dict[str, list[ColumnOut]]:
     transformation = spec.transformation
     rename = tuple(sorted(transformation.rename.items()))
     computed = tuple((spec.computed or {}).items())
-    columns = _columns_of(transformation.select, rename, computed, spec.delivery.together)
+    columns = _columns_of(
+        transformation.select,
+        rename,
+        computed,
+        transformation.references,
+        spec.delivery.together,
+    )
     added = _told(transformation.added_fields)
     return {kind: told + added for kind, told in columns.items()}
 
@@ -241,12 +288,18 @@ def _columns_of(
     select: tuple[str, ...] | None,
     rename: tuple[tuple[str, str], ...],
     computed: tuple[tuple[str, Expression], ...],
+    references: References,
     together: bool,
 ) -> dict[str, list[ColumnOut]]:
     transformation = Transformation(select=select, rename=dict(rename))
+    added = [declared_field(name, given) for name, given in references]
     schemas = {MIXED: mixed_schema()} if together else SEQUENCED_SCHEMAS
     return {
-        kind: _told(transformation.schema(schema, dict(computed)))
+        kind: _told(
+            transformation.schema(
+                pa.schema([*schema, *added], metadata=schema.metadata), dict(computed)
+            )
+        )
         for kind, schema in schemas.items()
     }
 

@@ -12,7 +12,8 @@ import msgspec
 import structlog
 
 from control_plane.database import Database, Lock, lock
-from control_plane.domains.subscriptions.view_check import checked_transformation
+from control_plane.domains.reference_tables import repository as table_rows
+from control_plane.domains.subscriptions.view_check import checked_transformation, named_tables
 from control_plane.domains.transformations import repository
 from control_plane.domains.transformations.models import SharedTransformation
 from control_plane.domains.transformations.schemas import TransformationCreate, TransformationOut
@@ -36,8 +37,10 @@ class TransformationService:
         Raises:
             InvalidRequestError: the transformation is refused, as in a subscription.
         """
-        transformation = checked_transformation(data.transformation)
+        named = named_tables(data.transformation)
         async with self._database.transaction() as session:
+            tables = await table_rows.specs(session, named)
+            transformation = checked_transformation(data.transformation, tables)
             # Versions of a name are numbered one after the other.
             await lock(session, Lock.PLAN_SEQUENCE)
             row = SharedTransformation(

@@ -60,6 +60,12 @@ def test_computing_measures_every_view(capsys: pytest.CaptureFixture[str]) -> No
     assert "all_digits_cpu_s_per_million_events" in shown
 
 
+def test_enriching_measures_every_view(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--seconds", "0.01", "--rows", "200", "--runs", "1", "--instruments", "50"]
+    assert main(["enriching", *arguments]) == 0
+    assert "decimal_as_of_cpu_s_per_million_events" in capsys.readouterr().out
+
+
 def test_routing_measures_every_number_of_views(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--seconds", "0.05", "--rows", "200", "--runs", "1", "--views", "2", "5"]
     assert main(["routing", *arguments, "--instruments", "100"]) == 0

@@ -54,6 +54,8 @@ TABLES = {
     "audit_head",
     "idempotency_keys",
     "transformations",
+    "reference_tables",
+    "reference_table_versions",
 }
 
 
@@ -67,6 +69,8 @@ AUDITED = {
     "tokens",
     "token_revocations",
     "transformations",
+    "reference_tables",
+    "reference_table_versions",
 }
 """What somebody changes. The others follow from these, or are logs themselves."""
 

@@ -14,31 +14,40 @@ from control_plane.broker import Broker
 from control_plane.database import Database
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.plans.publisher import Cursor, DeliveryTopics, PlanPublisher
+from control_plane.domains.reference_tables.service import ReferenceTableService
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.errors import BrokerUnavailableError
 from marketdata.entitlements import EVERYTHING
 from marketdata.plans import PLAN_KEY, Plan, decode_plan
+from marketdata.topics import REFERENCE
 
 
 class RecordingBroker:
-    """The plan topic as a list; `down` makes every call fail."""
+    """The plan topic as a list, that of reference tables by key; `down` makes every call fail."""
 
     def __init__(self) -> None:
         self.plans: list[bytes] = []
+        self.tables: dict[str, bytes] = {}
+        self.tables_before_plan: list[set[str]] = []
         self.down = False
 
-    async def publish(self, _topic: str, document: bytes, *, key: str) -> None:
+    async def publish(self, topic: str, document: bytes, *, key: str) -> None:
+        if self.down:
+            raise BrokerUnavailableError("down")
+        if topic == REFERENCE:
+            self.tables[key] = document
+            return
         assert key == PLAN_KEY
-        if self.down:
-            raise BrokerUnavailableError("down")
         self.plans.append(document)
+        self.tables_before_plan.append(set(self.tables))
 
-    async def newest_plan(self, _topic: str) -> bytes | None:
+    async def newest_message(self, topic: str) -> bytes | None:
         if self.down:
             raise BrokerUnavailableError("down")
-        return self.plans[-1] if self.plans else None
+        there = list(self.tables.values()) if topic == REFERENCE else self.plans
+        return there[-1] if there else None
 
     @property
     def last(self) -> Plan:
@@ -104,6 +113,7 @@ class World:
             drain_seconds=300,
             wait_seconds=0,
         )
+        self.reference_tables = ReferenceTableService(database, self.publisher, wait_seconds=0)
         self.subscriptions = SubscriptionService(
             database,
             self.publisher,

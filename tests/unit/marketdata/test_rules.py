@@ -21,6 +21,7 @@ from marketdata.filters import tree as t
 from marketdata.frames import encode_frame, frame_kind, read_frame
 from marketdata.plans import View, ViewSpec, view_of
 from marketdata.positions import Position
+from marketdata.reference import Joined
 from marketdata.rules import FAILED_RULES, Rule, check_events, compile_rule
 from marketdata.schemas import SEQUENCED_SCHEMAS
 from marketdata.transformations import Transformation, TransformationError
@@ -105,7 +106,7 @@ def test_rules_come_before_what_is_computed_and_the_custom_transformation() -> N
         kept = pa.array([1, 2, 3], pa.int64()).to_numpy()
         return Answer(kept, (pa.array([7, 8, 9], pa.int64()),))
 
-    rendered = render(view, rows, but_the_first, check(view, rows))
+    rendered = render(view, rows, but_the_first, check(view, Joined(rows, {})))
     delivered = read_frame(rendered.data)
     assert delivered.to_pylist() == [
         {"instrument": "A", "sequence": 1, "twice": 2, "n": 7, FAILED_RULES: None},
@@ -123,7 +124,7 @@ def test_where_all_is_dropped_nothing_is_asked_and_there_is_no_message() -> None
         )
     )
     rows = sequenced(["X", "Y"])
-    rendered = render(view, rows, checked=check(view, rows))
+    rendered = render(view, rows, checked=check(view, Joined(rows, {})))
     assert (rendered.rows.num_rows, rendered.data) == (0, b"")
 
 
@@ -215,5 +216,5 @@ def test_a_filter_that_takes_what_a_rule_leaves_takes_no_null() -> None:
     batch = sequenced(["A", "B"])
     condition = "bid_price > 0"
     view = ruled_view(Transformation(rules={"r": Rule(condition, "drop")}))
-    assert check(view, batch).rows is None
+    assert check(view, Joined(batch, {})).rows is None
     assert compile_filter(condition).mask(batch).tolist() == [False, False]

@@ -1,0 +1,1 @@
+"""Reference tables: rows that transformations join to events, and their versions."""

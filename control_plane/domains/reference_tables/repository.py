@@ -1,0 +1,202 @@
+"""Queries on reference tables; each runs in the transaction of the session given."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import func, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import undefer
+
+from control_plane.domains.reference_tables.models import (
+    ReferenceTableRow,
+    ReferenceTableVersion,
+)
+from control_plane.errors import NotFoundError
+from marketdata.reference import TableRef, TableSpec
+
+_NEWEST = (ReferenceTableVersion.table_id == ReferenceTableRow.id) & (
+    ReferenceTableVersion.version == ReferenceTableRow.version
+)
+
+
+def new_table_id() -> str:
+    """A fresh id; all have one length."""
+    return "r" + secrets.token_hex(8)
+
+
+async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> ReferenceTableRow:
+    """The table with this id or name, its row locked on request; NotFoundError for none."""
+    query = (
+        select(ReferenceTableRow)
+        .where(
+            ReferenceTableRow.deleted_at.is_(None),
+            or_(ReferenceTableRow.id == key, ReferenceTableRow.name == key),
+        )
+        .order_by((ReferenceTableRow.id == key).desc())
+        .limit(1)
+    )
+    if for_update:
+        query = query.with_for_update()
+    row = await session.scalar(query)
+    if row is None:
+        raise NotFoundError("reference table", key)
+    return row
+
+
+async def newest(
+    session: AsyncSession, row: ReferenceTableRow, *, with_content: bool = False
+) -> ReferenceTableVersion:
+    """The newest version of a table."""
+    options = [undefer(ReferenceTableVersion.content)] if with_content else []
+    found = await session.get(ReferenceTableVersion, (row.id, row.version), options=options)
+    if found is None:
+        raise NotFoundError("version", row.version)
+    return found
+
+
+async def page(
+    session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int
+) -> Sequence[tuple[ReferenceTableRow, ReferenceTableVersion]]:
+    """Up to `limit` tables after a place in the order (created_at, id), with what is newest."""
+    query = (
+        select(ReferenceTableRow, ReferenceTableVersion)
+        .join(ReferenceTableVersion, _NEWEST)
+        .where(ReferenceTableRow.deleted_at.is_(None))
+        .order_by(ReferenceTableRow.created_at, ReferenceTableRow.id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(tuple_(ReferenceTableRow.created_at, ReferenceTableRow.id) > after)
+    return [(row, version) for row, version in await session.execute(query)]
+
+
+async def history(
+    session: AsyncSession, table_id: str, *, before: int | None, limit: int
+) -> Sequence[ReferenceTableVersion]:
+    """Up to `limit` versions of a table below a number, newest first."""
+    query = (
+        select(ReferenceTableVersion)
+        .where(ReferenceTableVersion.table_id == table_id)
+        .order_by(ReferenceTableVersion.version.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(ReferenceTableVersion.version < before)
+    return (await session.scalars(query)).all()
+
+
+async def specs(session: AsyncSession, names: Collection[str]) -> dict[str, TableSpec]:
+    """What those of the named tables that exist declare."""
+    query = select(ReferenceTableRow).where(
+        ReferenceTableRow.deleted_at.is_(None), ReferenceTableRow.name.in_(names)
+    )
+    return {row.name: row.spec for row in await session.scalars(query)} if names else {}
+
+
+async def refs(session: AsyncSession, names: Collection[str]) -> dict[str, TableRef]:
+    """The newest versions of those of the named tables that exist."""
+    if not names:
+        return {}
+    rows = await session.execute(
+        select(ReferenceTableRow.name, ReferenceTableVersion)
+        .join(ReferenceTableVersion, _NEWEST)
+        .where(ReferenceTableRow.deleted_at.is_(None), ReferenceTableRow.name.in_(names))
+    )
+    return {name: version.ref for name, version in rows}
+
+
+async def contents(session: AsyncSession, digests: Collection[str]) -> dict[str, bytes]:
+    """The contents with these digests, as far as they are still kept."""
+    if not digests:
+        return {}
+    rows = await session.execute(
+        select(ReferenceTableVersion.digest, ReferenceTableVersion.content).where(
+            ReferenceTableVersion.digest.in_(digests), ReferenceTableVersion.content.is_not(None)
+        )
+    )
+    return {digest: content for digest, content in rows if content is not None}
+
+
+async def unpublished(session: AsyncSession, digests: Collection[str]) -> list[str]:
+    """Those of the digests that do not stand on the topic."""
+    there = await session.scalars(
+        select(ReferenceTableVersion.digest).where(
+            ReferenceTableVersion.digest.in_(digests),
+            ReferenceTableVersion.published_at.is_not(None),
+        )
+    )
+    return sorted(set(digests) - set(there))
+
+
+async def mark_published(session: AsyncSession, digests: Collection[str]) -> None:
+    """Note that contents stand on the topic."""
+    await session.execute(
+        update(ReferenceTableVersion)
+        .where(
+            ReferenceTableVersion.digest.in_(digests), ReferenceTableVersion.content.is_not(None)
+        )
+        .values(published_at=func.clock_timestamp())
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def are_published(session: AsyncSession) -> bool:
+    """Whether the topic should hold anything."""
+    there = select(ReferenceTableVersion.table_id).where(
+        ReferenceTableVersion.published_at.is_not(None)
+    )
+    return bool(await session.scalar(select(there.exists())))
+
+
+async def mark_lost(session: AsyncSession) -> None:
+    """Note that the topic holds nothing."""
+    await session.execute(
+        update(ReferenceTableVersion)
+        .where(ReferenceTableVersion.published_at.is_not(None))
+        .values(published_at=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def withdrawable(session: AsyncSession, named: Collection[str]) -> dict[str, int]:
+    """Digest -> pieces of what stands on the topic and is not among those that a plan names."""
+    rows = await session.execute(
+        select(ReferenceTableVersion.digest, ReferenceTableVersion.pieces).where(
+            ReferenceTableVersion.published_at.is_not(None),
+            ReferenceTableVersion.digest.not_in(named),
+        )
+    )
+    return {digest: pieces for digest, pieces in rows}  # noqa: C416 - rows are no pairs to mypy
+
+
+async def mark_withdrawn(session: AsyncSession, digests: Collection[str]) -> None:
+    """Note that contents stand on the topic no more."""
+    await session.execute(
+        update(ReferenceTableVersion)
+        .where(ReferenceTableVersion.digest.in_(digests))
+        .values(published_at=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def forget_contents(session: AsyncSession) -> None:
+    """Drop what versions held that are neither on the topic nor the newest of a table."""
+    is_newest = (
+        select(ReferenceTableRow.id)
+        .where(_NEWEST, ReferenceTableRow.deleted_at.is_(None))
+        .correlate(ReferenceTableVersion)
+        .exists()
+    )
+    await session.execute(
+        update(ReferenceTableVersion)
+        .where(
+            ReferenceTableVersion.content.is_not(None),
+            ReferenceTableVersion.published_at.is_(None),
+            ~is_newest,
+        )
+        .values(content=None)
+        .execution_options(synchronize_session=False)
+    )
