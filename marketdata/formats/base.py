@@ -1,6 +1,6 @@
 """What every format offers."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -64,4 +64,23 @@ class Format(Protocol):
 
         Raises:
             FormatError: the bytes are not of the format.
+        """
+
+
+@runtime_checkable
+class EventFormat(Format, Protocol):
+    """A format that can also write each event by itself, for views with one event a message."""
+
+    def encode_each(self, batch: pa.RecordBatch) -> list[bytes]:
+        """The bytes of each event of a batch, at least one; see `Format.encode`."""
+
+    def decode_one(self, data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+        """The batch of one row that an item of `encode_each` was made of.
+
+        Args:
+            data: the bytes of one event.
+            schema: of the batch.
+
+        Raises:
+            FormatError: the bytes are not an event of that schema.
         """

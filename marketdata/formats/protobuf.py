@@ -54,16 +54,21 @@ class ProtobufFormat:
 
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
         """See `Format.encode`."""
-        kind = kind_of(batch)
         rows = batch.num_rows
         if rows == 0:
             return compressed(b"", compression)
-        pieces = _pieces_of(batch)
-        inner = lengths_of_rows(pieces, rows)
-        size = varints(inner.view(np.uint64))
-        head: list[Piece] = [varint(KIND_NUMBERS[kind] << 3 | _BYTES), size]
-        outer = varints((inner + lengths_of_rows(head, rows)).view(np.uint64))
-        return compressed(run_of(join_cells([outer, *head, *pieces], rows)), compression)
+        event = _event_pieces(batch)
+        outer = varints(lengths_of_rows(event, rows).view(np.uint64))
+        return compressed(run_of(join_cells([outer, *event], rows)), compression)
+
+    def encode_each(self, batch: pa.RecordBatch) -> list[bytes]:
+        """See `EventFormat.encode_each`: `Event` messages."""
+        events: list[bytes] = join_cells(_event_pieces(batch), batch.num_rows).to_pylist()
+        return events
+
+    def decode_one(self, data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+        """See `EventFormat.decode_one`. Needs the package's extra `formats`."""
+        return self.decode(varint(len(data)) + data, schema)
 
     def no_events(self) -> bytes:
         """See `Format.no_events`: no message."""
@@ -118,6 +123,13 @@ class ProtobufFormat:
             events.append(event)
             at += size
         return events
+
+
+def _event_pieces(batch: pa.RecordBatch) -> list[Piece]:
+    """The `Event` messages, without their lengths."""
+    pieces = _pieces_of(batch)
+    size = varints(lengths_of_rows(pieces, batch.num_rows).view(np.uint64))
+    return [varint(KIND_NUMBERS[kind_of(batch)] << 3 | _BYTES), size, *pieces]
 
 
 def _pieces_of(batch: pa.RecordBatch) -> list[Piece]:
