@@ -31,7 +31,7 @@ from marketdata.formats.cells import (
 )
 from marketdata.formats.compression import compressed, decompressed
 from marketdata.formats.events import batch_of, kind_of, schema_of
-from marketdata.schemas import decimal_scale
+from marketdata.schemas import SEQUENCED_SCHEMAS, decimal_scale
 
 _MAGIC: Final = b"Obj\x01"
 _NULL: Final = b"\x00"
@@ -68,18 +68,19 @@ class AvroFormat:
         events: list[bytes] = join_cells(pieces_of(batch), batch.num_rows).to_pylist()
         return events
 
-    def decode_one(self, data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+    def decode_one(self, data: bytes, kind: str, schema: pa.Schema | None = None) -> pa.RecordBatch:
         """See `EventFormat.decode_one`. Needs the package's extra `formats`."""
         fastavro = import_module("fastavro")
         stream = BytesIO(data)
+        wanted = SEQUENCED_SCHEMAS[kind] if schema is None else schema
         try:
-            event = fastavro.schemaless_reader(stream, json.loads(avro_schema(schema)))
+            event = fastavro.schemaless_reader(stream, json.loads(avro_schema(wanted)))
         except Exception as error:
             raise FormatError(f"not an Avro event: {type(error).__name__}: {error}") from error
         if stream.tell() != len(data):
             # Nothing in the bytes says what they are of.
             raise FormatError("not an Avro event of this schema; give the view's transformation")
-        return _batch([event], schema)
+        return _batch([event], wanted)
 
     def no_events(self) -> bytes:
         """See `Format.no_events`: nothing."""

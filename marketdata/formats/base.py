@@ -74,12 +74,14 @@ class EventFormat(Format, Protocol):
     def encode_each(self, batch: pa.RecordBatch) -> list[bytes]:
         """The bytes of each event of a batch, at least one; see `Format.encode`."""
 
-    def decode_one(self, data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+    def decode_one(self, data: bytes, kind: str, schema: pa.Schema | None = None) -> pa.RecordBatch:
         """The batch of one row that an item of `encode_each` was made of.
 
         Args:
             data: the bytes of one event.
-            schema: of the batch.
+            kind: of the event.
+            schema: of the batch; needed where the bytes do not name columns and some were left
+                out, and where columns were renamed.
 
         Raises:
             FormatError: the bytes are not an event of that schema.

@@ -64,7 +64,12 @@ class FixFormat:
         events: list[bytes] = _messages(batch).to_pylist()
         return events
 
-    def decode_one(self, data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+    def decode_one(
+        self,
+        data: bytes,
+        kind: str,  # noqa: ARG002 - it is in the bytes
+        schema: pa.Schema | None = None,
+    ) -> pa.RecordBatch:
         """See `EventFormat.decode_one`."""
         return self.decode(data, schema)
 

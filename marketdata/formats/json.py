@@ -52,7 +52,12 @@ class JsonFormat:
         events: list[bytes] = join_rows(_objects(batch, b"}"), batch.num_rows).to_pylist()
         return events
 
-    def decode_one(self, data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+    def decode_one(
+        self,
+        data: bytes,
+        kind: str,  # noqa: ARG002 - it is in the bytes
+        schema: pa.Schema | None = None,
+    ) -> pa.RecordBatch:
         """See `EventFormat.decode_one`."""
         return self.decode(data + b"\n", schema)
 

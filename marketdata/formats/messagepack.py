@@ -60,7 +60,12 @@ class MessagePackFormat:
         events: list[bytes] = _maps(batch).to_pylist()
         return events
 
-    def decode_one(self, data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+    def decode_one(
+        self,
+        data: bytes,
+        kind: str,  # noqa: ARG002 - it is in the bytes
+        schema: pa.Schema | None = None,
+    ) -> pa.RecordBatch:
         """See `EventFormat.decode_one`."""
         return self.decode(_array(1) + data, schema)
 

@@ -66,7 +66,12 @@ class ProtobufFormat:
         events: list[bytes] = join_cells(_event_pieces(batch), batch.num_rows).to_pylist()
         return events
 
-    def decode_one(self, data: bytes, schema: pa.Schema) -> pa.RecordBatch:
+    def decode_one(
+        self,
+        data: bytes,
+        kind: str,  # noqa: ARG002 - it is in the bytes
+        schema: pa.Schema | None = None,
+    ) -> pa.RecordBatch:
         """See `EventFormat.decode_one`. Needs the package's extra `formats`."""
         return self.decode(varint(len(data)) + data, schema)
 
@@ -100,7 +105,7 @@ class ProtobufFormat:
 
     @staticmethod
     def _events(data: bytes) -> list[Any]:
-        event_class = _event_class()
+        made_of = event_class()
         events, at = [], 0
         while at < len(data):
             size, shift = 0, 0
@@ -115,7 +120,7 @@ class ProtobufFormat:
                     break
             if at + size > len(data):
                 raise FormatError("the last message ends early")
-            event = event_class()
+            event = made_of()
             try:
                 event.ParseFromString(data[at : at + size])
             except Exception as error:  # DecodeError, whose module is loaded late
@@ -181,7 +186,7 @@ def _known(schema: pa.Schema) -> None:
 
 
 @cache
-def _event_class() -> Any:
+def event_class() -> Any:
     """The class of `Event`, made without generated code."""
     descriptor = import_module("google.protobuf.descriptor_pb2")
     pools = import_module("google.protobuf.descriptor_pool")

@@ -67,7 +67,7 @@ class Stored:
     """The entries of one partition, numbered from 0, as its ledgers were when they were asked for.
 
     Args:
-        topic: the partition's own topic; each entry holds one message.
+        topic: the partition's own topic; the messages of an entry have its number.
         entries: what it holds.
     """
 

@@ -54,7 +54,7 @@ def test_the_longest_names_fit_a_message(name: str) -> None:
     view = view_of(ViewSpec(transformation=Transformation(rename=rename), format=name))
     rows = max_rows(view)
     assert 1 <= rows < get_format(name).max_rows
-    assert len(render(view, bars(rows)).data) <= MAX_MESSAGE_BYTES
+    assert len(render(view, bars(rows)).messages[0]) <= MAX_MESSAGE_BYTES
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_texts_that_are_escaped_fit_a_message(name: str) -> None:
     view = view_that(name, **compute)
     rows = max_rows(view)
     assert LEAST_ROWS <= rows < get_format(name).max_rows
-    assert len(render(view, bars(rows)).data) <= MAX_MESSAGE_BYTES
+    assert len(render(view, bars(rows)).messages[0]) <= MAX_MESSAGE_BYTES
 
 
 @pytest.mark.parametrize("most", [8, 9, 100, 3_000, 20_000, 32_768])
@@ -99,4 +99,4 @@ def test_the_widest_computed_columns_fit_a_message(name: str, sql: str) -> None:
     view = view_that(name, **{f"c{n:02}".ljust(63, "_"): wide for n in range(MAX_COMPUTED)})
     rows = max_rows(view)
     assert 1 <= rows < get_format(name).max_rows
-    assert len(render(view, bars(rows)).data) <= MAX_MESSAGE_BYTES
+    assert len(render(view, bars(rows)).messages[0]) <= MAX_MESSAGE_BYTES
