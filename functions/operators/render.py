@@ -32,7 +32,10 @@ _FREE_NAMES_BYTES: Final = 64
 
 
 MOST_TOGETHER: Final = 1_024
-"""Most messages of one event that are stored as one entry. The properties of each fit as well."""
+"""Most messages of one event that are stored as one entry."""
+
+_PROPERTIES_BYTES: Final = 512 + MAX_SYMBOL_BYTES
+"""Room for the properties and the key of such a message."""
 
 
 def max_rows(view: View) -> int:
@@ -56,6 +59,7 @@ def max_rows(view: View) -> int:
         most = min(most, view.delivery.max_events)
     if view.delivery.by_event:
         most = min(most, MOST_TOGETHER)
+        wider += _PROPERTIES_BYTES
     return max(LEAST_ROWS, min(most, MAX_MESSAGE_BYTES // (share + wider)))
 
 

@@ -208,7 +208,7 @@ class Output:
             for n, (data, properties, key, event_timestamp_ms) in enumerate(messages):
                 self._producer.send_async(
                     data,
-                    done if n == last else _stored_with_the_last,
+                    done if n == last else None,  # an entry is answered as a whole
                     properties=properties,
                     partition_key=key,
                     ordering_key=ordering,
@@ -228,12 +228,8 @@ def _size(data: bytes, properties: dict[str, str]) -> int:
     return len(data) + sum(len(k) + len(v) for k, v in properties.items())
 
 
-def _stored_with_the_last(_result: Any, _message_id: Any) -> None:
-    """The last message of an entry is answered for all of it."""
-
-
 def _flushed(_result: Any) -> None:
-    """Each message has its own answer."""
+    """The entry has its answer already."""
 
 
 def newest_message(client: pulsar.Client, topic: str) -> pulsar.Message | None:
