@@ -319,6 +319,15 @@ class PulsarAdmin:
         """Start a compaction; it runs on in the broker. Conflict: one is running already."""
         await self._http.call("PUT", f"{_topic(topic)}/compaction", f"compact topic {topic}")
 
+    async def set_schema(self, topic: str, type_: str, definition: str) -> None:
+        """Register a schema for a topic; does nothing when its newest one is the same.
+
+        Conflict: the namespace's compatibility strategy refuses it after those that are there.
+        """
+        path = _topic(topic).replace("/admin/v2/persistent/", "/admin/v2/schemas/") + "/schema"
+        body = {"type": type_, "schema": definition, "properties": {}}
+        await self._http.call("POST", path, f"register the schema of {topic}", body=body)
+
     # --- cursors
 
     async def subscriptions(self, topic: str) -> list[str]:

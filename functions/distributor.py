@@ -24,6 +24,7 @@ from functions.operators.render import check, render
 from functions.operators.route import Routed, Router, Rows
 from functions.runtime.custom_calls import CustomCalls, CutOff
 from functions.runtime.deadletters import trace_properties
+from functions.runtime.event_messages import event_messages
 from functions.runtime.failures import BROKE_RULE, Failure, Failures
 from functions.runtime.function import FrameFunction, PartitionStage
 from functions.runtime.inputs import Input
@@ -267,10 +268,10 @@ class DistributorStage(PartitionStage):
             return True
         except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
             return self._isolate_view(group, piece.view.id, error)
-        if not rendered.data:
+        if not rendered.messages:
             return True
         try:
-            self._send(piece._replace(rows=rendered.rows), group.kind, rendered.data)
+            self._send(piece._replace(rows=rendered.rows), group.kind, rendered.messages)
         except MessageTooLarge as error:
             return self._isolate_view(group, piece.view.id, error)
         return True
@@ -362,7 +363,7 @@ class DistributorStage(PartitionStage):
         if self._failures.note(item, failure):
             self._counters["render_failures"] += 1
 
-    def _send(self, piece: _Piece, kind: str, data: bytes) -> None:
+    def _send(self, piece: _Piece, kind: str, messages: list[bytes]) -> None:
         view, items, rows, place, _ = piece
         output = self._views.output(view)
         if output.restarted:
@@ -370,15 +371,25 @@ class DistributorStage(PartitionStage):
         properties = frame_properties(rows, kind)
         properties.update(self._views.delivery_properties(view, output, place))
         properties.update(trace_properties(items[-1]))
-        self._function.send(
-            output,
-            self._partition,
-            items,
-            data,
-            properties,
-            position=place,
-            event_timestamp_ms=int(properties["ts_event_last"]) // 1_000_000,
-        )
+        if view.delivery.by_event:
+            self._function.send_together(
+                output,
+                self._partition,
+                items,
+                event_messages(messages, rows, properties),
+                position=place,
+            )
+        else:
+            (data,) = messages
+            self._function.send(
+                output,
+                self._partition,
+                items,
+                data,
+                properties,
+                position=place,
+                event_timestamp_ms=int(properties["ts_event_last"]) // 1_000_000,
+            )
         output.next_delivery += rows.num_rows
         self._views.had_rows(view)
         self._counters["events_out"] += rows.num_rows

@@ -11,6 +11,7 @@ from marketdata.control_frames import CONTROL_KINDS
 from marketdata.errors import DistributionError
 from marketdata.findings import Finding
 from marketdata.formats import FormatError, get_format
+from marketdata.formats.registry import event_format
 from marketdata.frames import read_frame
 from marketdata.positions import Position
 from marketdata.schemas import SEQUENCED_SCHEMAS, decimal_scale
@@ -131,7 +132,10 @@ def decode_payload(
     schema = None if transformation is None or whole is None else transformation.schema(whole)
     format_ = get_format(name)
     try:
-        batch = format_.decode(data, schema)
+        if properties.get("granularity") == "event":
+            batch = event_format(name).decode_one(data, properties["kind"], schema)
+        else:
+            batch = format_.decode(data, schema)
     except DistributionError:
         raise
     except Exception as error:

@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, UnsetType
 from marketdata.filters import Filter
 from marketdata.filters.sets import members_of
 from marketdata.filters.tree import Expression
+from marketdata.formats.registry import LEAST_ROWS, MOST_ROWS
 from marketdata.reference.spec import TableRef, UnknownTable
 from marketdata.topics import delivery_topic
 from marketdata.transformations import Transformation
@@ -25,6 +26,7 @@ PLAN_KEY: Final = "plan"
 
 Compression = Literal["none", "lz4", "zstd"]
 Kinds = Literal["apart", "together"]
+Granularity = Literal["frame", "event"]
 
 
 class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,6 +36,8 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         compression: of each message.
         kinds: whether a message holds events of one kind (`apart`, if absent) or, in the order of
             the log, of several (`together`; see `marketdata.mixed`).
+        granularity: whether a message is a frame (if absent) or one event.
+        max_events: most events in a frame; absent: as many as its format takes.
     """
 
     compression: Compression = "none"
@@ -49,6 +53,33 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    granularity: (
+        Annotated[
+            Granularity,
+            Meta(
+                description="frame: a message holds many events. event: a message holds one, its "
+                "key is the instrument, and its topic has a Pulsar schema where the format has "
+                "one. Frames are many times cheaper."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    max_events: (
+        Annotated[
+            int,
+            Meta(
+                ge=LEAST_ROWS,
+                le=MOST_ROWS,
+                description="Most events in a message; if absent, as many as its format takes.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+    @property
+    def by_event(self) -> bool:
+        """Whether a message holds one event."""
+        return self.granularity == "event"
 
     @property
     def together(self) -> bool:
@@ -57,7 +88,11 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def canonical(self) -> "Delivery":
         """The one form of all that say the same."""
-        return msgspec.structs.replace(self, kinds=self.kinds if self.together else UNSET)
+        return msgspec.structs.replace(
+            self,
+            kinds=self.kinds if self.together else UNSET,
+            granularity=self.granularity if self.by_event else UNSET,
+        )
 
 
 class ViewSpec(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from marketdata.custom import Answer, Custom, call
 from marketdata.filters.computed import computed_field
 from marketdata.filters.tree import Expression, Text, walk
 from marketdata.formats import FormatError, format_of_view
-from marketdata.formats.registry import LEAST_ROWS
+from marketdata.formats.registry import LEAST_ROWS, event_format
 from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
 from marketdata.mixed import occurring
 from marketdata.plans import View
@@ -32,10 +32,19 @@ _FREE_NAMES_BYTES: Final = 64
 """So much longer the names may be in a format's share: real events leave more of it."""
 
 
-def max_rows(view: View) -> int:
-    """Most events in a message of a view: fewer than its format has, the more it computes.
+MOST_TOGETHER: Final = 1_024
+"""Most messages of one event that are stored as one entry."""
 
-    Fewer, too, where long new names of columns stand in every event.
+_PROPERTIES_BYTES: Final = 512 + MAX_SYMBOL_BYTES
+"""Room for the properties and the key of such a message."""
+
+
+def max_rows(view: View) -> int:
+    """Most events of a view that are stored together, as one message or with one message each.
+
+    Fewer than its format has, the more it computes, and where long new names of columns stand in
+    every event. May never change for a view: where a frame was cut tells which of its events the
+    view has.
     """
     most = format_of_view(view.format).max_rows
     share = MAX_MESSAGE_BYTES // most
@@ -48,6 +57,11 @@ def max_rows(view: View) -> int:
     custom = view.transformation.custom
     if custom and custom.max_rows:
         most = min(most, custom.max_rows)
+    if view.delivery.max_events:
+        most = min(most, view.delivery.max_events)
+    if view.delivery.by_event:
+        most = min(most, MOST_TOGETHER)
+        wider += _PROPERTIES_BYTES
     return max(LEAST_ROWS, min(most, MAX_MESSAGE_BYTES // (share + wider)))
 
 
@@ -84,15 +98,15 @@ CallCustom = Callable[[View, pa.RecordBatch], Answer]
 
 
 class Rendered(NamedTuple):
-    """What a message of a view holds.
+    """What a view gets of some rows.
 
     Attributes:
         rows: the events that the view delivers, as they were sequenced; none: there is no message.
-        data: the message.
+        messages: the message of all of them, or one for each where the view has it so.
     """
 
     rows: pa.RecordBatch
-    data: bytes
+    messages: list[bytes]
 
 
 def _call_custom(view: View, rows: pa.RecordBatch) -> Answer:
@@ -135,16 +149,19 @@ def render(
             rows = _taken(rows, answer.rows)
             marks = None if marks is None else gathered(marks, answer.rows)
     if not rows.num_rows:
-        return Rendered(rows, b"")
+        return Rendered(rows, [])
     if view.delivery.together:
         rows = occurring(rows)
     if marks is not None:
         added = (*added, marks)
     transformed = transformation.apply(rows, view.computed or None, added)
-    data = format_of_view(view.format).encode(transformed, view.delivery.compression)
-    if not isinstance(data, bytes):
-        raise FormatError(f"format {view.format!r} gave {type(data).__name__}, not bytes")
-    return Rendered(rows, data)
+    if view.delivery.by_event:
+        messages = event_format(view.format).encode_each(transformed)
+    else:
+        messages = [format_of_view(view.format).encode(transformed, view.delivery.compression)]
+    if not all(isinstance(data, bytes) for data in messages):
+        raise FormatError(f"format {view.format!r} gave {type(messages[0]).__name__}, not bytes")
+    return Rendered(rows, messages)
 
 
 def _of_events(rows: pa.RecordBatch) -> pa.RecordBatch:

@@ -21,14 +21,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import pulsar
 
 from functions.runtime.connection import own_client
 from functions.runtime.inputs import Input, Offer, PartitionInputs
-from functions.runtime.outputs import NotYetReadable, Output
+from functions.runtime.outputs import Message, NotYetReadable, Output
 from functions.runtime.room import Room
 from functions.runtime.settings import FunctionSettings
 from functions.runtime.status import StatusReporter
@@ -214,15 +214,35 @@ class FrameFunction(ABC):
         input (`place_before`) has no items: what is made of that input follows in the same output.
         """
         place = items[-1].position if position is None else position
+        on_done = self._when_done(output, partition, items, place)
+        output.send(data, properties, place, on_done, event_timestamp_ms=event_timestamp_ms)
+        for item in items:
+            item.waiting[output] = place
 
+    def send_together(
+        self,
+        output: Output,
+        partition: int,
+        items: Sequence[Input],
+        messages: Sequence[Message],
+        *,
+        position: int,
+    ) -> None:
+        """Send what was made of `items` as one entry of several messages; see `send`."""
+        on_done = self._when_done(output, partition, items, position)
+        output.send_together(messages, position, on_done)
+        for item in items:
+            item.waiting[output] = position
+
+    def _when_done(
+        self, output: Output, partition: int, items: Sequence[Input], place: int
+    ) -> Callable[[int, Any, Any], None]:
         def on_done(generation: int, result: Any, message_id: Any) -> None:
             self._events.put(
                 _Confirmed(partition, output, generation, result, message_id, items, place)
             )
 
-        output.send(data, properties, place, on_done, event_timestamp_ms=event_timestamp_ms)
-        for item in items:
-            item.waiting[output] = place
+        return on_done
 
     def awaits(self, partition: int, output: Output) -> bool:
         """Whether an input of the partition waits for a confirmation of `output`."""

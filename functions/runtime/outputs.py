@@ -6,16 +6,21 @@ it holds, so the broker drops repeats and says, after any crash, which inputs ar
 """
 
 import contextlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import _pulsar
 import pulsar
+import pulsar.schema
 
 from marketdata.errors import DistributionError
+from marketdata.formats.pulsar_schemas import PulsarSchema
 from marketdata.frames import MAX_MESSAGE_BYTES
 from marketdata.positions import NO_POSITION
+from marketdata.topics import partition_index
 
 POSITION_PROPERTY: Final = "position"
 """Message property that names the last input an output message holds."""
@@ -32,6 +37,12 @@ ROLE: Final = "functions"
 
 READ_TIMEOUT_MS: Final = 5_000
 
+NEVER_REACHED: Final = 2**31 - 1
+"""Bounds of an entry: messages, bytes and milliseconds (24 days, for an instance that stood still).
+
+Ended by one of them an entry would hold a part of what has one position, and the rest would be
+dropped as a repeat."""
+
 UNCONNECTED_LOOKS: Final = 20
 """So many looks, one a second, an output may be unconnected before it is opened anew."""
 
@@ -44,8 +55,35 @@ class NotYetReadable(Exception):
     """The newest message of an output could not be read in time; opening is tried again."""
 
 
+class Message(NamedTuple):
+    """One of several messages that are stored together."""
+
+    data: bytes
+    properties: dict[str, str]
+    key: str
+    event_timestamp_ms: int
+
+
+class Registered(pulsar.schema.Schema):
+    """A schema of the broker's registry, for a producer whose messages are written already."""
+
+    def __init__(self, schema: PulsarSchema) -> None:
+        definition = json.loads(schema.definition)
+        super().__init__(bytes, getattr(_pulsar.SchemaType, schema.type), definition, schema.type)
+
+    def encode(self, obj: bytes) -> bytes:
+        """The bytes as they are."""
+        return obj
+
+
 class Output:
     """One output topic partition.
+
+    Args:
+        topic: full name of the partition.
+        producer_name: fixed, so that the broker knows what it has stored.
+        together: messages may be sent as one entry (`send_together`).
+        schema: of the topic.
 
     Attributes:
         topic: full name of the partition.
@@ -54,8 +92,17 @@ class Output:
         generation: rises with every opening; confirmations of older ones are void.
     """
 
-    def __init__(self, topic: str, producer_name: str) -> None:
+    def __init__(
+        self,
+        topic: str,
+        producer_name: str,
+        *,
+        together: bool = False,
+        schema: PulsarSchema | None = None,
+    ) -> None:
         self.topic = topic
+        self._together = together
+        self._schema = schema
         self.position = NO_POSITION
         self.broken = True
         self.generation = 0
@@ -76,7 +123,12 @@ class Output:
             access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
             # Never give a message up: a later one could be stored and would hide the loss.
             send_timeout_millis=0,
-            batching_enabled=False,
+            # An entry is one call's messages, all of them: nothing but that call may end it.
+            batching_enabled=self._together,
+            batching_max_messages=NEVER_REACHED,
+            batching_max_allowed_size_in_bytes=NEVER_REACHED,
+            batching_max_publish_delay_ms=NEVER_REACHED,
+            schema=Registered(self._schema) if self._schema else pulsar.schema.BytesSchema(),
             # Every client reads it without being told; the broker then moves a third of the bytes.
             compression_type=pulsar.CompressionType.LZ4,
             max_pending_messages=10_000,
@@ -121,22 +173,63 @@ class Output:
 
         `on_done(generation, result, message_id)` is called from a client thread.
         """
+        self._transmit([(data, properties, None, event_timestamp_ms)], position, on_done)
+
+    def send_together(
+        self,
+        messages: Sequence[Message],
+        position: int,
+        on_done: Callable[[int, Any, Any], None],
+    ) -> None:
+        """Send what was made of the inputs up to `position` as one entry of several messages.
+
+        All of them are stored or none: they are one batch of the client, which it hands over when
+        it is told to, and which the broker stores, and drops as a repeat, as one. A crash in the
+        middle leaves nothing. See `send`; `on_done` is called once.
+        """
+        self._transmit(messages, position, on_done)
+
+    def _transmit(
+        self,
+        messages: Sequence[tuple[bytes, dict[str, str], str | None, int | None]],
+        position: int,
+        on_done: Callable[[int, Any, Any], None],
+    ) -> None:
+        """The one place where messages are sent one by one: the client knows no other way."""
         assert self._producer is not None, "an output is opened before it is sent to"  # noqa: S101
-        size = len(data) + sum(len(k) + len(v) for k, v in properties.items())
+        size = sum(_size(data, properties) for data, properties, *_ in messages)
         if size > MAX_MESSAGE_BYTES:
             raise MessageTooLarge(f"{size} bytes do not fit a message of {MAX_MESSAGE_BYTES}")
+        # The broker deals whole entries out by this key; without it, by the first message's own.
+        ordering = str(partition_index(self.topic)) if self._together else None
+        last = len(messages) - 1
+        done = partial(on_done, self.generation)
         try:
-            self._producer.send_async(
-                data,
-                partial(on_done, self.generation),
-                properties=properties,
-                sequence_id=position,
-                event_timestamp=event_timestamp_ms,
-            )
+            for n, (data, properties, key, event_timestamp_ms) in enumerate(messages):
+                self._producer.send_async(
+                    data,
+                    done if n == last else None,  # an entry is answered as a whole
+                    properties=properties,
+                    partition_key=key,
+                    ordering_key=ordering,
+                    sequence_id=position,
+                    event_timestamp=event_timestamp_ms,
+                )
+            if self._together:
+                # Without waiting, which only the client's own producer offers.
+                self._producer._producer.flush_async(_flushed)  # noqa: SLF001
         except pulsar.PulsarException:
             self.broken = True  # so that it is opened again and asked what it holds
             raise
         self.position = position
+
+
+def _size(data: bytes, properties: dict[str, str]) -> int:
+    return len(data) + sum(len(k) + len(v) for k, v in properties.items())
+
+
+def _flushed(_result: Any) -> None:
+    """The entry has its answer already."""
 
 
 def newest_message(client: pulsar.Client, topic: str) -> pulsar.Message | None:

@@ -18,7 +18,6 @@ from functions.runtime.view_output import ViewOutput
 from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.formats import format_of_view
 from marketdata.plans import View
-from marketdata.topics import partition_topic
 
 if TYPE_CHECKING:
     from functions.distributor import DistributorFunction
@@ -66,7 +65,7 @@ class PartitionViews:
         for view in views:
             output = self._outputs.get(view.id)
             if output is None or output.broken:
-                output = self._openings.take(view.id) or output or ViewOutput(self._topic(view))
+                output = self._openings.take(view.id) or output or self._new_output(view)
                 self._outputs[view.id] = output
             if output.broken:
                 closed.append(output)
@@ -138,7 +137,7 @@ class PartitionViews:
                 continue
             output = self._outputs.get(view_id)
             if output is None or output.broken:
-                self._openings.begin(view_id, self._topic(views[view_id]))
+                self._openings.begin(view_id, self._new_output(views[view_id]))
             elif output.position < item.position:
                 quiet.append((views[view_id], output))
         for view, output in islice(quiet, HEARTBEATS_A_TURN):
@@ -163,5 +162,5 @@ class PartitionViews:
         data = format_of_view(view.format).no_events()
         self._function.send(output, self._partition, items, data, properties, position=position)
 
-    def _topic(self, view: View) -> str:
-        return partition_topic(view.topic, self._partition)
+    def _new_output(self, view: View) -> ViewOutput:
+        return ViewOutput(view, self._partition)

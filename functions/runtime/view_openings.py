@@ -28,10 +28,9 @@ class ViewOpenings:
         self._most = most
         self._under_way: dict[str, tuple[ViewOutput, Future[None]]] = {}
 
-    def begin(self, view_id: str, topic: str) -> None:
-        """Open a view's partition, unless that goes on already or enough others do."""
+    def begin(self, view_id: str, output: ViewOutput) -> None:
+        """Open a view's output, unless that goes on already or enough others do."""
         if view_id not in self._under_way and len(self._under_way) < self._most:
-            output = ViewOutput(topic)
             opening = self._openers.submit(output.open, self._client)
             self._under_way[view_id] = (output, opening)
 

@@ -3,7 +3,10 @@
 import pulsar
 
 from functions.runtime.outputs import Output, newest_stored, position_property
+from marketdata.plans import View
 from marketdata.positions import NO_POSITION
+from marketdata.topics import partition_topic
+from marketdata.view_schemas import topic_schema
 
 
 class ViewOutput(Output):
@@ -17,8 +20,13 @@ class ViewOutput(Output):
         restarted: the count could not be continued, and its readers have not been told yet.
     """
 
-    def __init__(self, topic: str) -> None:
-        super().__init__(topic, "distributor")
+    def __init__(self, view: View, partition: int) -> None:
+        super().__init__(
+            partition_topic(view.topic, partition),
+            "distributor",
+            together=view.delivery.by_event,
+            schema=topic_schema(view),
+        )
         self.next_delivery = 1
         self.delivery_epoch: int | None = None
         self.restarted = False

@@ -31,7 +31,7 @@ from marketdata.formats.cells import (
 )
 from marketdata.formats.compression import compressed, decompressed
 from marketdata.formats.events import batch_of, kind_of, schema_of
-from marketdata.schemas import decimal_scale
+from marketdata.schemas import SEQUENCED_SCHEMAS, decimal_scale
 
 _MAGIC: Final = b"Obj\x01"
 _NULL: Final = b"\x00"
@@ -62,6 +62,26 @@ class AvroFormat:
         block = _long(batch.num_rows) + _long(events.size)
         return compressed(b"".join((header, block, events, sync)), compression)
 
+    def encode_each(self, batch: pa.RecordBatch) -> list[bytes]:
+        """See `EventFormat.encode_each`: data without a container, as Pulsar's clients have it."""
+        kind_of(batch)
+        events: list[bytes] = join_cells(pieces_of(batch), batch.num_rows).to_pylist()
+        return events
+
+    def decode_one(self, data: bytes, kind: str, schema: pa.Schema | None = None) -> pa.RecordBatch:
+        """See `EventFormat.decode_one`. Needs the package's extra `formats`."""
+        fastavro = import_module("fastavro")
+        stream = BytesIO(data)
+        wanted = SEQUENCED_SCHEMAS[kind] if schema is None else schema
+        try:
+            event = fastavro.schemaless_reader(stream, json.loads(avro_schema(wanted)))
+        except Exception as error:
+            raise FormatError(f"not an Avro event: {type(error).__name__}: {error}") from error
+        if stream.tell() != len(data):
+            # Nothing in the bytes says what they are of.
+            raise FormatError("not an Avro event of this schema; give the view's transformation")
+        return _batch([event], wanted)
+
     def no_events(self) -> bytes:
         """See `Format.no_events`: nothing."""
         return b""
@@ -82,12 +102,7 @@ class AvroFormat:
         except Exception as error:
             # What fastavro raises on bytes that are no Avro is nearly anything.
             raise FormatError(f"not an Avro frame: {type(error).__name__}: {error}") from error
-        for field in wanted:
-            if _is_decimal(field):
-                digits = decimal_scale(field) or 0
-                for event in events:
-                    event[field.name] = _unscaled(event.get(field.name), digits)
-        return batch_of(events, wanted)
+        return _batch(events, wanted)
 
 
 def pieces_of(batch: pa.RecordBatch) -> list[Piece]:
@@ -162,6 +177,15 @@ def _schema_of(written: dict[str, Any]) -> pa.Schema:
         field.with_nullable(field.nullable or "null" in types[field.name]) for field in schema
     ]
     return pa.schema(fields, schema.metadata)
+
+
+def _batch(events: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+    for field in schema:
+        if _is_decimal(field):
+            digits = decimal_scale(field) or 0
+            for event in events:
+                event[field.name] = _unscaled(event.get(field.name), digits)
+    return batch_of(events, schema)
 
 
 def _is_decimal(field: pa.Field) -> bool:

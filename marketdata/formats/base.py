@@ -1,6 +1,6 @@
 """What every format offers."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -64,4 +64,25 @@ class Format(Protocol):
 
         Raises:
             FormatError: the bytes are not of the format.
+        """
+
+
+@runtime_checkable
+class EventFormat(Format, Protocol):
+    """A format that can also write each event by itself, for views with one event a message."""
+
+    def encode_each(self, batch: pa.RecordBatch) -> list[bytes]:
+        """The bytes of each event of a batch, at least one; see `Format.encode`."""
+
+    def decode_one(self, data: bytes, kind: str, schema: pa.Schema | None = None) -> pa.RecordBatch:
+        """The batch of one row that an item of `encode_each` was made of.
+
+        Args:
+            data: the bytes of one event.
+            kind: of the event.
+            schema: of the batch; needed where the bytes do not name columns and some were left
+                out, and where columns were renamed.
+
+        Raises:
+            FormatError: the bytes are not an event of that schema.
         """

@@ -13,7 +13,7 @@ import pyarrow.csv
 from marketdata.formats.base import FormatError
 from marketdata.formats.compression import compressed, decompressed
 from marketdata.formats.events import kind_of, schema_of
-from marketdata.formats.fragments import Constant, Piece, join_pieces
+from marketdata.formats.fragments import Constant, Piece, join_pieces, join_rows
 from marketdata.formats.text_columns import TextStyle, pieces_of
 from marketdata.formats.text_reading import column_of, transport_schema
 
@@ -41,15 +41,25 @@ class CsvFormat:
 
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
         """See `Format.encode`. UTF-8; every line, the last too, ends with a newline."""
-        kind = kind_of(batch)
-        header = ",".join(["kind", *batch.schema.names]).encode() + b"\n"
+        header = _header(batch)
         if batch.num_rows == 0:
             return compressed(header, compression)
-        pieces: list[Piece] = [Constant(f'"{kind}"'.encode())]
-        for field, column in zip(batch.schema, batch.columns, strict=True):
-            pieces += [Constant(b","), *pieces_of(field, column, _STYLE)]
-        pieces.append(Constant(b"\n"))
-        return compressed(header + join_pieces(pieces, batch.num_rows), compression)
+        return compressed(header + join_pieces(_lines(batch), batch.num_rows), compression)
+
+    def encode_each(self, batch: pa.RecordBatch) -> list[bytes]:
+        """See `EventFormat.encode_each`: a header and a line."""
+        pieces = [Constant(_header(batch)), *_lines(batch)]
+        events: list[bytes] = join_rows(pieces, batch.num_rows).to_pylist()
+        return events
+
+    def decode_one(
+        self,
+        data: bytes,
+        kind: str,  # noqa: ARG002 - it is in the bytes
+        schema: pa.Schema | None = None,
+    ) -> pa.RecordBatch:
+        """See `EventFormat.decode_one`."""
+        return self.decode(data, schema)
 
     def no_events(self) -> bytes:
         """See `Format.no_events`: no line."""
@@ -81,3 +91,14 @@ class CsvFormat:
         except (pa.ArrowException, ValueError, KeyError) as error:
             raise FormatError(f"not a CSV frame: {error}") from error
         return pa.RecordBatch.from_arrays(columns, schema=wanted)
+
+
+def _header(batch: pa.RecordBatch) -> bytes:
+    return ",".join(["kind", *batch.schema.names]).encode() + b"\n"
+
+
+def _lines(batch: pa.RecordBatch) -> list[Piece]:
+    pieces: list[Piece] = [Constant(f'"{kind_of(batch)}"'.encode())]
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        pieces += [Constant(b","), *pieces_of(field, column, _STYLE)]
+    return [*pieces, Constant(b"\n")]

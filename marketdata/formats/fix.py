@@ -55,11 +55,23 @@ class FixFormat:
 
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
         """See `Format.encode`."""
-        kind = kind_of(batch)
         if batch.num_rows == 0:
             return compressed(b"", compression)
-        body = join_rows(_Fields(kind, batch).pieces(), batch.num_rows)
-        return compressed(_framed(body), compression)
+        return compressed(run_of(_messages(batch)), compression)
+
+    def encode_each(self, batch: pa.RecordBatch) -> list[bytes]:
+        """See `EventFormat.encode_each`: FIX messages."""
+        events: list[bytes] = _messages(batch).to_pylist()
+        return events
+
+    def decode_one(
+        self,
+        data: bytes,
+        kind: str,  # noqa: ARG002 - it is in the bytes
+        schema: pa.Schema | None = None,
+    ) -> pa.RecordBatch:
+        """See `EventFormat.decode_one`."""
+        return self.decode(data, schema)
 
     def no_events(self) -> bytes:
         """See `Format.no_events`: no message."""
@@ -176,13 +188,14 @@ class _Fields:
         return table[codes.to_numpy(zero_copy_only=False)]
 
 
-def _framed(body: pa.BinaryArray) -> pa.Buffer:
+def _messages(batch: pa.RecordBatch) -> pa.BinaryArray:
     """The messages: each body behind 8 and 9, in front of 10."""
+    body = join_rows(_Fields(kind_of(batch), batch).pieces(), batch.num_rows)
     lengths = pc.cast(pc.binary_length(body), pa.utf8()).view(pa.binary())
     head = pc.binary_join_element_wise(_fields((8, tags.BEGIN_STRING)) + b"9=", lengths, SOH, b"")
     sums = _sums(head) + _sums(body)
     tail = _CHECKSUMS.take(array_of(sums, pa.uint8()))
-    return run_of(pc.binary_join_element_wise(head, body, tail, b""))
+    return pc.binary_join_element_wise(head, body, tail, b"")
 
 
 def _sums(texts: pa.BinaryArray) -> npt.NDArray[np.uint8]:

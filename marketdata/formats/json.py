@@ -15,7 +15,7 @@ import pyarrow.json
 from marketdata.formats.base import FormatError
 from marketdata.formats.compression import compressed, decompressed
 from marketdata.formats.events import kind_of, schema_of
-from marketdata.formats.fragments import Constant, Piece, join_pieces
+from marketdata.formats.fragments import Constant, Piece, join_pieces, join_rows
 from marketdata.formats.text_columns import TextStyle, pieces_of
 from marketdata.formats.text_reading import column_of, transport_schema
 
@@ -45,12 +45,21 @@ class JsonFormat:
         """See `Format.encode`. UTF-8; every line, the last too, ends with a newline."""
         if batch.num_rows == 0:
             return compressed(b"", compression)
-        pieces: list[Piece] = [Constant(b'{"kind":' + json.dumps(kind_of(batch)).encode())]
-        for field, column in zip(batch.schema, batch.columns, strict=True):
-            pieces.append(Constant(b"," + json.dumps(field.name).encode() + b":"))
-            pieces += pieces_of(field, column, _STYLE)
-        pieces.append(Constant(b"}\n"))
-        return compressed(join_pieces(pieces, batch.num_rows), compression)
+        return compressed(join_pieces(_objects(batch, b"}\n"), batch.num_rows), compression)
+
+    def encode_each(self, batch: pa.RecordBatch) -> list[bytes]:
+        """See `EventFormat.encode_each`: JSON objects."""
+        events: list[bytes] = join_rows(_objects(batch, b"}"), batch.num_rows).to_pylist()
+        return events
+
+    def decode_one(
+        self,
+        data: bytes,
+        kind: str,  # noqa: ARG002 - it is in the bytes
+        schema: pa.Schema | None = None,
+    ) -> pa.RecordBatch:
+        """See `EventFormat.decode_one`."""
+        return self.decode(data + b"\n", schema)
 
     def no_events(self) -> bytes:
         """See `Format.no_events`: no line."""
@@ -79,3 +88,12 @@ class JsonFormat:
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             raise FormatError(f"not a JSON frame: {error}") from error
         return pa.RecordBatch.from_arrays(columns, schema=wanted)
+
+
+def _objects(batch: pa.RecordBatch, end: bytes) -> list[Piece]:
+    """The events as JSON objects, each with its closing brace and what follows it."""
+    pieces: list[Piece] = [Constant(b'{"kind":' + json.dumps(kind_of(batch)).encode())]
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        pieces.append(Constant(b"," + json.dumps(field.name).encode() + b":"))
+        pieces += pieces_of(field, column, _STYLE)
+    return [*pieces, Constant(end)]

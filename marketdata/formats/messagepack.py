@@ -49,15 +49,25 @@ class MessagePackFormat:
 
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
         """See `Format.encode`."""
-        kind = kind_of(batch)
-        pieces: list[Piece] = [_map(batch.num_columns + 1) + _text("kind") + _text(kind)]
-        for field, column in zip(batch.schema, batch.columns, strict=True):
-            pieces += [_text(field.name), *_values(field, column)]
-        head = b"\xdd" + batch.num_rows.to_bytes(4, "big")
+        head = _array(batch.num_rows)
         if batch.num_rows == 0:
             return compressed(head, compression)
-        events = run_of(join_cells(pieces, batch.num_rows))
+        events = run_of(_maps(batch))
         return compressed(b"".join((head, events)), compression)
+
+    def encode_each(self, batch: pa.RecordBatch) -> list[bytes]:
+        """See `EventFormat.encode_each`: maps."""
+        events: list[bytes] = _maps(batch).to_pylist()
+        return events
+
+    def decode_one(
+        self,
+        data: bytes,
+        kind: str,  # noqa: ARG002 - it is in the bytes
+        schema: pa.Schema | None = None,
+    ) -> pa.RecordBatch:
+        """See `EventFormat.decode_one`."""
+        return self.decode(_array(1) + data, schema)
 
     def no_events(self) -> bytes:
         """See `Format.no_events`: nothing."""
@@ -74,6 +84,17 @@ class MessagePackFormat:
             raise FormatError(f"a frame holds events of one kind, found {sorted(kinds)}")
         wanted = schema if schema is not None else schema_of(kinds.pop(), events[0])
         return batch_of(events, wanted)
+
+
+def _maps(batch: pa.RecordBatch) -> pa.BinaryArray:
+    pieces: list[Piece] = [_map(batch.num_columns + 1) + _text("kind") + _text(kind_of(batch))]
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        pieces += [_text(field.name), *_values(field, column)]
+    return join_cells(pieces, batch.num_rows)
+
+
+def _array(size: int) -> bytes:
+    return b"\xdd" + size.to_bytes(4, "big")
 
 
 def _values(field: pa.Field, column: pa.Array) -> list[Piece]:

@@ -54,16 +54,26 @@ class ProtobufFormat:
 
     def encode(self, batch: pa.RecordBatch, compression: str = "none") -> bytes:
         """See `Format.encode`."""
-        kind = kind_of(batch)
         rows = batch.num_rows
         if rows == 0:
             return compressed(b"", compression)
-        pieces = _pieces_of(batch)
-        inner = lengths_of_rows(pieces, rows)
-        size = varints(inner.view(np.uint64))
-        head: list[Piece] = [varint(KIND_NUMBERS[kind] << 3 | _BYTES), size]
-        outer = varints((inner + lengths_of_rows(head, rows)).view(np.uint64))
-        return compressed(run_of(join_cells([outer, *head, *pieces], rows)), compression)
+        event = _event_pieces(batch)
+        outer = varints(lengths_of_rows(event, rows).view(np.uint64))
+        return compressed(run_of(join_cells([outer, *event], rows)), compression)
+
+    def encode_each(self, batch: pa.RecordBatch) -> list[bytes]:
+        """See `EventFormat.encode_each`: `Event` messages."""
+        events: list[bytes] = join_cells(_event_pieces(batch), batch.num_rows).to_pylist()
+        return events
+
+    def decode_one(
+        self,
+        data: bytes,
+        kind: str,  # noqa: ARG002 - it is in the bytes
+        schema: pa.Schema | None = None,
+    ) -> pa.RecordBatch:
+        """See `EventFormat.decode_one`. Needs the package's extra `formats`."""
+        return self.decode(varint(len(data)) + data, schema)
 
     def no_events(self) -> bytes:
         """See `Format.no_events`: no message."""
@@ -95,7 +105,7 @@ class ProtobufFormat:
 
     @staticmethod
     def _events(data: bytes) -> list[Any]:
-        event_class = _event_class()
+        made_of = event_class()
         events, at = [], 0
         while at < len(data):
             size, shift = 0, 0
@@ -110,7 +120,7 @@ class ProtobufFormat:
                     break
             if at + size > len(data):
                 raise FormatError("the last message ends early")
-            event = event_class()
+            event = made_of()
             try:
                 event.ParseFromString(data[at : at + size])
             except Exception as error:  # DecodeError, whose module is loaded late
@@ -118,6 +128,13 @@ class ProtobufFormat:
             events.append(event)
             at += size
         return events
+
+
+def _event_pieces(batch: pa.RecordBatch) -> list[Piece]:
+    """The `Event` messages, without their lengths."""
+    pieces = _pieces_of(batch)
+    size = varints(lengths_of_rows(pieces, batch.num_rows).view(np.uint64))
+    return [varint(KIND_NUMBERS[kind_of(batch)] << 3 | _BYTES), size, *pieces]
 
 
 def _pieces_of(batch: pa.RecordBatch) -> list[Piece]:
@@ -169,7 +186,7 @@ def _known(schema: pa.Schema) -> None:
 
 
 @cache
-def _event_class() -> Any:
+def event_class() -> Any:
     """The class of `Event`, made without generated code."""
     descriptor = import_module("google.protobuf.descriptor_pb2")
     pools = import_module("google.protobuf.descriptor_pool")

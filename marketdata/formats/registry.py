@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from marketdata.formats.arrow import ArrowFormat
 from marketdata.formats.avro import AvroFormat
-from marketdata.formats.base import Format, FormatError
+from marketdata.formats.base import EventFormat, Format, FormatError
 from marketdata.formats.csv import CsvFormat
 from marketdata.formats.json import JsonFormat
 from marketdata.formats.messagepack import MessagePackFormat
@@ -124,6 +124,18 @@ def get_format(name: str) -> Format:
         there_are = ", ".join(installed.by_name)
         raise FormatError(f"unknown format {name!r}{because}; formats are: {there_are}")
     return found
+
+
+def event_format(name: str) -> EventFormat:
+    """A format that can write one event a message.
+
+    Raises:
+        FormatError: there is none of this name, or it cannot.
+    """
+    found = get_format(name)
+    if isinstance(found, EventFormat):
+        return found
+    raise FormatError(f"{name} messages are frames of many events")
 
 
 def format_of_view(name: str) -> Format:

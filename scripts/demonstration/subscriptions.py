@@ -7,7 +7,7 @@ over the data set and says what must arrive; neither is made from the other.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,7 @@ class DemoSubscription:
         return {
             "filter": self.filter,
             "format": view.format,
+            "delivery": {"granularity": "event"} if view.by_event else {},
             "transformation": {
                 "select": view.select,
                 "rename": view.rename,
@@ -117,6 +118,18 @@ def tick_subscriptions() -> list[DemoSubscription]:
     ]
 
 
+def single_event_subscriptions() -> list[DemoSubscription]:
+    """Trades, one a message, as JSON and as Avro."""
+    formats: tuple[Literal["json"], Literal["avro"]] = ("json", "avro")
+    return [
+        DemoSubscription(
+            "kind = 'trade' AND side = 'buy' AND size >= 300",
+            ViewExpectation(f"single-{name}", _larger_buys, format=name, by_event=True),
+        )
+        for name in formats
+    ]
+
+
 def _strong(batch: pa.RecordBatch, _kind: str) -> Mask:
     (close, a), (open_, b) = numbers_of(batch, "close"), numbers_of(batch, "open")
     volume, c = numbers_of(batch, "volume")
@@ -161,6 +174,14 @@ def _large_buys(batch: pa.RecordBatch, _kind: str) -> Mask:
         return np.zeros(batch.num_rows, dtype=bool)
     buys: Mask = symbols_of(batch, "side") == "buy"
     return buys & known & (size >= 100 * SIZE_UNIT)
+
+
+def _larger_buys(batch: pa.RecordBatch, kind: str) -> Mask:
+    size, _ = numbers_of(batch, "size")
+    if kind != "trade":
+        return np.zeros(batch.num_rows, dtype=bool)
+    larger: Mask = _large_buys(batch, kind) & (size >= 300 * SIZE_UNIT)
+    return larger
 
 
 def _trades_above_100(batch: pa.RecordBatch, kind: str) -> Mask:

@@ -29,6 +29,7 @@ class ViewExpectation:
         name: what reports call it.
         matches: which published events belong in it.
         format: of its frames.
+        by_event: whether a message is one event; only so Avro.
         select: original names of the delivered columns; None for all.
         rename: original name -> delivered name.
         computed: name -> values of a column that no publisher wrote; of Arrow views only.
@@ -41,7 +42,8 @@ class ViewExpectation:
 
     name: str
     matches: Predicate
-    format: Literal["arrow", "json"] = "arrow"
+    format: Literal["arrow", "json", "avro"] = "arrow"
+    by_event: bool = False
     select: tuple[str, ...] | None = None
     rename: dict[str, str] = field(default_factory=dict)
     computed: Mapping[str, Values] = field(default_factory=dict)

@@ -6,6 +6,7 @@ reconnect, the history tells apart from what the service sent twice.
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any, Final, Self
 
 import pulsar
 import pyarrow as pa
+from pulsar.schema import AvroSchema, BytesSchema
 
 from marketdata.connection import Access
 from marketdata.topics import SEQUENCED_EVENTS, partition_index
-from scripts.verification.decoding import decode_arrow, decode_json
+from scripts.verification.decoding import decode_arrow, decode_avro, decode_json
 from scripts.verification.recording import History
 
 _POLL_MS: Final = 100
@@ -159,6 +161,7 @@ class ViewRecorder(_Recorder):
         topic: of the view, as the API says.
         subscription: Pulsar's subscription name, as the API says.
         on_batch: called with (partition, batch) of everything received.
+        definition: of the topic's Avro schema, as the API says, for views of Avro events.
     """
 
     def __init__(
@@ -170,6 +173,7 @@ class ViewRecorder(_Recorder):
         subscription: str,
         *,
         on_batch: Callable[[int, pa.RecordBatch], None] | None = None,
+        definition: str | None = None,
     ) -> None:
         super().__init__(history)
         self.on_batch = on_batch
@@ -179,6 +183,7 @@ class ViewRecorder(_Recorder):
             subscription,
             consumer_type=pulsar.ConsumerType.Failover,
             receiver_queue_size=1000,
+            schema=AvroSchema(None, json.loads(definition)) if definition else BytesSchema(),
         )
         self._start(f"record-{view}")
 
@@ -198,8 +203,13 @@ class ViewRecorder(_Recorder):
         if properties["kind"] in _CONTROL_KINDS:
             self._history.view_control(view.name, partition, properties, message_id=_key(message))
             return
-        decode = decode_json if view.format == "json" else decode_arrow
-        batch = decode(message.data(), view.rename)
+        if view.format == "avro":
+            batch = decode_avro(message.value())
+        elif view.format == "json":
+            line_end = b"\n" if view.by_event else b""
+            batch = decode_json(message.data() + line_end, view.rename)
+        else:
+            batch = decode_arrow(message.data(), view.rename)
         if self.on_batch is not None:
             self.on_batch(partition, batch)
         self._history.delivered(

@@ -138,10 +138,16 @@ class Scenario:
                 answer["topic"],
                 answer["subscription_name"],
                 on_batch=self._flow.saw if self._flow and subscription is EVERYTHING else None,
+                definition=_avro_definition(answer),
             )
 
         # A busy broker lets a client wait for longer than the client does.
         self._cleanup.enter_context(patiently(recorder))
+
+
+def _avro_definition(answer: dict[str, Any]) -> str | None:
+    schema = answer["schema"]["pulsar_schema"]
+    return schema["definition"] if schema and schema["type"] == "AVRO" else None
 
 
 def joining(name: str, filter_: str) -> DemoSubscription:

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from scripts.access import authorization
-from tests.e2e.scenario import Scenario, await_ready, await_that, readiness
+from scripts.demonstration.subscriptions import single_event_subscriptions
+from tests.e2e.scenario import EVERYTHING, Scenario, await_ready, await_that, readiness
 from tests.stacks.interface import RunningStack
 
 pytestmark = [
@@ -45,6 +46,16 @@ def test_nothing_is_lost_or_doubled_when_functions_are_killed(
     alive = {pid for function in functions for pid in stack.function_pids(function)}
     assert alive, "the functions run again"
     assert not alive & set(killed)
+
+
+def test_single_events_come_once_when_the_distributor_is_killed(stack: RunningStack) -> None:
+    """Views with one event a message, read as a plain client does, Avro by the topic's schema."""
+    views = single_event_subscriptions()
+    with Scenario(stack, subscribed=[EVERYTHING, *views]) as scenario:
+        report = scenario.survive(lambda: kill_functions(stack, "distributor"))
+
+        assert report.ok, report.text()
+        assert min(scenario.history.expected_events[view.name] for view in views) > 500
 
 
 def test_another_instance_takes_over_from_one_that_is_killed(stack: RunningStack) -> None:

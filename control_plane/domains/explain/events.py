@@ -200,11 +200,19 @@ def trace(
         return int(message.properties()["position"]) > place - ENTRY_PLACES
 
     found = find_place(client, stored, judge, budget)
+    behind: tuple[int, ViewMessage] | None = None
     with closing(stored.read(client, found.number, len(stored), budget)) as messages:
-        for _, message in messages:
+        for number, message in messages:
+            # The messages of one entry have one position: any of them may hold the event.
+            if behind is not None and behind[0] != number:
+                break
             read = read_message(message, position_of(message.message_id()), view, event)
-            if read.row is not None or read.place >= place:
+            if read.row is not None:
                 return ViewTrace(read, found.preceded)
+            if behind is None and read.place >= place:
+                behind = number, read
+    if behind is not None:
+        return ViewTrace(behind[1], found.preceded)
     nothing = found.message is None and not found.preceded
     return ViewTrace(None, found.preceded, emptied=nothing and stored.written)
 

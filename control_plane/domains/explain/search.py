@@ -18,12 +18,14 @@ import pulsar
 from control_plane.pulsar_values import StoredEntries
 from marketdata.errors import DistributionError
 from marketdata.history import read_stretch
-from marketdata.positions import Position
+from marketdata.positions import BATCH_BITS, Position
 
 MAX_MESSAGES = 10_000
 MAX_BYTES = 256 * 1024 * 1024
 PREFETCH = 4
 """A frame may have megabytes, and most searches need one message of a stretch."""
+
+_BEHIND_ALL = (1 << BATCH_BITS) - 1
 
 FINE = 8
 """Stretches of so many entries are read from their beginning."""
@@ -67,7 +69,7 @@ class Stored:
     """The entries of one partition, numbered from 0, as its ledgers were when they were asked for.
 
     Args:
-        topic: the partition's own topic; each entry holds one message.
+        topic: the partition's own topic; the messages of an entry have its number.
         entries: what it holds.
     """
 
@@ -97,7 +99,8 @@ class Stored:
         """
         if begin >= end:
             return
-        first, last = self.position(begin), self.position(end - 1)
+        # To the last of an entry's messages, of which there may be several.
+        first, last = self.position(begin), self.position(end - 1)._replace(batch_index=_BEHIND_ALL)
         stretch = read_stretch(
             client, self.topic, first, last, deadline=budget.deadline, prefetch=PREFETCH
         )

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -42,9 +43,10 @@ from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import LIVE, Subscription
 from control_plane.errors import BrokerUnavailableError, UnavailableError
 from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
-from marketdata.plans import PLAN_KEY, Plan, decode_plan
+from marketdata.plans import PLAN_KEY, Plan, ViewSpec, decode_plan
 from marketdata.reference import pieces_of
 from marketdata.topics import PLANS, REFERENCE, SEQUENCED_EVENTS
+from marketdata.view_schemas import topic_schema
 
 MAX_CONCURRENT_ADMIN_CALLS = 16
 MAX_BACKOFF_SECONDS = 5.0
@@ -88,8 +90,10 @@ class DeliveryTopics:
             return
         try:
             partitions = await self._admin.partitions(SEQUENCED_EVENTS)
-            topics = sorted({row.view.topic for row in subscriptions})
-            await asyncio.gather(*(self._topic(topic, partitions) for topic in topics))
+            views = {row.view.topic: row.view for row in subscriptions}
+            await asyncio.gather(
+                *(self._topic(views[topic], partitions) for topic in sorted(views))
+            )
             await self._grants.give(READING, (row.grant for row in subscriptions))
             await asyncio.gather(
                 *(
@@ -137,13 +141,15 @@ class DeliveryTopics:
         gone = await asyncio.gather(*map(drop, rows))
         return [row for row, is_gone in zip(rows, gone, strict=True) if is_gone]
 
-    async def _topic(self, topic: str, partitions: int) -> None:
+    async def _topic(self, view: ViewRow, partitions: int) -> None:
+        topic = view.topic
+        schema = topic_schema(msgspec.convert(view.spec, ViewSpec))
         async with self._limit:
-            try:
+            with suppress(AdminConflict):
                 await self._admin.create_topic(topic, partitions=partitions)
-            except AdminConflict:
-                return
-        log.info("delivery topic created", topic=topic, partitions=partitions)
+                log.info("delivery topic created", topic=topic, partitions=partitions)
+            if schema is not None:
+                await self._admin.set_schema(topic, schema.type, schema.definition)
 
     async def _cursor(self, topic: str, subscription: str, start: str) -> None:
         async with self._limit:

@@ -88,6 +88,15 @@ class ColumnOut(msgspec.Struct):
     ]
 
 
+class PulsarSchemaOut(msgspec.Struct):
+    """The schema that a view's topic has at the broker."""
+
+    type: Annotated[Literal["AVRO", "JSON", "PROTOBUF_NATIVE"], Meta(description="Pulsar's name.")]
+    definition: Annotated[
+        str, Meta(description="As Pulsar has it: JSON text, of an Avro record for AVRO and JSON.")
+    ]
+
+
 class SchemaOut(msgspec.Struct):
     """How to read a delivered message."""
 
@@ -100,6 +109,13 @@ class SchemaOut(msgspec.Struct):
         dict[str, list[ColumnOut]] | None,
         Meta(description="The columns of each kind of event, in order; null in lists."),
     ]
+    pulsar_schema: Annotated[
+        PulsarSchemaOut | None,
+        Meta(
+            description="Of the topic, where a message is one event in a format that Pulsar knows;"
+            " null in lists."
+        ),
+    ] = None
 
 
 class DrainingOut(msgspec.Struct):

@@ -14,7 +14,12 @@ import msgspec
 import pyarrow as pa
 from msgspec import UNSET
 
-from control_plane.domains.subscriptions.schemas import ColumnOut, SchemaOut, SubscriptionCreate
+from control_plane.domains.subscriptions.schemas import (
+    ColumnOut,
+    PulsarSchemaOut,
+    SchemaOut,
+    SubscriptionCreate,
+)
 from control_plane.errors import FieldProblem, InvalidRequestError
 from marketdata.custom import UnknownCustom
 from marketdata.custom import resolved as resolved_custom
@@ -24,17 +29,25 @@ from marketdata.filters.computed import compile_computed
 from marketdata.filters.parse import parse
 from marketdata.filters.tree import Column, Expression, InSet, References, to_sql, walk
 from marketdata.formats import FormatError, format_of_view, get_format
+from marketdata.formats.registry import event_format
 from marketdata.mixed import MIXED, mixed_schema
 from marketdata.plans import ViewSpec, sets_of
 from marketdata.reference import Enrichment, TableSpec, UnknownTable, references_of, resolved
 from marketdata.rules import compile_rule
 from marketdata.schemas import SCHEMA_VERSION, SEQUENCED_SCHEMAS, decimal_scale, declared_field
 from marketdata.transformations import Transformation, TransformationError
+from marketdata.view_schemas import kinds_of, topic_schema
 
 KINDS_TOGETHER = (
     "Each message is one Arrow IPC stream with one record batch of events of several kinds. The"
     " column kind says which, and columns that an event's kind lacks are null. Prices are int64 in"
     " units of 1e-9, sizes int64 in units of 1e-8."
+)
+
+ONE_EVENT = (
+    "Each message is one event by itself, without what a frame has around its events: a JSON"
+    " object, an Avro datum, a Protobuf Event, a MessagePack map, a CSV header with one line,"
+    " a FIX message. Its key is the instrument."
 )
 
 MAX_PARTS = 256
@@ -90,7 +103,7 @@ def view_spec(
     problems += _format_problems(data)
     if problems:
         raise _refused(problems)
-    return ViewSpec(
+    spec = ViewSpec(
         filter=canonical,
         predicate=predicate,
         transformation=transformation.canonical(),
@@ -99,6 +112,11 @@ def view_spec(
         computed=computed or UNSET,
         conditions=conditions or UNSET,
     )
+    if spec.delivery.by_event and spec.format == "avro" and topic_schema(spec) is None:
+        hint = f"name it in the filter: kind = '{kinds_of(spec)[0]}' AND …"
+        detail = "Avro events of one topic are of one kind"
+        raise _refused([FieldProblem("/delivery/granularity", detail, hint=hint)])
+    return spec
 
 
 def named_tables(transformation: Transformation) -> frozenset[str]:
@@ -203,9 +221,22 @@ def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:
         media_type=format_.media_type,
         compression=spec.delivery.compression,
         schema_version=SCHEMA_VERSION,
-        description=KINDS_TOGETHER if spec.delivery.together else format_.description,
+        description=_description(spec),
         columns=_columns(spec) if with_columns else None,
+        pulsar_schema=_topic_schema(spec) if with_columns else None,
     )
+
+
+def _description(spec: ViewSpec) -> str:
+    if spec.delivery.together:
+        return KINDS_TOGETHER
+    told = format_of_view(spec.format).description
+    return f"{ONE_EVENT} Of one event: {told}" if spec.delivery.by_event else told
+
+
+def _topic_schema(spec: ViewSpec) -> PulsarSchemaOut | None:
+    schema = topic_schema(spec)
+    return None if schema is None else PulsarSchemaOut(schema.type, schema.definition)
 
 
 def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
@@ -221,6 +252,8 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
             f"{data.format} frames hold events of one kind",
             hint="choose the format arrow, or leave kinds apart",
         )
+    if data.delivery.by_event:
+        yield from _event_problems(data)
     if data.delivery.together and data.transformation.custom:
         yield FieldProblem(
             "/delivery/kinds",
@@ -245,6 +278,27 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
                 f"{data.format} frames know columns by numbers, not by names",
                 hint=f"drop the {member} or choose another format",
             )
+
+
+def _event_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
+    """What does not go with one event a message."""
+    try:
+        event_format(data.format)
+    except FormatError as error:
+        hint = "choose json, avro, protobuf, msgpack, csv or fix, or leave granularity out"
+        yield FieldProblem("/delivery/granularity", str(error), hint=hint)
+    refused = {
+        "kinds": (data.delivery.together, "a message with one event has one kind"),
+        "max_events": (data.delivery.max_events, "a message holds one event"),
+        "compression": (
+            data.delivery.compression != "none",
+            "a single event does not become smaller; Pulsar compresses many of them together",
+        ),
+    }
+    for member, (asked_for, detail) in refused.items():
+        if asked_for:
+            hint = f"drop {member} or granularity"
+            yield FieldProblem(f"/delivery/{member}", detail, hint=hint)
 
 
 def _refused(problems: list[FieldProblem]) -> InvalidRequestError:

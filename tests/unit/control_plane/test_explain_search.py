@@ -9,13 +9,16 @@ from typing import Any, cast
 import pulsar
 import pyarrow as pa
 import pytest
+from events import trades
 from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.domains.explain.events import LoggedEvent, trace
 from control_plane.domains.explain.search import Budget, OutOfBounds, Place, Stored, find_place
 from control_plane.pulsar_values import StoredEntries, stored_entries
-from marketdata.plans import ViewSpec, view_of
+from functions.operators.sequence import InstrumentSequences, with_sequences
+from marketdata.formats.registry import event_format
+from marketdata.plans import Delivery, ViewSpec, view_of
 from marketdata.positions import Position
 
 
@@ -195,3 +198,47 @@ def test_a_view_that_has_lost_all_it_held_is_told_from_one_that_is_behind(
     client, view = cast("pulsar.Client", partition), view_of(ViewSpec())
     found = trace(client, view, partition.stored, event, Budget(timeout_s=60))
     assert (found.message, found.preceded, found.emptied) == (None, preceded, emptied)
+
+
+@dataclass(frozen=True)
+class Single(Message):
+    """One of the events of an entry, of which all have the place of their input."""
+
+    index: int
+    place: int
+
+    def message_id(self) -> pulsar.MessageId:
+        return pulsar.MessageId(0, self.ledger, self.entry, self.index)
+
+    def properties(self) -> dict[str, str]:
+        told = {"kind": "trade", "count": "1", "format": "json", "granularity": "event"}
+        numbers = {"plan": "1", "delivery_epoch": "1", "delivery_sequence": str(self.index + 1)}
+        return told | numbers | {"position": str(self.place)}
+
+    def publish_timestamp(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("entries", [1, 2], ids=["at the end", "before others"])
+@pytest.mark.parametrize("sought", range(4))
+def test_an_event_is_found_wherever_it_stands_in_its_entry(entries: int, sought: int) -> None:
+    batch = trades(["A", "A", "A", "A"])
+    numbers = InstrumentSequences().assign(batch)
+    rows = with_sequences(batch, "trade", numbers, epoch=1, ts_sequenced_ns=1)
+    held = rows.slice(0, 3)
+    place = Position(7, 3, 0)
+    written = event_format("json").encode_each(held)
+    messages: list[Message] = [
+        Single(7, entry, data, index, Position(7, 3 + entry, 0).pack())
+        for entry in range(entries)
+        for index, data in enumerate(written if entry == 0 else written[:1])
+    ]
+    partition = Partition([messages])
+    stored = Stored("topic-partition-0", StoredEntries(((7, entries),), written=True))
+    client = cast("pulsar.Client", partition)
+    view = view_of(ViewSpec(format="json", delivery=Delivery(granularity="event")))
+    event = LoggedEvent(rows.slice(sought, 1), 0, place)
+    found = trace(client, view, stored, event, Budget(timeout_s=60)).message
+    assert found is not None
+    assert found.delivery_sequence == (sought + 1 if sought < 3 else None)
+    assert found.place == place.pack()

@@ -289,3 +289,48 @@ def test_a_rule_that_is_refused_is_told_with_its_place() -> None:
     (problem,) = raised.value.problems
     assert problem.pointer == "/transformation/rules/bad/condition"
     assert problem.position == 14
+
+
+def test_one_event_a_message_is_described_with_the_schema_of_its_topic() -> None:
+    delivery = Delivery(granularity="event")
+    for name, type_ in (("json", "JSON"), ("avro", "AVRO"), ("protobuf", "PROTOBUF_NATIVE")):
+        request = SubscriptionCreate(
+            consumer="desk", name="all", filter="kind = 'trade'", format=name, delivery=delivery
+        )
+        described = describe_schema(view_spec(request), with_columns=True)
+        assert described.pulsar_schema is not None
+        assert described.pulsar_schema.type == type_
+        assert "one event" in described.description
+    for name in ("csv", "msgpack", "fix"):
+        request = SubscriptionCreate(consumer="desk", name="all", format=name, delivery=delivery)
+        assert describe_schema(view_spec(request), with_columns=True).pulsar_schema is None
+
+
+@pytest.mark.parametrize(
+    ("members", "pointer"),
+    [
+        ({"format": "arrow"}, "/delivery/granularity"),
+        ({"format": "avro"}, "/delivery/granularity"),
+        ({"format": "json", "compression": "lz4"}, "/delivery/compression"),
+        ({"format": "json", "max_events": 100}, "/delivery/max_events"),
+    ],
+)
+def test_what_does_not_go_with_one_event_a_message_is_refused(
+    members: dict[str, Any], pointer: str
+) -> None:
+    format_ = members.pop("format")
+    delivery = Delivery(granularity="event", **members)
+    request = SubscriptionCreate(consumer="desk", name="all", format=format_, delivery=delivery)
+    with pytest.raises(InvalidRequestError) as raised:
+        view_spec(request)
+    (problem,) = raised.value.problems
+    assert problem.pointer == pointer
+    assert problem.hint
+
+
+def test_frames_are_what_is_meant_without_a_word() -> None:
+    said = SubscriptionCreate(consumer="d", name="a", delivery=Delivery(granularity="frame"))
+    unsaid = SubscriptionCreate(consumer="d", name="a")
+    assert view_of(view_spec(said)).id == view_of(view_spec(unsaid)).id
+    with pytest.raises(msgspec.ValidationError, match="max_events"):
+        msgspec.convert({"max_events": 7}, Delivery)

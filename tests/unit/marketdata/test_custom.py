@@ -183,7 +183,7 @@ def test_columns_and_rows_are_delivered_beside_those_of_the_events(
     )
     batch = sequenced(["A", "B", "C"])
     rendered = render(view, batch)
-    delivered = read_frame(rendered.data)
+    delivered = read_frame(rendered.messages[0])
     assert rendered.rows.to_pylist() == batch.slice(1, 1).to_pylist()
     assert delivered.schema.names == ["sequence", "instrument", "px", "n", "text"]
     assert delivered.to_pylist() == [
@@ -197,7 +197,7 @@ def test_columns_and_rows_are_delivered_beside_those_of_the_events(
 def test_nothing_kept_is_no_message(install: Callable[..., None]) -> None:
     install(named=transforming(lambda batch: named(batch.slice(0, 0))))
     rendered = render(custom_view(), sequenced(["A"]))
-    assert (rendered.rows.num_rows, rendered.data) == (0, b"")
+    assert (rendered.rows.num_rows, rendered.messages) == (0, [])
 
 
 def test_it_is_given_no_more_rows_than_it_declares() -> None:

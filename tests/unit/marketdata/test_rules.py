@@ -107,7 +107,7 @@ def test_rules_come_before_what_is_computed_and_the_custom_transformation() -> N
         return Answer(kept, (pa.array([7, 8, 9], pa.int64()),))
 
     rendered = render(view, rows, but_the_first, check(view, Joined(rows, {})))
-    delivered = read_frame(rendered.data)
+    delivered = read_frame(rendered.messages[0])
     assert delivered.to_pylist() == [
         {"instrument": "A", "sequence": 1, "twice": 2, "n": 7, FAILED_RULES: None},
         {"instrument": "M", "sequence": 2, "twice": 4, "n": 8, FAILED_RULES: "early,usual"},
@@ -125,7 +125,7 @@ def test_where_all_is_dropped_nothing_is_asked_and_there_is_no_message() -> None
     )
     rows = sequenced(["X", "Y"])
     rendered = render(view, rows, checked=check(view, Joined(rows, {})))
-    assert (rendered.rows.num_rows, rendered.data) == (0, b"")
+    assert (rendered.rows.num_rows, rendered.messages) == (0, [])
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def sent_to(
             for _, numbers, place in runs:
                 assert numbers is not None
                 [piece] = split_rows(batch, [numbers])
-                sent.append((place, read_frame(render(view, piece).data)))
+                sent.append((place, read_frame(render(view, piece).messages[0])))
     return sent
 
 

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from functions.operators.render import max_rows, render
+from functions.operators.render import MOST_TOGETHER, max_rows, render
 from marketdata.formats import formats, get_format
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_MESSAGE_BYTES
-from marketdata.plans import View, ViewSpec, view_of
+from marketdata.plans import Delivery, View, ViewSpec, view_of
 from marketdata.schemas import SEQUENCED_SCHEMAS
 from marketdata.transformations import MAX_COMPUTED, PROVING, Transformation
 
@@ -54,7 +54,7 @@ def test_the_longest_names_fit_a_message(name: str) -> None:
     view = view_of(ViewSpec(transformation=Transformation(rename=rename), format=name))
     rows = max_rows(view)
     assert 1 <= rows < get_format(name).max_rows
-    assert len(render(view, bars(rows)).data) <= MAX_MESSAGE_BYTES
+    assert len(render(view, bars(rows)).messages[0]) <= MAX_MESSAGE_BYTES
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_texts_that_are_escaped_fit_a_message(name: str) -> None:
     view = view_that(name, **compute)
     rows = max_rows(view)
     assert LEAST_ROWS <= rows < get_format(name).max_rows
-    assert len(render(view, bars(rows)).data) <= MAX_MESSAGE_BYTES
+    assert len(render(view, bars(rows)).messages[0]) <= MAX_MESSAGE_BYTES
 
 
 @pytest.mark.parametrize("most", [8, 9, 100, 3_000, 20_000, 32_768])
@@ -99,4 +99,18 @@ def test_the_widest_computed_columns_fit_a_message(name: str, sql: str) -> None:
     view = view_that(name, **{f"c{n:02}".ljust(63, "_"): wide for n in range(MAX_COMPUTED)})
     rows = max_rows(view)
     assert 1 <= rows < get_format(name).max_rows
-    assert len(render(view, bars(rows)).data) <= MAX_MESSAGE_BYTES
+    assert len(render(view, bars(rows)).messages[0]) <= MAX_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize("name", ["json", "avro", "protobuf", "csv", "msgpack", "fix"])
+def test_single_events_are_as_many_messages_with_room_for_their_properties(name: str) -> None:
+    view = view_of(ViewSpec(format=name, delivery=Delivery(granularity="event")))
+    rows = max_rows(view)
+    messages = render(view, bars(rows)).messages
+    assert len(messages) == rows <= MOST_TOGETHER
+    assert sum(map(len, messages)) + rows * 512 <= MAX_MESSAGE_BYTES
+
+
+def test_no_message_of_a_view_has_more_events_than_it_allows() -> None:
+    assert max_rows(view_of(ViewSpec(delivery=Delivery(max_events=100)))) == 100
+    assert max_rows(view_of(ViewSpec(format="json", delivery=Delivery(max_events=32_768)))) == 8_192

@@ -410,7 +410,7 @@ batch = pa.RecordBatch.from_arrays(
     schema=schema,
 )
 assert max_rows(view) < 8192
-assert b'"mid":"0.000000002"' in render(view, batch).data, render(view, batch)
+assert b'"mid":"0.000000002"' in render(view, batch).messages[0], render(view, batch)
 assert "sqlglot" not in sys.modules
 """
     from marketdata.plans import ViewSpec, compile_plan, encode_plan  # noqa: PLC0415

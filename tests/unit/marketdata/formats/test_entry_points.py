@@ -79,7 +79,7 @@ def example(site: Path) -> None:
 @given(batches(finite=True))
 def test_the_documented_example_is_delivered_exactly(batch: pa.RecordBatch) -> None:
     for delivery in (Delivery(), Delivery(compression="zstd")):
-        data = render(view_of(ViewSpec(format="tsv", delivery=delivery)), batch).data
+        data = render(view_of(ViewSpec(format="tsv", delivery=delivery)), batch).messages[0]
         back = get_format("tsv").decode(data)
         assert back.schema.equals(batch.schema, check_metadata=True)
         for column, before in zip(back.columns, batch.columns, strict=True):
