@@ -34,6 +34,8 @@ class Request:
         if command.method in ("POST", "PATCH"):
             takes_body = any(f.place == "body" for f in command.fields) or command.fixed
             request.body = dict(command.fixed) if takes_body else None
+        if command.from_file and given["file"]:
+            request.body = dict(given["file"])
         for each in command.fields:
             value = each.value(given)
             if value is None:

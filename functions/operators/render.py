@@ -1,24 +1,21 @@
 """Rendering: the rows a view gets, transformed and converted to the bytes of one message."""
 
 import json
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import pyarrow as pa
 
-from marketdata.arrays import gathered
 from marketdata.custom import Answer, Custom, call
 from marketdata.filters.computed import computed_field
 from marketdata.filters.tree import Expression, Text, walk
 from marketdata.formats import FormatError, format_of_view
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
-from marketdata.mixed import occurring
 from marketdata.plans import View
 from marketdata.rules import UNCHECKED, Checked
 from marketdata.schemas import SEQUENCED_SCHEMAS
-from marketdata.splitting import Rows, split_rows
 from marketdata.transformations import Transformation
+from marketdata.view_events import CallCustom, view_events
 
 _NUMBER_BYTES: Final = 32
 _AROUND_TEXT_BYTES: Final = 8
@@ -77,10 +74,6 @@ def _escaped(text: str) -> int:
     return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
-CallCustom = Callable[[View, pa.RecordBatch], Answer]
-"""Has a view's custom transformation work on rows: `functions.runtime.custom_calls`."""
-
-
 class Rendered(NamedTuple):
     """What a message of a view holds.
 
@@ -121,29 +114,10 @@ def render(
         CustomFailed: of `call_custom`.
         FormatError: the format is not installed, cannot write the rows, or gives no bytes.
     """
-    transformation = view.transformation
-    added: tuple[pa.Array, ...] = ()
-    marks = checked.marks
-    if checked.rows is not None:
-        rows = _taken(rows, checked.rows)
-    if transformation.custom and rows.num_rows:
-        answer = call_custom(view, rows)
-        added = answer.columns
-        if answer.rows is not None:
-            rows = _taken(rows, answer.rows)
-            marks = None if marks is None else gathered(marks, answer.rows)
-    if not rows.num_rows:
+    rows, events = view_events(view, rows, call_custom, checked)
+    if events is None:
         return Rendered(rows, b"")
-    if view.delivery.together:
-        rows = occurring(rows)
-    if marks is not None:
-        added = (*added, marks)
-    transformed = transformation.apply(rows, view.computed or None, added)
-    data = format_of_view(view.format).encode(transformed, view.delivery.compression)
+    data = format_of_view(view.format).encode(events, view.delivery.compression)
     if not isinstance(data, bytes):
         raise FormatError(f"format {view.format!r} gave {type(data).__name__}, not bytes")
     return Rendered(rows, data)
-
-
-def _taken(rows: pa.RecordBatch, numbers: Rows) -> pa.RecordBatch:
-    return next(split_rows(rows, [numbers])) if len(numbers) else rows.slice(0, 0)
