@@ -6,6 +6,7 @@ few run at a time: whoever comes then is told to come later.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import pulsar
 
 from control_plane.broker import Broker
 from control_plane.database import Database
+from control_plane.domains.explain.search import Stored
 from control_plane.domains.plans.differences import parts_of
 from control_plane.domains.preview.comparison import Comparison, Effect, Pair, Sample
 from control_plane.domains.preview.proposal import Affected, Proposed, propose
@@ -30,11 +32,11 @@ from control_plane.domains.preview.schemas import (
     WindowOut,
 )
 from control_plane.domains.preview.window import Bounds, PartitionRead, Window
-from control_plane.errors import TooManyPreviewsError
+from control_plane.errors import BrokerUnavailableError, TooManyPreviewsError
+from control_plane.pulsar_admin import AdminError, PulsarAdmin
 from control_plane.topic_reads import MAX_READERS, TopicReads
-from marketdata.connection import partition_topics
 from marketdata.plans import View
-from marketdata.topics import SEQUENCED_EVENTS
+from marketdata.topics import SEQUENCED_EVENTS, partition_topic
 
 MAX_BYTES = 256 * 1024 * 1024
 
@@ -46,8 +48,11 @@ class PreviewService:
         seconds: that the log is read for at most.
     """
 
-    def __init__(self, database: Database, broker: Broker, *, seconds: float) -> None:
+    def __init__(
+        self, database: Database, broker: Broker, admin: PulsarAdmin, *, seconds: float
+    ) -> None:
         self._database = database
+        self._admin = admin
         self._reads = TopicReads(broker, "The log", timeout_seconds=seconds)
         self._under_way: list[str] = []
 
@@ -70,9 +75,31 @@ class PreviewService:
         with self._admitted(caller):
             async with self._database.transaction() as session:
                 proposed = await propose(session, data, only=only)
-            return await self._reads.read(
-                lambda client, seconds: _tried(client, seconds, data, proposed)
-            )
+            begun_ms = time.time_ns() // 1_000_000
+            stored = await self._stored()
+
+            def read(client: pulsar.Client, seconds: float) -> PreviewOut:
+                bounds = Bounds(
+                    begin_ms=max(
+                        begun_ms - data.minutes * 60_000, _milliseconds(proposed.not_before)
+                    ),
+                    events=data.max_events,
+                    size=MAX_BYTES,
+                    seconds=seconds,
+                )
+                return _tried(Window(client, stored, bounds), bounds, begun_ms, data, proposed)
+
+            return await self._reads.read(read)
+
+    async def _stored(self) -> list[Stored]:
+        """What the partitions of the log hold now."""
+        try:
+            partitions = await self._admin.partitions(SEQUENCED_EVENTS)
+            topics = [partition_topic(SEQUENCED_EVENTS, number) for number in range(partitions)]
+            held = await asyncio.gather(*map(self._admin.stored_entries, topics))
+        except AdminError as error:
+            raise BrokerUnavailableError(f"The log cannot be found: {error}") from error
+        return list(map(Stored, topics, held))
 
     @contextlib.contextmanager
     def _admitted(self, caller: str) -> Iterator[None]:
@@ -87,25 +114,22 @@ class PreviewService:
             self._under_way.remove(caller)
 
 
-def _tried(client: pulsar.Client, seconds: float, data: Proposal, proposed: Proposed) -> PreviewOut:
+def _tried(
+    window: Window, bounds: Bounds, end_ms: int, data: Proposal, proposed: Proposed
+) -> PreviewOut:
     """Blocks; pulsar.PulsarException when the log cannot be read."""
     pairs = {_name(each.pair): each.pair for each in proposed.affected}
     comparison = Comparison(pairs, proposed.sets_before, proposed.sets_after, samples=data.samples)
-    end_ms = time.time_ns() // 1_000_000
-    asked_ms = end_ms - data.minutes * 60_000
-    begin_ms = max(asked_ms, _milliseconds(proposed.not_before))
-    bounds = Bounds(begin_ms, end_ms, data.max_events, MAX_BYTES, seconds)
-    window = Window(client, partition_topics(client, SEQUENCED_EVENTS), bounds)
     for batch, kind in window.frames():
         comparison.add(batch, kind)
     return PreviewOut(
         plan=proposed.plan,
         window=WindowOut(
-            begin=_moment(begin_ms),
+            begin=_moment(bounds.begin_ms),
             end=_moment(end_ms),
             events=sum(read.events for read in window.read),
             cut=any(read.cut for read in window.read),
-            shortened=begin_ms > asked_ms,
+            shortened=bounds.begin_ms > end_ms - data.minutes * 60_000,
             partitions=list(map(_partition_out, window.read)),
         ),
         subscriptions=[_out(each, comparison, data.top) for each in proposed.affected],

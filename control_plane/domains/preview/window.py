@@ -6,6 +6,7 @@ evenly among those that are still to be read, so that a busy partition cannot hi
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -15,14 +16,13 @@ from typing import Literal
 import pulsar
 import pyarrow as pa
 
+from control_plane.domains.explain.search import Budget, OutOfBounds, Stored, find_place
 from marketdata.errors import InvalidFrame
 from marketdata.frames import frame_kind, read_frame
+from marketdata.history import HistoryTimeout
 from marketdata.topics import partition_index
 
 Bound = Literal["events", "bytes", "time"]
-
-RECEIVER_QUEUE = 8
-"""A frame may have megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,11 @@ class Bounds:
     """How much may be read.
 
     Attributes:
-        begin_ms, end_ms: when messages were stored; milliseconds since the epoch, end excluded.
+        begin_ms: when the first message was stored at the earliest; milliseconds since the epoch.
         seconds: from the first reading on.
     """
 
     begin_ms: int
-    end_ms: int
     events: int
     size: int
     seconds: float
@@ -65,19 +64,19 @@ class Window:
     """The last minutes of the log.
 
     Args:
-        topics: of its partitions.
+        partitions: what they hold; nothing that comes later is read.
         bounds: of all partitions together.
 
     Attributes:
         read: what was read of each partition.
     """
 
-    def __init__(self, client: pulsar.Client, topics: Sequence[str], bounds: Bounds) -> None:
+    def __init__(self, client: pulsar.Client, partitions: Sequence[Stored], bounds: Bounds) -> None:
         self._client = client
-        self._topics = topics
+        self._partitions = partitions
         self._bounds = bounds
         self._deadline = time.monotonic() + bounds.seconds
-        self.read = [PartitionRead(partition_index(topic)) for topic in topics]
+        self.read = [PartitionRead(partition_index(stored.topic)) for stored in partitions]
 
     def frames(self) -> Iterator[tuple[pa.RecordBatch, str]]:
         """The frames of events with their kinds.
@@ -85,41 +84,34 @@ class Window:
         Raises:
             pulsar.PulsarException: the broker is away or did not answer in time.
         """
-        for number, (topic, read) in enumerate(zip(self._topics, self.read, strict=True)):
-            left = len(self._topics) - number
-            now = time.monotonic()
+        for number, (stored, read) in enumerate(zip(self._partitions, self.read, strict=True)):
+            left = len(self._partitions) - number
             share = Bounds(
                 self._bounds.begin_ms,
-                self._bounds.end_ms,
                 (self._bounds.events - sum(each.events for each in self.read)) // left,
                 (self._bounds.size - sum(each.size for each in self.read)) // left,
-                (self._deadline - now) / left,
+                max(0.0, (self._deadline - time.monotonic()) / left),
             )
-            yield from self._partition(topic, read, share, now + share.seconds)
+            try:
+                yield from self._partition(stored, read, share)
+            except (OutOfBounds, HistoryTimeout):
+                read.cut = "time"
 
     def _partition(
-        self, topic: str, read: PartitionRead, share: Bounds, deadline: float
+        self, stored: Stored, read: PartitionRead, share: Bounds
     ) -> Iterator[tuple[pa.RecordBatch, str]]:
-        read.cut = _spent(read, share, deadline)
+        read.cut = _spent(read, share)
         if read.cut:
             return
-        opened = self._client.create_reader(
-            topic, pulsar.MessageId.earliest, receiver_queue_size=RECEIVER_QUEUE
+        budget = Budget(timeout_s=share.seconds, messages=sys.maxsize, size=sys.maxsize)
+        place = find_place(
+            self._client, stored, lambda each: each.publish_timestamp() >= share.begin_ms, budget
         )
-        with closing(opened) as reader:
-            reader.seek(share.begin_ms)
-            while reader.has_message_available():
-                read.cut = _spent(read, share, deadline)
+        with closing(stored.read(self._client, place.number, len(stored), budget)) as messages:
+            for _, message in messages:
+                read.cut = _spent(read, share)
                 if read.cut:
                     return
-                try:
-                    message = reader.read_next(max(1, int((deadline - time.monotonic()) * 1000)))
-                except pulsar.Timeout:
-                    continue
-                if message.publish_timestamp() >= share.end_ms:
-                    return
-                if message.publish_timestamp() < share.begin_ms:
-                    continue
                 data = message.data()
                 read.frames += 1
                 read.size += len(data)
@@ -136,10 +128,10 @@ class Window:
                 yield batch, kind
 
 
-def _spent(read: PartitionRead, share: Bounds, deadline: float) -> Bound | None:
+def _spent(read: PartitionRead, share: Bounds) -> Bound | None:
     """Which bound allows no more; None when all do."""
     if read.events >= share.events:
         return "events"
     if read.size >= share.size:
         return "bytes"
-    return "time" if time.monotonic() >= deadline else None
+    return "time" if share.seconds <= 0 else None
