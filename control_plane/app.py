@@ -190,7 +190,9 @@ class ControlPlane:
         self.transformations = TransformationService(self.database)
         self.plans = PlanService(self.database, self.board)
         self.plan_comparison = PlanComparison(self.database)
-        self.previews = PreviewService(self.database, self.broker, seconds=settings.preview_seconds)
+        self.previews = PreviewService(
+            self.database, self.broker, self.admin, seconds=settings.preview_seconds
+        )
         self.ring = _key_ring(settings)
         self.revocations = Revocations(
             self._load_revoked, known_within_seconds=settings.revocation_seconds
