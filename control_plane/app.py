@@ -42,9 +42,12 @@ from control_plane.domains.instrument_sets.service import InstrumentSetService
 from control_plane.domains.ordering.controller import OrderingController
 from control_plane.domains.ordering.follower import OrderingFollower
 from control_plane.domains.ordering.service import OrderingService
-from control_plane.domains.plans.controller import PlanController
+from control_plane.domains.plans.comparing import PlanComparison
+from control_plane.domains.plans.controller import PlanController, RolloutController
 from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
 from control_plane.domains.plans.service import PlanService
+from control_plane.domains.preview.controller import PreviewController
+from control_plane.domains.preview.service import PreviewService
 from control_plane.domains.reference_tables.controller import ReferenceTableController
 from control_plane.domains.reference_tables.service import ReferenceTableService
 from control_plane.domains.schemas.controller import SchemaController
@@ -194,6 +197,10 @@ class ControlPlane:
         )
         self.transformations = TransformationService(self.database)
         self.plans = PlanService(self.database, self.board)
+        self.plan_comparison = PlanComparison(self.database)
+        self.previews = PreviewService(
+            self.database, self.broker, self.admin, seconds=settings.preview_seconds
+        )
         self.ring = _key_ring(settings)
         self.revocations = Revocations(
             self._load_revoked, known_within_seconds=settings.revocation_seconds
@@ -255,6 +262,7 @@ class ControlPlane:
             self.ordering.close()
             self.dead_letters.close()
             self.explanations.close()
+            self.previews.close()
             await self.broker.close()
             await self.admin.aclose()
             await self.revocations.close()
@@ -268,6 +276,8 @@ class ControlPlane:
             "subscriptions": self.subscriptions,
             "readings": self.readings,
             "plans": self.plans,
+            "plan_comparison": self.plan_comparison,
+            "previews": self.previews,
             "instrument_sets": self.instrument_sets,
             "reference_tables": self.reference_tables,
             "transformations": self.transformations,
@@ -301,6 +311,8 @@ def create_app(settings: Settings) -> Litestar:
                     ConsumerController,
                     SubscriptionController,
                     PlanController,
+                    PreviewController,
+                    RolloutController,
                     InstrumentSetController,
                     ReferenceTableController,
                     TransformationController,

@@ -11,6 +11,7 @@ ControlPlaneError
 │   └── KeyReusedError       the key is another request's: choose another one
 ├── RateLimitedError         repeat after the time given
 ├── TooManyStreamsError      end another stream, or come later
+├── TooManyPreviewsError     come later, or wait for your other one
 └── UnavailableError         repeat later, nothing is wrong with the request
     ├── DatabaseUnavailableError
     └── BrokerUnavailableError
@@ -93,6 +94,10 @@ class InvalidRequestError(ControlPlaneError):
 
 class TooManyStreamsError(ControlPlaneError):
     """As many streams as may be are open already."""
+
+
+class TooManyPreviewsError(ControlPlaneError):
+    """As many previews as may be are under way already."""
 
 
 class KeyReusedError(InvalidRequestError):

@@ -27,6 +27,7 @@ from control_plane.errors import (
     NotFoundError,
     PreconditionFailedError,
     RateLimitedError,
+    TooManyPreviewsError,
     TooManyStreamsError,
     UnauthenticatedError,
     UnavailableError,
@@ -89,6 +90,7 @@ _DOMAIN: dict[type[ControlPlaneError], tuple[int, str, str]] = {
     PreconditionFailedError: (412, "precondition-failed", "Precondition failed"),
     InvalidRequestError: (422, "invalid-request", "The request cannot be carried out as written"),
     TooManyStreamsError: (429, "too-many-streams", "Too many streams"),
+    TooManyPreviewsError: (429, "too-many-previews", "Too many previews"),
     RateLimitedError: (429, "rate-limited", "Too many requests"),
     UnavailableError: (503, "unavailable", "Temporarily unavailable"),
 }
@@ -103,7 +105,7 @@ def domain_problem(request: Request[Any, Any, Any], error: ControlPlaneError) ->
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, KeyInUseError):
         headers["Retry-After"] = "1"
-    if isinstance(error, UnavailableError | TooManyStreamsError):
+    if isinstance(error, UnavailableError | TooManyStreamsError | TooManyPreviewsError):
         headers["Retry-After"] = str(request.app.state.settings.retry_after_seconds)
     if isinstance(error, UnavailableError):
         slug = f"{error.dependency}-unavailable"

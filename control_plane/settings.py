@@ -154,6 +154,12 @@ class Settings(BaseSettings):
     broker_timeout_seconds: float = Field(
         default=5.0, gt=0, le=60, description="Longest wait for one answer of the broker."
     )
+    preview_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        le=300,
+        description="How long a preview of a plan reads the log at most.",
+    )
     retry_after_seconds: int = Field(
         default=2, ge=1, le=300, description="Retry-After of a 503 answer."
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+import yaml
 
 Place = Literal["path", "query", "body", "header", "content"]
 
@@ -77,6 +78,23 @@ class RowsFile(click.ParamType[Content]):
             return Content(Path(value).read_bytes(), media_type)
         except OSError as error:
             self.fail(str(error), param, ctx)
+
+
+class Document(TextOrFile):
+    """The name of a YAML or JSON file that holds a request's body; `-` for standard input."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The body; a refusal when it is none."""
+        named = value if value == "-" else f"@{value}"
+        try:
+            document = yaml.safe_load(super().convert(named, param, ctx))
+        except yaml.YAMLError as error:
+            self.fail(f"no YAML: {error}", param, ctx)
+        if not isinstance(document, dict):
+            self.fail("the file must hold a mapping", param, ctx)
+        return document
 
 
 class Pair(click.ParamType[tuple[str, str]]):

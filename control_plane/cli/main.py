@@ -15,6 +15,7 @@ from click.shell_completion import get_completion_class
 
 from control_plane.cli import configuration
 from control_plane.cli.configuration import Configuration, ConfigurationError
+from control_plane.cli.fields import Document
 from control_plane.cli.following import follow, line_of
 from control_plane.cli.output import print_document, print_json, print_rows, print_text
 from control_plane.cli.requests import Api, Request
@@ -178,6 +179,9 @@ def _command(command: Command) -> click.Command:
                 help="Most items to list; 0 lists all.",
             )
         )
+    if command.from_file:
+        told = "The request as YAML or JSON; -: standard input."
+        parameters.append(click.Option(["-f", "--file"], type=Document(), help=told))
     if command.confirm:
         parameters.append(click.Option(["-y", "--yes"], is_flag=True, help="Do not ask."))
     if not command.raw:

@@ -12,6 +12,7 @@ import httpx
 
 from control_plane.cli.configuration import Configuration
 from control_plane.cli.failures import FAILED, Failure, Refusal, Unreachable
+from control_plane.cli.fields import Field
 from control_plane.cli.resources import Command
 
 MAX_PAGE = 1000
@@ -35,25 +36,30 @@ class Request:
         if command.method in ("POST", "PATCH"):
             takes_body = any(f.place == "body" for f in command.fields) or command.fixed
             request.body = dict(command.fixed) if takes_body else None
+        if command.from_file and given["file"]:
+            request.body = dict(given["file"])
         for each in command.fields:
             value = each.value(given)
-            if value is None:
-                continue
-            if each.place == "path":
-                part = quote(str(value), safe="")
-                if part in ("", ".", ".."):  # it would be another path
-                    raise click.UsageError(f"{each.name} cannot be {value!r}")
-                request.path = request.path.replace(f"{{{each.name}}}", part)
-            elif each.place == "header":
-                request.headers[each.name] = str(value)
-            elif each.place == "query":
-                request.query[each.name] = value
-            elif each.place == "content":
-                request.content = value.data
-                request.headers["Content-Type"] = value.media_type
-            elif request.body is not None:
-                request.body[each.name] = value
+            if value is not None:
+                request.put(each, value)
         return request
+
+    def put(self, given: Field, value: Any) -> None:
+        """Put what was given for a field where it belongs."""
+        if given.place == "path":
+            part = quote(str(value), safe="")
+            if part in ("", ".", ".."):  # it would be another path
+                raise click.UsageError(f"{given.name} cannot be {value!r}")
+            self.path = self.path.replace(f"{{{given.name}}}", part)
+        elif given.place == "header":
+            self.headers[given.name] = str(value)
+        elif given.place == "query":
+            self.query[given.name] = value
+        elif given.place == "content":
+            self.content = value.data
+            self.headers["Content-Type"] = value.media_type
+        elif self.body is not None:
+            self.body[given.name] = value
 
 
 @dataclass(slots=True)

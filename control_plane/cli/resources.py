@@ -54,6 +54,7 @@ class Command:
         paged: whether the answer comes in pages.
         raw: whether the answer is bytes or text, to be written as they are.
         fixed: members of the body that are always the same.
+        from_file: whether the body may come from a file (`-f`); fields stand above it.
         confirm: what to ask before it is done; "" for nothing.
         done: what to say when there is nothing else to tell.
     """
@@ -68,6 +69,7 @@ class Command:
     paged: bool = False
     raw: bool = False
     fixed: tuple[tuple[str, Any], ...] = ()
+    from_file: bool = False
     confirm: str = ""
     done: str = "done"
 
@@ -540,6 +542,59 @@ GROUPS = (
                 "/v1/plans/{number}",
                 "Describe a plan.",
                 (key("number"),),
+            ),
+            Command(
+                "diff",
+                "diffPlans",
+                "GET",
+                "/v1/plans/{before}/diff/{after}",
+                "What changes from one plan to another: views, subscriptions, sets.",
+                (key("before"), key("after")),
+            ),
+            Command(
+                "preview",
+                "previewPlan",
+                "POST",
+                "/v1/plans:preview",
+                "Try a change on the last minutes: what would appear, vanish or look different.",
+                (
+                    body("create", "Subscriptions to make: '[{…}]'.", type=JSON),
+                    body("change", "Subscriptions to change: '[{…}]'.", type=JSON),
+                    body("delete", "A subscription to close; may be repeated.", many=True),
+                    body(
+                        "entitlements", 'Of consumers: \'{"desk-7": {"venues": […]}}\'.', type=JSON
+                    ),
+                    body("instrument_sets", 'Of sets: \'{"some": {"add": […]}}\'.', type=JSON),
+                    body("transformations", "Versions to make: '[{…}]'.", type=JSON),
+                    body("minutes", "How much of the log is read, back from now.", type=int),
+                    body("max_events", "Most events to read.", type=int),
+                    body("samples", "Most samples of each fate of a subscription.", type=int),
+                    body("top", "Most instruments to count events of.", type=int),
+                ),
+                from_file=True,
+            ),
+        ),
+    ),
+    Group(
+        "rollouts",
+        "How plans come to the functions.",
+        (
+            Command(
+                "list",
+                "listRollouts",
+                "GET",
+                "/v1/rollouts",
+                "List the ways of plans, newest first.",
+                columns=("plan", "state", "detail", "created_at", "published_at", "applied_at"),
+                paged=True,
+            ),
+            Command(
+                "show",
+                "getRollout",
+                "GET",
+                "/v1/rollouts/{plan}",
+                "Describe the way of a plan, with what each instance runs.",
+                (key("plan"),),
             ),
         ),
     ),

@@ -1,25 +1,22 @@
 """Rendering: the rows a view gets, transformed and converted to the bytes of one message."""
 
 import json
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import pyarrow as pa
 
-from marketdata.arrays import gathered
 from marketdata.custom import Answer, Custom, call
 from marketdata.filters.computed import computed_field
 from marketdata.filters.tree import Expression, Text, walk
 from marketdata.formats import FormatError, format_of_view
 from marketdata.formats.registry import LEAST_ROWS, event_format
 from marketdata.frames import MAX_MESSAGE_BYTES, MAX_SYMBOL_BYTES
-from marketdata.mixed import occurring
 from marketdata.plans import View
 from marketdata.reference import Joined, reference_fields
 from marketdata.rules import UNCHECKED, Checked
-from marketdata.schemas import COLUMNS, SEQUENCED_SCHEMAS
-from marketdata.splitting import Rows, split_rows
+from marketdata.schemas import SEQUENCED_SCHEMAS
 from marketdata.transformations import Transformation
+from marketdata.view_events import CallCustom, view_events
 
 _NUMBER_BYTES: Final = 32
 _AROUND_TEXT_BYTES: Final = 8
@@ -93,10 +90,6 @@ def _escaped(text: str) -> int:
     return len(json.dumps(text, ensure_ascii=False).encode()) - 2
 
 
-CallCustom = Callable[[View, pa.RecordBatch], Answer]
-"""Has a view's custom transformation work on rows: `functions.runtime.custom_calls`."""
-
-
 class Rendered(NamedTuple):
     """What a view gets of some rows.
 
@@ -137,38 +130,13 @@ def render(
         CustomFailed: of `call_custom`.
         FormatError: the format is not installed, cannot write the rows, or gives no bytes.
     """
-    transformation = view.transformation
-    added: tuple[pa.Array, ...] = ()
-    marks = checked.marks
-    if checked.rows is not None:
-        rows = _taken(rows, checked.rows)
-    if transformation.custom and rows.num_rows:
-        answer = call_custom(view, _of_events(rows))
-        added = answer.columns
-        if answer.rows is not None:
-            rows = _taken(rows, answer.rows)
-            marks = None if marks is None else gathered(marks, answer.rows)
-    if not rows.num_rows:
+    rows, events = view_events(view, rows, call_custom, checked)
+    if events is None:
         return Rendered(rows, [])
-    if view.delivery.together:
-        rows = occurring(rows)
-    if marks is not None:
-        added = (*added, marks)
-    transformed = transformation.apply(rows, view.computed or None, added)
     if view.delivery.by_event:
-        messages = event_format(view.format).encode_each(transformed)
+        messages = event_format(view.format).encode_each(events)
     else:
-        messages = [format_of_view(view.format).encode(transformed, view.delivery.compression)]
+        messages = [format_of_view(view.format).encode(events, view.delivery.compression)]
     if not all(isinstance(data, bytes) for data in messages):
         raise FormatError(f"format {view.format!r} gave {type(messages[0]).__name__}, not bytes")
     return Rendered(rows, messages)
-
-
-def _of_events(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows as they were sequenced: packages are not given reference data."""
-    names = [name for name in rows.schema.names if name in COLUMNS]
-    return rows if len(names) == rows.num_columns else rows.select(names)
-
-
-def _taken(rows: pa.RecordBatch, numbers: Rows) -> pa.RecordBatch:
-    return next(split_rows(rows, [numbers])) if len(numbers) else rows.slice(0, 0)

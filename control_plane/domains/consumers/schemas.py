@@ -63,6 +63,12 @@ class EntitlementsUpdate(msgspec.Struct, forbid_unknown_fields=True):
     instruments: Instruments | UnsetType | None = UNSET
     instrument_sets: InstrumentSets | UnsetType | None = UNSET
 
+    def applied_to(self, before: Entitlements) -> Entitlements:
+        """The entitlements after the change."""
+        bounds = {name: getattr(self, name) for name in self.__struct_fields__}
+        named = {name: values for name, values in bounds.items() if values is not UNSET}
+        return msgspec.structs.replace(before, **named)
+
 
 OWN_FIELDS = frozenset({"contact", "region", "labels"})
 """What a consumer may change of itself; everything else is the platform team's."""

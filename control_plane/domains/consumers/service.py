@@ -216,10 +216,8 @@ async def _changed(
     session: AsyncSession, row: Consumer, change: EntitlementsUpdate
 ) -> dict[str, Any]:
     """The entitlements of a consumer after a change; sets that it names must be there."""
-    bounds: dict[str, Any] = msgspec.structs.asdict(change)
-    named = {name: values for name, values in bounds.items() if values is not UNSET}
     before = msgspec.convert(row.entitlements, Entitlements)
-    after = msgspec.structs.replace(before, **named)
+    after = change.applied_to(before)
     if after == before:
         return row.entitlements
     await _require_sets(session, after)

@@ -45,8 +45,6 @@ from marketdata.history import HistoryTimeout
 from marketdata.partitioning import partition_of
 from marketdata.plans import View, ViewSpec, decode_plan, tables_of, view_of
 from marketdata.positions import Position
-from marketdata.reference import ReferenceTable
-from marketdata.reference.table import read_content
 from marketdata.topics import SEQUENCED_EVENTS, partition_topic
 
 Sets = Mapping[str, Collection[str]]
@@ -127,21 +125,14 @@ class ExplainService:
     async def _broken(self, subject: _Subject, event: LoggedEvent) -> list[str]:
         """The rules that keep an event from a view; with reference tables as they are now."""
         view, named = subject.view, tables_of([subject.view])
-        tables = await self._tables(named) if named else {}
+        async with self._database.transaction() as session:
+            tables = await table_rows.tables(session, named)
         if len(tables) < len(named):
             return []  # deleted since the subscription was closed
         joined = view.transformation.joined(event.row, tables)
         checked = view.transformation.check(joined, view.conditions or None)
         rules = view.transformation.all_rules
         return [name for name in checked.broken if rules[name].severity != "mark"]
-
-    async def _tables(self, names: Collection[str]) -> dict[str, ReferenceTable]:
-        async with self._database.transaction() as session:
-            refs = await table_rows.refs(session, names)
-            contents = await table_rows.contents(session, {one.digest for one in refs.values()})
-        return {
-            name: ReferenceTable(read_content(contents[one.digest])) for name, one in refs.items()
-        }
 
     async def _read(self, view: View, sought: Sought) -> tuple[LoggedEvent, ViewTrace]:
         log, delivered = await self._stored(view, sought.instrument)

@@ -23,6 +23,9 @@ from control_plane.domains.functions.schemas import (
 )
 from control_plane.errors import NotFoundError
 
+PLAN_RUNNER = "distributor"
+"""The function that executes plans."""
+
 FRESH_FOR_NS = 10_000_000_000
 """An instance that has not reported for this long does not count as running."""
 
@@ -80,7 +83,7 @@ class StatusBoard:
             running=running,
             state=state,
             detail=detail,
-            seen_at=_moment(self._now_ns()),
+            seen_at=moment(self._now_ns()),
         )
 
     def reports(self, function: str | None = None) -> list[StatusReport]:
@@ -99,7 +102,7 @@ class StatusBoard:
         """The reports of the instances that run now."""
         return [report for report in self.reports(function) if self.is_fresh(report)]
 
-    def progress(self, plan: int, function: str = "distributor") -> Progress:
+    def progress(self, plan: int, function: str = PLAN_RUNNER) -> Progress:
         """How many instances of a function run this plan or a later one."""
         live = self.live(function)
         expected = self.expected.get(function, len(live))
@@ -141,13 +144,14 @@ class StatusBoard:
             plan_digest=report.plan_digest,
             partitions=list(report.partitions),
             version=report.version,
-            started_at=_moment(report.started_at_ns),
-            reported_at=_moment(report.reported_at_ns),
+            started_at=moment(report.started_at_ns),
+            reported_at=moment(report.reported_at_ns),
             fresh=self.is_fresh(report),
             counters=report.counters,
             last_error=report.last_error,
         )
 
 
-def _moment(epoch_ns: int) -> datetime:
+def moment(epoch_ns: int) -> datetime:
+    """A time of a report."""
     return datetime.fromtimestamp(epoch_ns / 1e9, UTC)

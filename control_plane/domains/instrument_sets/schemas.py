@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from control_plane.domains.consumers.schemas import Name, Text
+from control_plane.errors import FieldProblem, InvalidRequestError
 from marketdata.filters.parse import MAX_IN_VALUES
 
 Instrument = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -41,6 +43,21 @@ class InstrumentSetUpdate(msgspec.Struct, forbid_unknown_fields=True):
     add: Instruments = []
     remove: Instruments = []
     description: Text | UnsetType = UNSET
+
+    def applied_to(self, before: Iterable[str]) -> set[str]:
+        """What the set holds after the change.
+
+        Raises:
+            InvalidRequestError: more than a set may hold.
+        """
+        held = set(before if self.instruments is UNSET else self.instruments)
+        after = (held - set(self.remove)) | set(self.add)
+        if len(after) > MAX_IN_VALUES:
+            raise InvalidRequestError(
+                f"The set would hold {len(after)} instruments; at most {MAX_IN_VALUES} fit.",
+                [FieldProblem("/add", "make several sets of them")],
+            )
+        return after
 
 
 class InstrumentSetSummary(msgspec.Struct):

@@ -36,10 +36,9 @@ from control_plane.domains.instrument_sets.schemas import (
 )
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions.service import Publication
-from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
+from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match, decode_cursor, decode_number, page_of
 from control_plane.requests import current_request_id
-from marketdata.filters.parse import MAX_IN_VALUES
 from marketdata.plans import sets_of
 
 log = structlog.get_logger(__name__)
@@ -109,13 +108,7 @@ class InstrumentSetService:
             row = await repository.find(session, key, for_update=True)
             check_match(if_match, row.version)
             newest = await repository.version(session, row.id, row.version)
-            held = set(newest.instruments if data.instruments is UNSET else data.instruments)
-            after = (held - set(data.remove)) | set(data.add)
-            if len(after) > MAX_IN_VALUES:
-                raise InvalidRequestError(
-                    f"The set would hold {len(after)} instruments; at most {MAX_IN_VALUES} fit.",
-                    [FieldProblem("/add", "make several sets of them")],
-                )
+            after = data.applied_to(newest.instruments)
             description = newest.description if data.description is UNSET else data.description
             if after != set(newest.instruments) or description != newest.description:
                 row.version += 1

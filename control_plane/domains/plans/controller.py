@@ -8,7 +8,13 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import PathParameter
 
-from control_plane.domains.plans.schemas import PlanDetail, PlanOut
+from control_plane.domains.plans.comparing import PlanComparison
+from control_plane.domains.plans.schemas import (
+    PlanDetail,
+    PlanDifferenceOut,
+    PlanOut,
+    RolloutOut,
+)
 from control_plane.domains.plans.service import PlanService
 from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from control_plane.problems import responses
@@ -60,3 +66,50 @@ class PlanController(Controller):
     async def read(self, number: Number, plans: NamedDependency[PlanService]) -> PlanDetail:
         """One plan with its views and its rollout."""
         return await plans.get(number)
+
+    @get(
+        "/{before:int}/diff/{after:int}",
+        operation_id="diffPlans",
+        summary="Compare two plans",
+        opt=needs(Permission.OBSERVE),
+        responses=responses(400, 404, 503),
+    )
+    async def diff(
+        self, before: Number, after: Number, plan_comparison: NamedDependency[PlanComparison]
+    ) -> PlanDifferenceOut:
+        """Views, subscriptions and instrument sets that are added, removed or changed."""
+        return await plan_comparison.difference(before, after)
+
+
+class RolloutController(Controller):
+    """How plans come to the functions."""
+
+    path = "/rollouts"
+    tags = ("plans",)
+
+    @get(
+        "/",
+        operation_id="listRollouts",
+        summary="List rollouts",
+        opt=needs(Permission.OBSERVE),
+        responses=responses(400, 422, 503),
+    )
+    async def list_(
+        self,
+        plans: NamedDependency[PlanService],
+        cursor: Cursor = None,
+        limit: Limit = DEFAULT_LIMIT,
+    ) -> Page[RolloutOut]:
+        """The way of each plan, newest first; of those in force what each instance runs."""
+        return await plans.rollouts(cursor=cursor, limit=limit)
+
+    @get(
+        "/{plan:int}",
+        operation_id="getRollout",
+        summary="Describe a rollout",
+        opt=needs(Permission.OBSERVE),
+        responses=responses(400, 404, 503),
+    )
+    async def read(self, plan: Number, plans: NamedDependency[PlanService]) -> RolloutOut:
+        """The way of one plan."""
+        return await plans.rollout(plan)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, false, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
@@ -105,6 +105,21 @@ async def live_specs(session: AsyncSession) -> list[ViewSpec]:
         )
     )
     return [msgspec.convert(spec, ViewSpec) for spec in specs]
+
+
+async def live_views_naming(session: AsyncSession, sets: Collection[str]) -> list[str]:
+    """The ids of live views whose filters name one of some instrument sets."""
+    text = ViewRow.spec["filter"].astext
+    texts = (text.contains(f" IN SET '{name}'", autoescape=True) for name in sets)
+    rows = await session.execute(
+        select(ViewRow.id, ViewRow.spec).where(
+            exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED),
+            or_(false(), *texts),
+        )
+    )
+    # The text may stand in a literal, too.
+    naming = ((key, sets_of([msgspec.convert(spec, ViewSpec)])) for key, spec in rows)
+    return [key for key, named in naming if not named.isdisjoint(sets)]
 
 
 async def compile_next(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from control_plane.database import Database
-from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.functions.schemas import StatusReport
+from control_plane.domains.functions.service import PLAN_RUNNER, StatusBoard, moment
 from control_plane.domains.plans import repository
 from control_plane.domains.plans.models import PlanRow
-from control_plane.domains.plans.schemas import PlanDetail, PlanOut, Rollout
+from control_plane.domains.plans.schemas import (
+    InstanceRollout,
+    PlanDetail,
+    PlanOut,
+    Rollout,
+    RolloutOut,
+)
 from control_plane.errors import NotFoundError
 from control_plane.pages import Page, decode_number
 
@@ -46,6 +53,45 @@ class PlanService:
                 raise NotFoundError("plan", "current")
             row = await repository.find(session, published)
         return self._detail(row, published)
+
+    async def rollouts(self, *, cursor: str | None, limit: int) -> Page[RolloutOut]:
+        """The rollouts of plans, newest first; the cursor is as that of `page`."""
+        before = decode_number(cursor, most_digits=18) if cursor is not None else None
+        async with self._database.transaction() as session:
+            rows = await repository.page(session, before=before, limit=limit + 1)
+            published = await repository.newest_published(session)
+        items = [self._rollout_out(row, published) for row in rows[:limit]]
+        return Page(items, str(rows[limit - 1].number) if len(rows) > limit else None)
+
+    async def rollout(self, number: int) -> RolloutOut:
+        """The rollout of one plan."""
+        async with self._database.transaction() as session:
+            row = await repository.find(session, number)
+            published = await repository.newest_published(session)
+        return self._rollout_out(row, published)
+
+    def _rollout_out(self, row: PlanRow, published: int) -> RolloutOut:
+        rollout = self._rollout(row, published)
+        reports = [] if rollout.state == "superseded" else self._board.reports(PLAN_RUNNER)
+        return RolloutOut(
+            plan=row.number,
+            created_at=row.created_at,
+            published_at=row.published_at,
+            applied_at=row.applied_at,
+            instances=[self._instance(report, row.number) for report in reports],
+            **msgspec.structs.asdict(rollout),
+        )
+
+    def _instance(self, report: StatusReport, number: int) -> InstanceRollout:
+        state: Literal["applied", "behind"] = "applied" if report.plan >= number else "behind"
+        return InstanceRollout(
+            function=report.function,
+            instance=report.instance,
+            state=state if self._board.is_fresh(report) else "silent",
+            plan=report.plan,
+            reported_at=moment(report.reported_at_ns),
+            last_error=report.last_error,
+        )
 
     def _detail(self, row: PlanRow, published: int) -> PlanDetail:
         views = msgspec.json.decode(row.document)["views"]

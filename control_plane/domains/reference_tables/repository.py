@@ -15,7 +15,8 @@ from control_plane.domains.reference_tables.models import (
     ReferenceTableVersion,
 )
 from control_plane.errors import NotFoundError
-from marketdata.reference import TableRef, TableSpec
+from marketdata.reference import ReferenceTable, TableRef, TableSpec
+from marketdata.reference.table import read_content
 
 _NEWEST = (ReferenceTableVersion.table_id == ReferenceTableRow.id) & (
     ReferenceTableVersion.version == ReferenceTableRow.version
@@ -118,6 +119,13 @@ async def contents(session: AsyncSession, digests: Collection[str]) -> dict[str,
         )
     )
     return {digest: content for digest, content in rows if content is not None}
+
+
+async def tables(session: AsyncSession, names: Collection[str]) -> dict[str, ReferenceTable]:
+    """Those of the named tables that exist, as they are now, made ready to join."""
+    found = await refs(session, names)
+    held = await contents(session, {one.digest for one in found.values()})
+    return {name: ReferenceTable(read_content(held[one.digest])) for name, one in found.items()}
 
 
 async def unpublished(session: AsyncSession, digests: Collection[str]) -> list[str]:

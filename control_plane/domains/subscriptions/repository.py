@@ -95,6 +95,27 @@ async def page(
     return (await session.scalars(query)).all()
 
 
+async def live_among(
+    session: AsyncSession,
+    *,
+    consumers: Collection[str],
+    views: Collection[str],
+    limit: int,
+) -> Sequence[Subscription]:
+    """Up to `limit` live subscriptions of some consumers or to some views, by id."""
+    query = (
+        select(Subscription)
+        .where(
+            Subscription.state != State.CLOSED,
+            or_(Subscription.consumer_id.in_(consumers), Subscription.view_id.in_(views)),
+        )
+        .options(joinedload(Subscription.view), joinedload(Subscription.consumer))
+        .order_by(Subscription.id)
+        .limit(limit)
+    )
+    return (await session.scalars(query)).all()
+
+
 async def pending(session: AsyncSession, plan: int) -> Sequence[Subscription]:
     """Pending subscriptions that a plan already holds."""
     query = (

@@ -38,6 +38,15 @@ FormatName = Annotated[
     ),
 ]
 
+SharedReference = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?@[1-9][0-9]{0,8}$",
+        description="In place of `transformation`: `name@version` of a shared one.",
+        examples=["mids@1"],
+    ),
+]
+
 
 class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     """A subscription to make."""
@@ -46,17 +55,7 @@ class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     name: Name
     filter: FilterText = ""
     transformation: Transformation = msgspec.field(default_factory=Transformation)
-    shared_transformation: (
-        Annotated[
-            str,
-            Meta(
-                pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?@[1-9][0-9]{0,8}$",
-                description="In place of `transformation`: `name@version` of a shared one.",
-                examples=["mids@1"],
-            ),
-        ]
-        | UnsetType
-    ) = UNSET
+    shared_transformation: SharedReference | UnsetType = UNSET
     format: FormatName = "arrow"
     delivery: Delivery = Delivery()
     start: Annotated[

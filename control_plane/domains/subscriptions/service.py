@@ -13,7 +13,7 @@ from typing import Literal, Protocol, cast
 
 import msgspec
 import structlog
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -102,14 +102,14 @@ class SubscriptionService:
         """
         reference: SharedTransformation | None = None
         named = named_tables(data.transformation)
-        spec = None if _refers(data) or named else view_spec(data)
+        spec = None if refers(data) or named else view_spec(data)
         await self._require_broker()
         subscription_id = repository.new_subscription_id()
         try:
             # One transaction: an Idempotency-Key is claimed with the change or not at all.
             async with self._database.transaction() as session:
-                if _refers(data):
-                    reference = await self._referred_to(session, data)
+                if refers(data):
+                    reference = await referred_to(session, data.shared_transformation)
                     taken = msgspec.convert(reference.transformation, Transformation)
                     data = msgspec.structs.replace(data, transformation=taken)
                     named = named_tables(taken)
@@ -173,18 +173,6 @@ class SubscriptionService:
             row.plan = await plan_rows.compile_next(session, current_request_id(), growing=True)
         await record(session, repository.change(EventType.SUBSCRIPTION_CREATED, row))
         return row.plan
-
-    async def _referred_to(
-        self, session: AsyncSession, data: SubscriptionCreate
-    ) -> SharedTransformation:
-        """The shared transformation that a request refers to."""
-        try:
-            return await transformation_rows.find(session, str(data.shared_transformation))
-        except NotFoundError as error:
-            hint = "GET /v1/transformations lists those that there are"
-            raise InvalidRequestError(
-                str(error), [FieldProblem(_SHARED, str(error), hint=hint)]
-            ) from error
 
     async def get(self, key: str, *, only: str | None = None) -> tuple[SubscriptionOut, int]:
         """The subscription with this id, closed or not, and its version."""
@@ -313,7 +301,7 @@ class SubscriptionService:
         )
 
 
-def _refers(data: SubscriptionCreate) -> bool:
+def refers(data: SubscriptionCreate) -> bool:
     """Whether a request refers to a shared transformation; InvalidRequestError beside its own."""
     if data.shared_transformation is UNSET:
         return False
@@ -323,3 +311,14 @@ def _refers(data: SubscriptionCreate) -> bool:
             [FieldProblem(_SHARED, "beside `transformation`", hint="give one of the two")],
         )
     return True
+
+
+async def referred_to(session: AsyncSession, reference: str | UnsetType) -> SharedTransformation:
+    """The shared transformation that a request refers to; InvalidRequestError for none."""
+    try:
+        return await transformation_rows.find(session, str(reference))
+    except NotFoundError as error:
+        hint = "GET /v1/transformations lists those that there are"
+        raise InvalidRequestError(
+            str(error), [FieldProblem(_SHARED, str(error), hint=hint)]
+        ) from error

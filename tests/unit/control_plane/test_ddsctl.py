@@ -285,6 +285,26 @@ def test_sets_plans_tokens_schemas_and_the_rest(run: Run) -> None:
     assert run("consumers", "show", "..").exit_code == 2
 
 
+def test_a_proposal_comes_from_a_file_and_options_stand_above_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Request] = []
+
+    def send(_: Api, __: httpx.Client, request: Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, json={})
+
+    monkeypatch.setattr(Api, "send", send)
+    proposal = tmp_path / "change.yaml"
+    proposal.write_text("delete: [s1]\nminutes: 5\n")
+    answer_of(run("plans", "preview", "-f", str(proposal), "--minutes", "9", "-o", "json"))
+    assert sent[0].body == {"delete": ["s1"], "minutes": 9}
+    for text in ("[1]", "a: [", "text"):
+        proposal.write_text(text)
+        assert run("plans", "preview", "-f", str(proposal)).exit_code == 2
+    assert run("plans", "preview", "-f", str(tmp_path / "none")).exit_code == 2
+
+
 def test_events_are_followed_from_a_place_on(run: Run) -> None:
     made = answer_of(run("consumers", "create", "desk", "-o", "json"))
     run("consumers", "update", "desk", "--owner", "us")

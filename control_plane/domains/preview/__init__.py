@@ -1,0 +1,1 @@
+"""What a proposed change would do, tried on the last minutes of the log."""

@@ -1,0 +1,319 @@
+"""From a proposed change to the views that each subscription has now, and would have.
+
+The checks are those of the requests that would make the change, so what they refuse is refused
+here, too, and `/create/0/filter` is where. Nothing is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.domains.consumers import repository as consumer_rows
+from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.instrument_sets import repository as set_rows
+from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.plans.differences import names_any
+from control_plane.domains.preview.comparison import Pair, Sets, Tables
+from control_plane.domains.preview.schemas import Proposal, SubscriptionChange
+from control_plane.domains.reference_tables import repository as table_rows
+from control_plane.domains.subscriptions import repository as subscription_rows
+from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.domains.subscriptions.schemas import SubscriptionCreate
+from control_plane.domains.subscriptions.service import referred_to, refers
+from control_plane.domains.subscriptions.view_check import (
+    checked_transformation,
+    entitled_spec,
+    named_tables,
+    require_sets,
+    view_spec,
+)
+from control_plane.domains.transformations import repository as transformation_rows
+from control_plane.errors import ConflictError, FieldProblem, ForbiddenError, InvalidRequestError
+from marketdata.entitlements import Entitlements, bounded
+from marketdata.plans import View, ViewSpec, sets_of, tables_of, view_of
+from marketdata.transformations import Transformation
+
+MOST_SUBSCRIPTIONS = 100
+"""So many subscriptions are told of at most."""
+
+MOST_ROWS = 1_000
+"""So many subscriptions are looked at that a change of entitlements or sets may affect."""
+
+What = Literal["create", "change", "delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A subscription with its views; `id` is None for one that would be made."""
+
+    id: str | None
+    consumer: str
+    consumer_name: str
+    name: str
+    what: What
+    pair: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """What a change comes to.
+
+    Attributes:
+        plan: the newest one.
+        cut: more subscriptions are affected than `affected` holds.
+        sets_before, sets_after: at least the instrument sets that the views name.
+        tables: the reference tables that the views name, as they are now.
+        not_before: the caller may not see samples of events from before.
+    """
+
+    plan: int
+    affected: list[Affected]
+    cut: bool
+    sets_before: Sets
+    sets_after: Sets
+    tables: Tables
+    not_before: datetime | None
+
+
+@dataclass(slots=True)
+class _Effective:
+    """What would hold with the change, beside what is stored."""
+
+    entitlements: dict[str, Entitlements] = field(default_factory=dict)
+    sets: dict[str, list[str]] = field(default_factory=dict)
+    transformations: dict[str, Transformation] = field(default_factory=dict)
+
+    def allowed(self, consumer: Consumer) -> Entitlements:
+        """What a consumer may receive."""
+        return self.entitlements.get(consumer.id, consumer.allowed)
+
+
+async def propose(session: AsyncSession, data: Proposal, *, only: str | None) -> Proposed:
+    """What a proposal comes to.
+
+    `only` is the id of the one consumer of whose subscriptions the caller may know.
+
+    Raises:
+        InvalidRequestError, NotFoundError, ConflictError: a request for the change would be
+            refused so.
+        ForbiddenError: it changes what only the platform team changes.
+    """
+    _require_own(data, only)
+    _require_once(data)
+    changed = _Effective()
+    for number, version in enumerate(data.transformations):
+        with _at(f"/transformations/{number}"):
+            checked = await asyncio.to_thread(checked_transformation, version.transformation)
+        following = await transformation_rows.next_version(session, version.name)
+        changed.transformations[f"{version.name}@{following}"] = checked
+    held = await set_rows.contents(session, list(data.instrument_sets))
+    for name, set_change in data.instrument_sets.items():
+        with _at(f"/instrument_sets/{name}"):
+            changed.sets[name] = sorted(set_change.applied_to(held.get(name, ())))
+    for key, bounds in data.entitlements.items():
+        consumer = await consumer_rows.find(session, key)
+        allowed = bounds.applied_to(msgspec.convert(consumer.entitlements, Entitlements))
+        entitling = allowed.instrument_sets or ()
+        _require_there(
+            key, entitling, {*await set_rows.contents(session, entitling), *changed.sets}
+        )
+        if not consumer.suspended:
+            changed.entitlements[consumer.id] = allowed
+    affected = [
+        *[
+            await _created(session, data, number, changed, only)
+            for number in range(len(data.create))
+        ],
+        *[
+            await _changed(session, data, number, changed, only)
+            for number in range(len(data.change))
+        ],
+        *[await _deleted(session, key, only) for key in data.delete],
+    ]
+    others, more = await _others(session, {each.id for each in affected}, changed)
+    affected += others
+    newest = await plan_rows.newest(session)
+    return Proposed(
+        plan=newest.number if newest else 0,
+        affected=affected[:MOST_SUBSCRIPTIONS],
+        cut=more or len(affected) > MOST_SUBSCRIPTIONS,
+        not_before=await _not_before(session, only),
+        tables=await _tables(session, affected),
+        **await _sets(session, affected, changed),
+    )
+
+
+async def _created(
+    session: AsyncSession, data: Proposal, number: int, changed: _Effective, only: str | None
+) -> Affected:
+    asked = data.create[number]
+    consumer = await consumer_rows.find(session, asked.consumer, only=only)
+    if consumer.suspended:
+        raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
+    with _at(f"/create/{number}"):
+        after = await _view(session, asked, consumer, changed)
+    return Affected(None, consumer.id, consumer.name, asked.name, "create", Pair(None, after))
+
+
+async def _changed(
+    session: AsyncSession, data: Proposal, number: int, changed: _Effective, only: str | None
+) -> Affected:
+    change = data.change[number]
+    row = await _live(session, change.subscription, only)
+    with _at(f"/change/{number}"):
+        after = await _view(session, _asked(row, change), row.consumer, changed)
+    return _affected(row, "change", after)
+
+
+async def _deleted(session: AsyncSession, key: str, only: str | None) -> Affected:
+    return _affected(await _live(session, key, only), "delete", None)
+
+
+async def _others(
+    session: AsyncSession, named: Collection[str | None], changed: _Effective
+) -> tuple[list[Affected], bool]:
+    """Subscriptions that other entitlements or sets change; whether there may be more."""
+    rows = await subscription_rows.live_among(
+        session,
+        consumers=list(changed.entitlements),
+        views=await plan_rows.live_views_naming(session, changed.sets),
+        limit=MOST_ROWS + 1,
+    )
+    affected = []
+    for row in rows[:MOST_ROWS]:
+        spec = msgspec.convert(row.spec, ViewSpec)
+        after = view_of(bounded(spec, changed.allowed(row.consumer)))
+        other = after.id != row.view_id or names_any(after, changed.sets)
+        if row.id not in named and other:
+            affected.append(_affected(row, "change", after))
+    return affected, len(rows) > MOST_ROWS
+
+
+async def _view(
+    session: AsyncSession, asked: SubscriptionCreate, consumer: Consumer, changed: _Effective
+) -> View:
+    """The view that a consumer would get for what it asks for."""
+    if refers(asked):
+        taken = changed.transformations.get(str(asked.shared_transformation))
+        if taken is None:
+            row = await referred_to(session, asked.shared_transformation)
+            taken = msgspec.convert(row.transformation, Transformation)
+        asked = msgspec.structs.replace(asked, transformation=taken)
+    declared = await table_rows.specs(session, named_tables(asked.transformation))
+    spec = await asyncio.to_thread(view_spec, asked, declared)
+    known = {*await set_rows.contents(session, sets_of([spec])), *changed.sets}
+    require_sets(asked, spec, known)
+    return view_of(entitled_spec(asked, spec, changed.allowed(consumer)))
+
+
+def _asked(row: Subscription, change: SubscriptionChange) -> SubscriptionCreate:
+    """What would be asked for: what was, with what is named in its place."""
+    spec = msgspec.convert(row.spec, ViewSpec)
+    asked = SubscriptionCreate(
+        consumer=row.consumer_id,
+        name=row.name,
+        filter=row.filter,
+        transformation=spec.transformation,
+        format=spec.format,
+        delivery=spec.delivery,
+    )
+    named = {name: getattr(change, name) for name in change.__struct_fields__[1:]}
+    named = {name: value for name, value in named.items() if value is not UNSET}
+    if "shared_transformation" in named:
+        named = {"transformation": Transformation(), **named}
+    return msgspec.structs.replace(asked, **named)
+
+
+async def _live(session: AsyncSession, key: str, only: str | None) -> Subscription:
+    row = await subscription_rows.find(session, key, only=only)
+    if row.state == State.CLOSED:
+        raise ConflictError(f"The subscription {key!r} is closed and can no longer be changed.")
+    return row
+
+
+def _affected(row: Subscription, what: What, after: View | None) -> Affected:
+    before = view_of(msgspec.convert(row.view.spec, ViewSpec))
+    pair = Pair(before, after)
+    return Affected(row.id, row.consumer_id, row.consumer.name, row.name, what, pair)
+
+
+async def _sets(
+    session: AsyncSession, affected: Collection[Affected], changed: _Effective
+) -> dict[str, Sets]:
+    """What the sets that views name hold now, and with the change."""
+    views = (view for each in affected for view in (each.pair.before, each.pair.after))
+    before = await set_rows.contents(session, sets_of(view for view in views if view is not None))
+    return {"sets_before": before, "sets_after": before | changed.sets}
+
+
+async def _tables(session: AsyncSession, affected: Collection[Affected]) -> Tables:
+    """The reference tables that views name."""
+    views = (view for each in affected for view in (each.pair.before, each.pair.after))
+    return await table_rows.tables(session, tables_of(view for view in views if view is not None))
+
+
+async def _not_before(session: AsyncSession, only: str | None) -> datetime | None:
+    """From when on a consumer may see events: what sets entitle it to holds for what comes then."""
+    if only is None:
+        return None
+    consumer = await consumer_rows.find(session, only)
+    newest = await set_rows.newest_versions(session, consumer.allowed.instrument_sets or ())
+    return max((version.created_at for version in newest.values()), default=None)
+
+
+def _require_own(data: Proposal, only: str | None) -> None:
+    """Refuse what only the platform team changes."""
+    if only is None:
+        return
+    given = [
+        name
+        for name in ("entitlements", "instrument_sets", "transformations")
+        if getattr(data, name)
+    ]
+    if given:
+        raise ForbiddenError(f"Only the platform team changes {', '.join(given)}.")
+
+
+def _require_there(consumer: str, named: Collection[str], known: Collection[str]) -> None:
+    """Refuse entitlements by instrument sets that are not there."""
+    missing = sorted(set(named) - set(known))
+    if missing:
+        detail = f"there is no instrument set {missing[0]!r}"
+        pointer = f"/entitlements/{consumer}/instrument_sets"
+        raise InvalidRequestError(f"entitlements: {detail}.", [FieldProblem(pointer, detail)])
+
+
+def _require_once(data: Proposal) -> None:
+    """Refuse what is named twice."""
+    named = {
+        "/change": [*(change.subscription for change in data.change), *data.delete],
+        "/transformations": [version.name for version in data.transformations],
+    }
+    problems = [
+        FieldProblem(pointer, f"{name!r} is named {count} times", hint="name it once")
+        for pointer, names in named.items()
+        for name, count in Counter(names).items()
+        if count > 1
+    ]
+    if problems:
+        raise InvalidRequestError("Something is named twice.", problems)
+
+
+@contextmanager
+def _at(pointer: str) -> Iterator[None]:
+    """Say of what is wrong with a part of the proposal where that part is."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        problems = [replace(each, pointer=f"{pointer}{each.pointer}") for each in error.problems]
+        raise InvalidRequestError(str(error), problems) from error
