@@ -25,6 +25,7 @@ from marketdata.formats import get_format
 from marketdata.frames import frame_kind, read_frame
 from marketdata.mixed import mixed_batch
 from marketdata.plans import Delivery, Plan, View, compile_plan, view_of
+from marketdata.reference import Joined
 from marketdata.rules import Rule
 from marketdata.schemas import decimal_scale
 from marketdata.transformations import Transformation
@@ -92,14 +93,13 @@ def delivered(log: Sequence[pa.RecordBatch], plan: Plan) -> dict[str, Delivered]
                 rows = batch if numbers is None else taken(batch, numbers)
                 if together:
                     rows = mixed_batch([(kind, rows)])
-                checked = check(one, rows)
+                checked = check(one, Joined(rows, {}))
                 sent = render(one, rows, checked=checked)
-                if not sent.data:
+                if not sent.messages:
                     continue
-                events = read_frame(sent.data).to_pylist()
-                scales = {
-                    field.name: decimal_scale(field) for field in read_frame(sent.data).schema
-                }
+                [message] = map(read_frame, sent.messages)
+                events = message.to_pylist()
+                scales = {field.name: decimal_scale(field) for field in message.schema}
                 keys = sent.rows.select(["instrument", "epoch", "sequence"]).to_pylist()
                 for key, event in zip(keys, events, strict=True):
                     values = {name: (event[name], scales[name]) for name in event}
