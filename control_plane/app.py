@@ -48,6 +48,7 @@ from control_plane.domains.plans.service import PlanService
 from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.controller import SubscriptionController
 from control_plane.domains.subscriptions.health import Thresholds
+from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.domains.system.controller import SystemController
@@ -174,6 +175,14 @@ class ControlPlane:
             service_url=settings.consumer_service_url,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
+        self.lifecycles = LifecycleService(
+            self.database,
+            self.publisher,
+            self.subscriptions,
+            require_broker=self.health.require_broker,
+            drain_seconds=settings.drain_seconds,
+            wait_seconds=settings.activation_timeout_ms / 1000,
+        )
         self.readings = ReadingService(
             self.database,
             self.admin,
@@ -259,6 +268,7 @@ class ControlPlane:
             "consumers": self.consumers,
             "subscriptions": self.subscriptions,
             "readings": self.readings,
+            "lifecycles": self.lifecycles,
             "plans": self.plans,
             "instrument_sets": self.instrument_sets,
             "transformations": self.transformations,

@@ -82,6 +82,17 @@ _OF_CONSUMER = (
     ),
 )
 _CONSUMER = ("name", "id", "owner", "region", "suspended", "created_at")
+_VIEW = (
+    body("filter", "SQL condition; '' for every event.", type=TEXT),
+    body(
+        "transformation",
+        'Columns: \'{"compute": {"mid": "(bid_price + ask_price) / 2"}}\'.',
+        type=JSON,
+    ),
+    body("shared_transformation", "In its place: name@version of a shared one."),
+    body("format", "arrow, json, avro, protobuf, csv, msgpack, fix, …"),
+    body("delivery", 'How frames are written: \'{"compression": "lz4"}\'.', type=JSON),
+)
 _SUBSCRIPTION = ("id", "consumer_name", "name", "state", "format", "filter", "plan")
 _PLAN = ("number", "view_count", "rollout.state", "rollout.detail", "created_at", "published_at")
 _GAP = (
@@ -204,6 +215,16 @@ GROUPS = (
                 (key("key"),),
             ),
             Command(
+                "history",
+                "getSubscriptionHistory",
+                "GET",
+                "/v1/subscriptions/{key}/history",
+                "What happened to a subscription, newest first.",
+                (key("key"),),
+                columns=("number", "at", "type", "state", "plan", "actor", "data"),
+                paged=True,
+            ),
+            Command(
                 "create",
                 "createSubscription",
                 "POST",
@@ -212,17 +233,7 @@ GROUPS = (
                 (
                     body("consumer", argument=True),
                     body("name", argument=True),
-                    body("filter", "SQL condition; absent: every event.", type=TEXT),
-                    body(
-                        "transformation",
-                        'Columns: \'{"compute": {"mid": "(bid_price + ask_price) / 2"}}\'.',
-                        type=JSON,
-                    ),
-                    body("shared_transformation", "In its place: name@version of a shared one."),
-                    body("format", "arrow, json, avro, protobuf, csv, msgpack, fix, …"),
-                    body(
-                        "delivery", 'How frames are written: \'{"compression": "lz4"}\'.', type=JSON
-                    ),
+                    *_VIEW,
                     body("start", "Where to begin.", type=("latest", "earliest")),
                     LABELS,
                     KEY,
@@ -233,8 +244,9 @@ GROUPS = (
                 "updateSubscription",
                 "PATCH",
                 "/v1/subscriptions/{key}",
-                "Change name or labels.",
-                (key("key"), body("name", "Its new name."), LABELS, IF_MATCH, KEY),
+                "Change what is named. Another filter, transformation, format or delivery gives it"
+                " another topic.",
+                (key("key"), body("name", "Its new name."), *_VIEW, LABELS, IF_MATCH, KEY),
             ),
             Command(
                 "delete",

@@ -28,7 +28,7 @@ class EventType(StrEnum):
     SUBSCRIPTION_ACTIVE = "subscription.active"
     """name, state, plan"""
     SUBSCRIPTION_MOVED = "subscription.moved"
-    """name, state, plan: it has another topic from that plan on"""
+    """name, state, plan: it has another topic from that plan on; reason: entitlements, changed"""
     SUBSCRIPTION_CHANGED = "subscription.changed"
     """name, state, plan"""
     SUBSCRIPTION_CLOSED = "subscription.closed"

@@ -9,8 +9,10 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from control_plane.domains.subscriptions.health import HealthOut
+from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.schemas import (
+    HistoryOut,
     SubscriptionCreate,
     SubscriptionOut,
     SubscriptionUpdate,
@@ -119,6 +121,24 @@ class SubscriptionController(Controller):
         """State with its reason, backlog, acknowledgements and connected clients, as of now."""
         return await readings.health(key, only=caller.consumer)
 
+    @get(
+        "/{key:str}/history",
+        operation_id="getSubscriptionHistory",
+        summary="What happened to a subscription",
+        opt=needs(Permission.READ),
+        responses=responses(400, 404, 422, 503),
+    )
+    async def history(
+        self,
+        key: Key,
+        lifecycles: NamedDependency[LifecycleService],
+        caller: NamedDependency[Caller],
+        cursor: Cursor = None,
+        limit: Limit = DEFAULT_LIMIT,
+    ) -> Page[HistoryOut]:
+        """Who changed it when, how and from which plan on, newest first."""
+        return await lifecycles.history(key, cursor=cursor, limit=limit, only=caller.consumer)
+
     @patch(
         "/{key:str}",
         operation_id="updateSubscription",
@@ -131,12 +151,18 @@ class SubscriptionController(Controller):
         self,
         key: Key,
         data: JSONBody[SubscriptionUpdate],
-        subscriptions: NamedDependency[SubscriptionService],
+        lifecycles: NamedDependency[LifecycleService],
         caller: NamedDependency[Caller],
         if_match: IfMatch = None,
     ) -> Response[SubscriptionOut]:
-        """Change name or labels. What is delivered cannot be changed in place."""
-        changed, version = await subscriptions.update(key, data, if_match, only=caller.consumer)
+        """Change what is named.
+
+        Another filter, transformation, format or delivery: the answer names the new topic, the
+        plan from which it is the subscription's, and in `draining` the topics before it with until
+        when they can be read. State `pending`: it becomes `active` by itself, and until then the
+        old topic goes on.
+        """
+        changed, version = await lifecycles.update(key, data, if_match, only=caller.consumer)
         return Response(changed, headers={"ETag": etag(version)})
 
     @delete(

@@ -1,4 +1,4 @@
-"""The tables of subscriptions, with their state machine as constraints, and of their moves."""
+"""The tables of subscriptions, with their state machine as constraints, moves and history."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -36,6 +37,12 @@ class State(StrEnum):
     ACTIVE = "active"
     CLOSED = "closed"
 
+
+ACTING = (
+    "coalesce(coalesce(nullif(current_setting('dds.acting', true), ''), '{}')::jsonb"
+    " ->> 'actor', 'database')"
+)
+"""Who acts in a transaction, as SQL."""
 
 LIVE = (State.PENDING, State.ACTIVE)
 """What is not closed."""
@@ -97,7 +104,10 @@ class Subscription(Base):
     start: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text, server_default=State.PENDING.value)
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    # The plan from which it has its view, and, where it came from another one, that number again:
+    # what its topic holds of lower plans is not for it.
     plan: Mapped[int] = mapped_column(BigInteger)
+    from_plan: Mapped[int] = mapped_column(BigInteger, server_default="0")
     closed_in_plan: Mapped[int | None] = mapped_column(BigInteger)
     version: Mapped[int] = mapped_column(Integer, server_default="1")
     created_at: Mapped[datetime] = mapped_column(
@@ -161,8 +171,12 @@ class Move(Base):
     # The view that was left, and the Pulsar subscription on its topic.
     view_id: Mapped[str] = mapped_column(ForeignKey(ViewRow.id, ondelete="RESTRICT"))
     subscription_name: Mapped[str] = mapped_column(Text)
-    # From this plan on the subscription has its next view.
+    # From this plan on the subscription has its next view; it had this one from `from_plan` on.
     plan: Mapped[int] = mapped_column(BigInteger)
+    from_plan: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    # Whether the consumer may see what others get on the topic from then on: its entitlements allow
+    # it, as they do when it was the subscription that changed.
+    allowed: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     correlation_id: Mapped[str] = mapped_column(Text, server_default="")
     moved_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.clock_timestamp()
@@ -178,3 +192,23 @@ class Move(Base):
     def grant(self) -> tuple[str, str]:
         """What its consumer may still read; view and subscription have to be loaded."""
         return self.view.topic, self.subscription.consumer_id
+
+
+class HistoryEntry(Base):
+    """What happened to a subscription: who did what when, and its state and plan after it."""
+
+    __tablename__ = "subscription_history"
+    __table_args__ = (Index("ix_subscription_history_of", "subscription_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    subscription_id: Mapped[str] = mapped_column(ForeignKey(Subscription.id, ondelete="RESTRICT"))
+    at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.clock_timestamp()
+    )
+    type: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text)
+    plan: Mapped[int] = mapped_column(BigInteger)
+    # As `control_plane.acting` told it at the beginning of the transaction.
+    actor: Mapped[str] = mapped_column(Text, server_default=text(ACTING))
+    correlation_id: Mapped[str] = mapped_column(Text, server_default="")
+    data: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,8 +14,9 @@ from sqlalchemy.orm import joinedload, selectinload
 from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans.models import ViewRow
-from control_plane.domains.subscriptions.models import Move, State, Subscription
+from control_plane.domains.subscriptions.models import HistoryEntry, Move, State, Subscription
 from control_plane.errors import NotFoundError
+from control_plane.requests import current_request_id
 
 _TOLD = (
     joinedload(Subscription.consumer),
@@ -189,7 +191,7 @@ async def activate(session: AsyncSession, ids: Collection[str], number: int) -> 
             .returning(Subscription)
             .execution_options(synchronize_session=False, populate_existing=True)
         )
-        await record(session, *(change(EventType.SUBSCRIPTION_ACTIVE, row) for row in made))
+        await note(session, EventType.SUBSCRIPTION_ACTIVE, made.all())
 
 
 async def mark_cursors_removed(session: AsyncSession, ids: Collection[str]) -> None:
@@ -213,10 +215,51 @@ async def count_by_state(session: AsyncSession) -> dict[str, int]:
     return {state.value: count for state, count in counts.items()}
 
 
-def change(what: EventType, row: Subscription) -> Change:
-    """The event that tells of a subscription as it is now."""
-    data = {"name": row.name, "state": str(row.state), "plan": row.closed_in_plan or row.plan}
-    return Change(what, data, consumer=row.consumer_id, subscription=row.id)
+async def note(
+    session: AsyncSession,
+    what: EventType,
+    rows: Iterable[Subscription],
+    kept: Mapping[str, Any] | None = None,
+    **told: Any,
+) -> None:
+    """Tell of subscriptions as they are now: an event and an entry of the history of each.
+
+    Args:
+        kept: what only the history says: it may be large.
+        told: what both say.
+    """
+    rows = list(rows)
+    changes = []
+    for row in rows:
+        state, plan = str(row.state), row.closed_in_plan or row.plan
+        data = {"name": row.name, "state": state, "plan": plan, **told}
+        changes.append(Change(what, data, consumer=row.consumer_id, subscription=row.id))
+        session.add(
+            HistoryEntry(
+                subscription_id=row.id,
+                type=what.value,
+                state=state,
+                plan=plan,
+                correlation_id=current_request_id(),
+                data={**told, **(kept or {})},
+            )
+        )
+    await record(session, *changes)
+
+
+async def history(
+    session: AsyncSession, key: str, *, before: int | None, limit: int
+) -> Sequence[HistoryEntry]:
+    """Up to `limit` entries of a subscription's history below a number, newest first."""
+    query = (
+        select(HistoryEntry)
+        .where(HistoryEntry.subscription_id == key)
+        .order_by(HistoryEntry.id.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(HistoryEntry.id < before)
+    return (await session.scalars(query)).all()
 
 
 def touch(subscription: Subscription) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -39,6 +39,16 @@ FormatName = Annotated[
 ]
 
 
+SharedReference = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?@[1-9][0-9]{0,8}$",
+        description="In place of `transformation`: `name@version` of a shared one.",
+        examples=["mids@1"],
+    ),
+]
+
+
 class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     """A subscription to make."""
 
@@ -46,17 +56,7 @@ class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     name: Name
     filter: FilterText = ""
     transformation: Transformation = msgspec.field(default_factory=Transformation)
-    shared_transformation: (
-        Annotated[
-            str,
-            Meta(
-                pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?@[1-9][0-9]{0,8}$",
-                description="In place of `transformation`: `name@version` of a shared one.",
-                examples=["mids@1"],
-            ),
-        ]
-        | UnsetType
-    ) = UNSET
+    shared_transformation: SharedReference | UnsetType = UNSET
     format: FormatName = "arrow"
     delivery: Delivery = Delivery()
     start: Annotated[
@@ -67,13 +67,18 @@ class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SubscriptionUpdate(msgspec.Struct, forbid_unknown_fields=True):
-    """What to change of a subscription; absent fields stay.
+    """What to change of a subscription; absent fields stay, and those that are named are replaced.
 
-    What is delivered (filter, transformation, format, delivery) belongs to the view and cannot be
-    changed in place: make another subscription and delete this one.
+    Another filter, transformation, format or delivery moves the subscription to another topic from
+    a plan on.
     """
 
     name: Name | UnsetType = UNSET
+    filter: FilterText | UnsetType = UNSET
+    transformation: Transformation | UnsetType = UNSET
+    shared_transformation: SharedReference | UnsetType = UNSET
+    format: FormatName | UnsetType = UNSET
+    delivery: Delivery | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
 
 
@@ -106,8 +111,12 @@ class DrainingOut(msgspec.Struct):
     """A topic that the subscription has left, while it may still read there."""
 
     topic: str
+    from_plan: Annotated[
+        int, Meta(description="What has a lower `plan` here is not for this subscription.")
+    ]
     plan: Annotated[
-        int, Meta(description="The plan from which nothing for this subscription comes here.")
+        int,
+        Meta(description="The plan from which nothing for this subscription comes here: skip it."),
     ]
     until: Annotated[
         datetime, Meta(description="When the Pulsar subscription is removed, read out or not.")
@@ -157,19 +166,40 @@ class SubscriptionOut(msgspec.Struct):
     view: str
     plan: Annotated[
         int,
+        Meta(description="The plan from which the subscription has this topic."),
+    ]
+    from_plan: Annotated[
+        int,
         Meta(
-            description="The plan from which the subscription has this topic. A subscription that "
-            "came from another topic skips messages here whose property `plan` is lower."
+            description="Skip messages here whose property `plan` is lower: they were on the topic "
+            "that the subscription came from. 0 where it came from none."
         ),
     ]
     draining: Annotated[
         list[DrainingOut],
         Meta(
-            description="Topics that were left because the entitlements changed, and can still be "
-            "read under the same subscription name, to their end, before `topic`."
+            description="Topics that were left because subscription or entitlements changed, and "
+            "can still be read under the same subscription name, to their end, before `topic`. "
+            "Oldest first; one that is not there holds nothing."
         ),
     ]
     created_at: datetime
     updated_at: datetime
     activated_at: datetime | None
     closed_at: datetime | None
+
+
+class HistoryOut(msgspec.Struct):
+    """Something that happened to a subscription."""
+
+    number: Annotated[int, Meta(description="Rises from entry to entry.")]
+    at: datetime
+    type: Annotated[str, Meta(description="As of events.", examples=["subscription.moved"])]
+    state: Annotated[str, Meta(description="Of the subscription from then on.")]
+    plan: int
+    actor: Annotated[str, Meta(description="Who did it; `control-plane` for what it does itself.")]
+    request_id: Annotated[str, Meta(description="The request that caused it; '' for none.")]
+    data: Annotated[
+        dict[str, Any],
+        Meta(description="`before` and `after` of what was changed, `reason`."),
+    ]

@@ -76,8 +76,8 @@ def names_of(events: list[Told]) -> list[str]:
 async def test_what_happens_to_consumers_subscriptions_and_plans_is_told(world: World) -> None:
     key = await world.subscribe("apples", filter="instrument = 'AAPL'")
     await world.settle()
-    await world.subscriptions.update(key, SubscriptionUpdate(labels={"a": "b"}), None)
-    await world.subscriptions.update(key, SubscriptionUpdate(labels={"a": "b"}), None)
+    await world.lifecycles.update(key, SubscriptionUpdate(labels={"a": "b"}), None)
+    await world.lifecycles.update(key, SubscriptionUpdate(labels={"a": "b"}), None)
     for suspended in (True, False):
         await world.consumers.update("desk", ConsumerUpdate(suspended=suspended), None)
     await world.consumers.update("desk", ConsumerUpdate(owner="us", contact=""), None)

@@ -54,6 +54,7 @@ TABLES = {
     "audit_head",
     "idempotency_keys",
     "transformations",
+    "subscription_history",
 }
 
 

@@ -14,6 +14,7 @@ from control_plane.broker import Broker
 from control_plane.database import Database
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.plans.publisher import Cursor, DeliveryTopics, PlanPublisher
+from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.service import SubscriptionService
@@ -109,6 +110,14 @@ class World:
             self.publisher,
             require_broker=self._broker_is_there,
             service_url="pulsar://there:6650",
+            wait_seconds=0,
+        )
+        self.lifecycles = LifecycleService(
+            database,
+            self.publisher,
+            self.subscriptions,
+            require_broker=self._broker_is_there,
+            drain_seconds=300,
             wait_seconds=0,
         )
 

@@ -1,0 +1,68 @@
+"""The lifecycle of subscriptions: change in place and history."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0011"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+ACTING = (
+    "coalesce(coalesce(nullif(current_setting('dds.acting', true), ''), '{}')::jsonb"
+    " ->> 'actor', 'database')"
+)
+
+
+def upgrade() -> None:
+    """Add the columns and the table; who has come from another view begins with its plan."""
+    for table in ("subscriptions", "subscription_moves"):
+        op.add_column(
+            table, sa.Column("from_plan", sa.BigInteger(), server_default="0", nullable=False)
+        )
+    op.execute(
+        "UPDATE subscriptions SET from_plan = plan WHERE EXISTS"
+        " (SELECT FROM subscription_moves WHERE subscription_id = subscriptions.id)"
+    )
+    op.add_column(
+        "subscription_moves",
+        sa.Column("allowed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+    )
+    op.create_table(
+        "subscription_history",
+        sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
+        sa.Column("subscription_id", sa.Text(), nullable=False),
+        sa.Column(
+            "at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("plan", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.Text(), server_default=sa.text(ACTING), nullable=False),
+        sa.Column("correlation_id", sa.Text(), server_default="", nullable=False),
+        sa.Column(
+            "data", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False
+        ),
+        sa.ForeignKeyConstraint(
+            ["subscription_id"],
+            ["subscriptions.id"],
+            name=op.f("fk_subscription_history_subscription_id"),
+            ondelete="RESTRICT",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_subscription_history")),
+    )
+    op.create_index("ix_subscription_history_of", "subscription_history", ["subscription_id", "id"])
+
+
+def downgrade() -> None:
+    """Drop them; the history is lost."""
+    op.drop_table("subscription_history")
+    op.drop_column("subscription_moves", "allowed")
+    for table in ("subscription_moves", "subscriptions"):
+        op.drop_column(table, "from_plan")
