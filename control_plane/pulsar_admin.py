@@ -241,6 +241,22 @@ class PulsarAdmin:
         path = "/admin/v2/namespaces/revokePermissionsOnTopics"
         await self._http.call("POST", path, "revoke permissions on topics", body=body)
 
+    async def reserve_subscription(
+        self, namespace: str, subscription: str, roles: list[str]
+    ) -> None:
+        """Let only some roles read under a subscription, on any topic; for none: whoever may."""
+        what = f"reserve subscription {subscription} of namespace {namespace}"
+        base = f"/admin/v2/namespaces/{namespace}/permissions"
+        if roles:
+            path = f"{base}/subscription/{_part(subscription)}"
+            await self._http.call("POST", path, what, body=roles)
+            return
+        found = await self.namespace_policies(namespace)
+        reserved = (found.get("auth_policies") or {}).get("subscription_auth_roles") or {}
+        for role in reserved.get(subscription) or ():
+            path = f"{base}/{_part(subscription)}/{_part(role)}"
+            await self._http.call("DELETE", path, what)
+
     # --- topics
 
     async def partitioned_topics(self, namespace: str) -> list[str]:

@@ -93,6 +93,7 @@ _VIEW = (
     body("format", "arrow, json, avro, protobuf, csv, msgpack, fix, …"),
     body("delivery", 'How frames are written: \'{"compression": "lz4"}\'.', type=JSON),
 )
+_STATES = ("pending", "active", "paused", "closed")
 _SUBSCRIPTION = ("id", "consumer_name", "name", "state", "format", "filter", "plan")
 _PLAN = ("number", "view_count", "rollout.state", "rollout.detail", "created_at", "published_at")
 _GAP = (
@@ -193,7 +194,11 @@ GROUPS = (
                 (
                     Field("consumer", "Only of this consumer."),
                     Field("name", "Only of this name."),
-                    Field("state", "Absent: all not closed.", type=("pending", "active", "closed")),
+                    Field(
+                        "state",
+                        "Absent: all not closed.",
+                        type=_STATES,
+                    ),
                 ),
                 columns=_SUBSCRIPTION,
                 paged=True,
@@ -247,6 +252,22 @@ GROUPS = (
                 "Change what is named. Another filter, transformation, format or delivery gives it"
                 " another topic.",
                 (key("key"), body("name", "Its new name."), *_VIEW, LABELS, IF_MATCH, KEY),
+            ),
+            Command(
+                "pause",
+                "pauseSubscription",
+                "POST",
+                "/v1/subscriptions/{key}/pause",
+                "Let a subscription receive nothing, and keep its place.",
+                (key("key"), IF_MATCH, KEY),
+            ),
+            Command(
+                "resume",
+                "resumeSubscription",
+                "POST",
+                "/v1/subscriptions/{key}/resume",
+                "Let a paused subscription receive again, from its place on.",
+                (key("key"), IF_MATCH, KEY),
             ),
             Command(
                 "delete",

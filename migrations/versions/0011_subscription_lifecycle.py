@@ -1,4 +1,4 @@
-"""The lifecycle of subscriptions: change in place and history."""
+"""The lifecycle of subscriptions: change in place, pause, and history."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ ACTING = (
     " ->> 'actor', 'database')"
 )
 
+STATES = {
+    True: "state IN ('pending', 'active', 'paused', 'closed')",
+    False: "state IN ('pending', 'active', 'closed')",
+}
+STATE_KNOWN = "ck_subscriptions_state_known"
+
 
 def upgrade() -> None:
     """Add the columns and the table; who has come from another view begins with its plan."""
@@ -30,6 +36,30 @@ def upgrade() -> None:
     op.add_column(
         "subscription_moves",
         sa.Column("allowed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+    )
+    op.add_column("subscriptions", sa.Column("paused_at", sa.DateTime(timezone=True)))
+    op.add_column(
+        "subscriptions",
+        sa.Column("blocked", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+    )
+    op.drop_constraint(op.f(STATE_KNOWN), "subscriptions", type_="check")
+    for name, condition in (
+        (op.f(STATE_KNOWN), STATES[True]),
+        (
+            op.f("ck_subscriptions_active_not_paused"),
+            "state <> 'active' OR paused_at IS NULL",
+        ),
+        (
+            op.f("ck_subscriptions_paused_complete"),
+            "state <> 'paused' OR paused_at IS NOT NULL",
+        ),
+    ):
+        op.create_check_constraint(name, "subscriptions", condition)
+    op.create_index(
+        "ix_subscriptions_paused",
+        "subscriptions",
+        ["id"],
+        postgresql_where=sa.text("paused_at IS NOT NULL OR blocked"),
     )
     op.create_table(
         "subscription_history",
@@ -61,8 +91,19 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them; the history is lost."""
+    """Drop them; the history is lost, and who was paused reads on.
+
+    A block that the broker holds for it stays there: resume before.
+    """
     op.drop_table("subscription_history")
+    op.drop_index("ix_subscriptions_paused", table_name="subscriptions")
+    op.execute("UPDATE subscriptions SET state = 'active', paused_at = NULL WHERE state = 'paused'")
+    for name in ("active_not_paused", "paused_complete"):
+        op.drop_constraint(op.f(f"ck_subscriptions_{name}"), "subscriptions", type_="check")
+    op.drop_constraint(op.f(STATE_KNOWN), "subscriptions", type_="check")
+    op.create_check_constraint(op.f(STATE_KNOWN), "subscriptions", STATES[False])
+    op.drop_column("subscriptions", "blocked")
+    op.drop_column("subscriptions", "paused_at")
     op.drop_column("subscription_moves", "allowed")
     for table in ("subscription_moves", "subscriptions"):
         op.drop_column(table, "from_plan")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
@@ -13,6 +13,7 @@ from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.schemas import (
     HistoryOut,
+    StateName,
     SubscriptionCreate,
     SubscriptionOut,
     SubscriptionUpdate,
@@ -74,7 +75,7 @@ class SubscriptionController(Controller):
         ] = None,
         name: Annotated[str | None, QueryParameter(max_length=64)] = None,
         subscription_state: Annotated[
-            Literal["pending", "active", "closed"] | None,
+            StateName | None,
             QueryParameter(name="state", description="Absent: all that are not closed."),
         ] = None,
     ) -> Page[SubscriptionOut]:
@@ -164,6 +165,53 @@ class SubscriptionController(Controller):
         """
         changed, version = await lifecycles.update(key, data, if_match, only=caller.consumer)
         return Response(changed, headers={"ETag": etag(version)})
+
+    @post(
+        "/{key:str}/pause",
+        operation_id="pauseSubscription",
+        operation_class=Repeatable,
+        summary="Pause a subscription",
+        opt=needs(Permission.SUBSCRIBE),
+        status_code=200,
+        responses=responses(400, 404, 409, 412, 422, 503),
+    )
+    async def pause(
+        self,
+        key: Key,
+        lifecycles: NamedDependency[LifecycleService],
+        caller: NamedDependency[Caller],
+        if_match: IfMatch = None,
+    ) -> Response[SubscriptionOut]:
+        """Let a subscription receive nothing, and keep its place.
+
+        What is for it is stored for it as long as its topic's limits allow. Where the broker asks
+        who its clients are, those that read are cut off within seconds; elsewhere it is up to them.
+        """
+        found, version = await lifecycles.pause(key, if_match, only=caller.consumer)
+        return Response(found, headers={"ETag": etag(version)})
+
+    @post(
+        "/{key:str}/resume",
+        operation_id="resumeSubscription",
+        operation_class=Repeatable,
+        summary="Resume a subscription",
+        opt=needs(Permission.SUBSCRIBE),
+        status_code=200,
+        responses=responses(400, 404, 409, 412, 422, 503),
+    )
+    async def resume(
+        self,
+        key: Key,
+        lifecycles: NamedDependency[LifecycleService],
+        caller: NamedDependency[Caller],
+        if_match: IfMatch = None,
+    ) -> Response[SubscriptionOut]:
+        """Let a paused subscription receive again, from its place on.
+
+        A client that was cut off subscribes again under the same name.
+        """
+        found, version = await lifecycles.resume(key, if_match, only=caller.consumer)
+        return Response(found, headers={"ETag": etag(version)})
 
     @delete(
         "/{key:str}",

@@ -21,6 +21,7 @@ Health = Literal["healthy", "lagging", "stalled", "gone"]
 
 NO_CURSOR = "The broker has no such subscription: it is not made yet, or the topic is lost."
 CLOSED = "The subscription is closed."
+PAUSED = "The subscription is paused."
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from control_plane.domains.subscriptions.changes import (
     difference,
 )
 from control_plane.domains.subscriptions.models import UNIQUE_NAME, State, Subscription
-from control_plane.domains.subscriptions.moves import change_view, lock_open
+from control_plane.domains.subscriptions.moves import change_view, drain_anew, lock_open
 from control_plane.domains.subscriptions.references import refers, taken_over
 from control_plane.domains.subscriptions.schemas import (
     HistoryOut,
@@ -158,6 +158,42 @@ class LifecycleService:
             repository.touch(row)
             await repository.note(session, EventType.SUBSCRIPTION_CHANGED, [row], told)
         return row
+
+    async def pause(
+        self, key: str, if_match: str | None, *, only: str | None = None
+    ) -> tuple[SubscriptionOut, int]:
+        """Let a subscription receive nothing, and keep its place; paused ones stay as they are.
+
+        Raises:
+            ConflictError: it is closed.
+        """
+        async with self._database.transaction() as session:
+            row = await self._to_change(session, key, if_match, only)
+            await repository.pause(session, row, reason="asked")
+        await self._publication.published(self._wait_seconds)
+        return await self._subscriptions.get(key)
+
+    async def resume(
+        self, key: str, if_match: str | None, *, only: str | None = None
+    ) -> tuple[SubscriptionOut, int]:
+        """Let a paused subscription receive again from its place on; others stay as they are.
+
+        Raises:
+            ConflictError: it is closed.
+        """
+        async with self._database.transaction() as session:
+            # Before the row: every transaction locks moves first.
+            await lock_open(session, Subscription.id == key)
+            row = await self._to_change(session, key, if_match, only)
+            if row.paused_at is not None:
+                await drain_anew(session, key, drain_seconds=self._drain_seconds)
+                row.paused_at = None
+                if row.state == State.PAUSED:
+                    row.state = State.ACTIVE.value
+                repository.touch(row)
+                await repository.note(session, EventType.SUBSCRIPTION_RESUMED, [row])
+        await self._publication.published(self._wait_seconds)
+        return await self._subscriptions.get(key)
 
     async def history(
         self, key: str, *, cursor: str | None, limit: int, only: str | None = None

@@ -31,10 +31,11 @@ UNIQUE_NAME = "uq_subscriptions_consumer_name_live"
 
 
 class State(StrEnum):
-    """pending → active → closed; from active back to pending when the view is another one."""
+    """pending → active ⇄ paused → closed; pending again when the view becomes another one."""
 
     PENDING = "pending"
     ACTIVE = "active"
+    PAUSED = "paused"
     CLOSED = "closed"
 
 
@@ -44,8 +45,13 @@ ACTING = (
 )
 """Who acts in a transaction, as SQL."""
 
-LIVE = (State.PENDING, State.ACTIVE)
+PAUSED = "(paused_at IS NOT NULL OR blocked)"
+"""Those rows that the broker is told of, or was, as SQL."""
+
+LIVE = (State.PENDING, State.ACTIVE, State.PAUSED)
 """What is not closed."""
+ROUTED = (State.ACTIVE, State.PAUSED)
+"""What the broker has a topic and a Pulsar subscription for."""
 
 
 class Subscription(Base):
@@ -67,6 +73,7 @@ class Subscription(Base):
             postgresql_where=text("state <> 'closed'"),
         ),
         Index("ix_subscriptions_pending", "plan", postgresql_where=text("state = 'pending'")),
+        Index("ix_subscriptions_paused", "id", postgresql_where=text(PAUSED)),
         Index(
             "ix_subscriptions_cursor_left",
             "closed_in_plan",
@@ -74,13 +81,15 @@ class Subscription(Base):
         ),
         CheckConstraint("id ~ '^s[0-9a-f]{16}$'", name="id_form"),
         CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="name_form"),
-        CheckConstraint("state IN ('pending', 'active', 'closed')", name="state_known"),
+        CheckConstraint("state IN ('pending', 'active', 'paused', 'closed')", name="state_known"),
         CheckConstraint("\"start\" IN ('latest', 'earliest')", name="start_known"),
         CheckConstraint(
             "(state = 'closed') = (closed_at IS NOT NULL AND closed_in_plan IS NOT NULL)",
             name="closed_complete",
         ),
         CheckConstraint("state <> 'active' OR activated_at IS NOT NULL", name="active_complete"),
+        CheckConstraint("state <> 'active' OR paused_at IS NULL", name="active_not_paused"),
+        CheckConstraint("state <> 'paused' OR paused_at IS NOT NULL", name="paused_complete"),
         CheckConstraint("cursor_removed_at IS NULL OR state = 'closed'", name="cursor_after_close"),
         CheckConstraint("version >= 1", name="version_positive"),
         CheckConstraint("jsonb_typeof(labels) = 'object'", name="labels_object"),
@@ -119,6 +128,9 @@ class Subscription(Base):
     activated_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     closed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     cursor_removed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # Since when nothing may be read, whatever the state, and whether the broker was told so.
+    paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    blocked: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
 
     consumer: Mapped[Consumer] = relationship(lazy="raise")
     view: Mapped[ViewRow] = relationship(lazy="raise")

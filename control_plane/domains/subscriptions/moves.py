@@ -152,6 +152,17 @@ async def drain_no_longer(session: AsyncSession, of: ColumnElement[bool]) -> Non
     )
 
 
+async def drain_anew(session: AsyncSession, key: str, *, drain_seconds: float) -> None:
+    """Give a subscription that resumes time to drain what its pause kept; moves are locked."""
+    until = datetime.now(UTC) + timedelta(seconds=drain_seconds)
+    await session.execute(
+        update(Move)
+        .where(Move.subscription_id == key, Move.ended_at.is_(None), Move.allowed)
+        .values(drain_until=func.greatest(Move.drain_until, until))
+        .execution_options(synchronize_session=False)
+    )
+
+
 async def exposed(session: AsyncSession, plan: int) -> Sequence[Move]:
     """Open moves up to a plan whose view somebody has and they may not see; rows are locked."""
     somebody = exists().where(Subscription.view_id == Move.view_id, _LIVE)
@@ -160,10 +171,15 @@ async def exposed(session: AsyncSession, plan: int) -> Sequence[Move]:
 
 
 async def overdue(session: AsyncSession) -> Sequence[Move]:
-    """Open moves whose time to be drained is over; rows are locked."""
+    """Open moves whose time to be drained is over; rows are locked.
+
+    For who pauses no time passes, where it is the subscription that changed.
+    """
+    waits = Subscription.paused_at.is_not(None) & _LIVE & Move.allowed
     query = (
         _open()
-        .where(Move.drain_until <= func.clock_timestamp())
+        .join(Move.subscription)
+        .where(Move.drain_until <= func.clock_timestamp(), ~waits)
         .limit(1000)
         .with_for_update(of=Move, skip_locked=True)
     )

@@ -9,6 +9,7 @@ from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.health import (
     CLOSED,
     NO_CURSOR,
+    PAUSED,
     HealthOut,
     Thresholds,
     health,
@@ -40,7 +41,7 @@ class ReadingService:
         async with self._database.transaction() as session:
             row = await repository.find(session, key, only=only)
             topic, name = row.view.topic, row.subscription_name
-            closed = row.state == State.CLOSED
+            closed, paused = row.state == State.CLOSED, row.paused_at is not None
         if closed:
             return nobody(CLOSED)
         try:
@@ -56,4 +57,7 @@ class ReadingService:
         }
         if not cursors:
             return nobody(NO_CURSOR)
-        return health(cursors, time.time_ns() // 1_000_000, self._thresholds)
+        found = health(cursors, time.time_ns() // 1_000_000, self._thresholds)
+        if paused:
+            found.reason = f"{PAUSED} {found.reason}"
+        return found

@@ -7,14 +7,21 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, func, or_, select, tuple_, update
+from sqlalchemy import case, exists, func, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
 from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans.models import ViewRow
-from control_plane.domains.subscriptions.models import HistoryEntry, Move, State, Subscription
+from control_plane.domains.subscriptions.models import (
+    PAUSED,
+    ROUTED,
+    HistoryEntry,
+    Move,
+    State,
+    Subscription,
+)
 from control_plane.errors import NotFoundError
 from control_plane.requests import current_request_id
 
@@ -123,18 +130,18 @@ async def cursors_left(session: AsyncSession, plan: int) -> Sequence[Subscriptio
     return (await session.scalars(query)).all()
 
 
-async def active(session: AsyncSession, *, after: str, limit: int) -> Sequence[Subscription]:
-    """Active subscriptions ordered by view and id, from the view after `after`."""
+async def routed(session: AsyncSession, *, after: str, limit: int) -> Sequence[Subscription]:
+    """Active and paused subscriptions ordered by view and id, from the view after `after`."""
     views = (
         select(Subscription.view_id)
-        .where(Subscription.state == State.ACTIVE, Subscription.view_id > after)
+        .where(Subscription.state.in_(ROUTED), Subscription.view_id > after)
         .distinct()
         .order_by(Subscription.view_id)
         .limit(limit)
     )
     query = (
         select(Subscription)
-        .where(Subscription.state == State.ACTIVE, Subscription.view_id.in_(views))
+        .where(Subscription.state.in_(ROUTED), Subscription.view_id.in_(views))
         .options(joinedload(Subscription.view))
         .order_by(Subscription.view_id, Subscription.id)
     )
@@ -159,18 +166,18 @@ async def grants(
     return {(topic, consumer) for topic, consumer in await session.execute(query)}
 
 
-async def still_active(session: AsyncSession, ids: Collection[str]) -> Sequence[Subscription]:
-    """Those of some subscriptions that are active at this moment, with their views."""
+async def still_routed(session: AsyncSession, ids: Collection[str]) -> Sequence[Subscription]:
+    """Those of some subscriptions that are active or paused at this moment, with their views."""
     query = (
         select(Subscription)
-        .where(Subscription.id.in_(ids), Subscription.state == State.ACTIVE)
+        .where(Subscription.id.in_(ids), Subscription.state.in_(ROUTED))
         .options(joinedload(Subscription.view), joinedload(Subscription.consumer))
     )
     return (await session.scalars(query)).all()
 
 
 async def activate(session: AsyncSession, ids: Collection[str], number: int) -> None:
-    """Make those pending subscriptions active that wait for a plan up to this number.
+    """Make those pending subscriptions active, or paused, that wait for a plan up to this number.
 
     Those closed in the meantime stay closed, and those moved to a later plan pending.
     """
@@ -183,7 +190,10 @@ async def activate(session: AsyncSession, ids: Collection[str], number: int) -> 
                 Subscription.plan <= number,
             )
             .values(
-                state=State.ACTIVE.value,
+                state=case(
+                    (Subscription.paused_at.is_(None), State.ACTIVE.value),
+                    else_=State.PAUSED.value,
+                ),
                 activated_at=func.clock_timestamp(),
                 updated_at=func.clock_timestamp(),
                 version=Subscription.version + 1,
@@ -192,6 +202,25 @@ async def activate(session: AsyncSession, ids: Collection[str], number: int) -> 
             .execution_options(synchronize_session=False, populate_existing=True)
         )
         await note(session, EventType.SUBSCRIPTION_ACTIVE, made.all())
+
+
+async def to_tell(session: AsyncSession) -> Sequence[Subscription]:
+    """Subscriptions of whose pause, or its end, the broker was not told yet; rows are locked."""
+    paused = Subscription.paused_at.is_not(None) & (Subscription.state != State.CLOSED)
+    query = (
+        select(Subscription)
+        .where(text(PAUSED), paused != Subscription.blocked)
+        .order_by(Subscription.id)
+        .limit(1000)
+        .with_for_update()
+    )
+    return (await session.scalars(query)).all()
+
+
+async def blocked(session: AsyncSession) -> Sequence[str]:
+    """The names of the Pulsar subscriptions that nobody may read under."""
+    rows = await session.scalars(select(Subscription).where(text(PAUSED), Subscription.blocked))
+    return [row.subscription_name for row in rows]
 
 
 async def mark_cursors_removed(session: AsyncSession, ids: Collection[str]) -> None:
@@ -245,6 +274,17 @@ async def note(
             )
         )
     await record(session, *changes)
+
+
+async def pause(session: AsyncSession, row: Subscription, *, reason: str) -> None:
+    """Let a live subscription receive nothing, if it is not paused yet; its row is locked."""
+    if row.paused_at is not None:
+        return
+    row.paused_at = func.clock_timestamp()
+    if row.state == State.ACTIVE:
+        row.state = State.PAUSED.value
+    touch(row)
+    await note(session, EventType.SUBSCRIPTION_PAUSED, [row], reason=reason)
 
 
 async def history(

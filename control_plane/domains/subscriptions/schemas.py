@@ -49,6 +49,9 @@ SharedReference = Annotated[
 ]
 
 
+StateName = Literal["pending", "active", "paused", "closed"]
+
+
 class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     """A subscription to make."""
 
@@ -130,7 +133,7 @@ class SubscriptionOut(msgspec.Struct):
     consumer: str
     consumer_name: str
     name: str
-    state: Literal["pending", "active", "closed"]
+    state: StateName
     filter: str
     canonical_filter: Annotated[str, Meta(description="The filter in normal form.")]
     effective_filter: Annotated[
@@ -186,6 +189,9 @@ class SubscriptionOut(msgspec.Struct):
     created_at: datetime
     updated_at: datetime
     activated_at: datetime | None
+    paused_at: Annotated[
+        datetime | None, Meta(description="Since when it may read nothing; null when it may.")
+    ]
     closed_at: datetime | None
 
 

@@ -28,6 +28,7 @@ from control_plane.domains.subscriptions.moves import drain_no_longer
 from control_plane.domains.subscriptions.references import refers, taken_over
 from control_plane.domains.subscriptions.schemas import (
     DrainingOut,
+    StateName,
     SubscriptionCreate,
     SubscriptionOut,
 )
@@ -172,7 +173,7 @@ class SubscriptionService:
         limit: int,
         consumer: str | None,
         name: str | None,
-        state: Literal["pending", "active", "closed"] | None,
+        state: StateName | None,
         only: str | None = None,
     ) -> Page[SubscriptionOut]:
         """One page of subscriptions; without `state`, of those that are not closed."""
@@ -229,7 +230,7 @@ class SubscriptionService:
             consumer=consumer.id,
             consumer_name=consumer.name,
             name=row.name,
-            state=cast(Literal["pending", "active", "closed"], str(row.state)),
+            state=cast(StateName, str(row.state)),
             filter=row.filter,
             canonical_filter=asked.filter,
             effective_filter=spec.filter,
@@ -257,5 +258,6 @@ class SubscriptionService:
             created_at=row.created_at,
             updated_at=row.updated_at,
             activated_at=row.activated_at,
+            paused_at=row.paused_at,
             closed_at=row.closed_at,
         )

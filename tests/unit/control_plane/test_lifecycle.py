@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from control_plane.domains.subscriptions.schemas import HistoryOut, Subscription
 from control_plane.domains.transformations.schemas import TransformationCreate
 from control_plane.domains.transformations.service import TransformationService
 from control_plane.errors import (
+    BrokerUnavailableError,
     ConflictError,
     InvalidRequestError,
     PreconditionFailedError,
@@ -189,6 +191,95 @@ async def test_what_is_refused_changes_nothing(world: World) -> None:
     await world.subscriptions.close(key, None)
     with pytest.raises(ConflictError, match="closed"):
         await change(world, key, filter="price > 2")
+
+
+async def pause(world: World, key: str) -> None:
+    await world.lifecycles.pause(key, None)
+    await world.publisher.publish_once()
+
+
+async def resume(world: World, key: str) -> None:
+    await world.lifecycles.resume(key, None)
+    await world.publisher.publish_once()
+
+
+async def test_who_pauses_keeps_its_place_and_reads_nothing(world: World) -> None:
+    key = await active(world, filter="price > 1")
+    before = await get(world, key)
+    plans = len(world.broker.plans)
+    await pause(world, key)
+    paused = await get(world, key)
+    assert (paused.state, paused.topic, paused.plan) == ("paused", before.topic, before.plan)
+    assert paused.paused_at is not None
+    assert world.topics.blocked == {before.subscription_name}
+    assert world.topics.cursors == {cursor(before)}
+    await pause(world, key)
+    assert (await get(world, key)) == paused
+    await resume(world, key)
+    after = await get(world, key)
+    assert (after.state, after.paused_at) == ("active", None)
+    assert world.topics.blocked == set()
+    await resume(world, key)
+    assert await get(world, key) == after
+    # The view was in the plan all the time.
+    assert len(world.broker.plans) == plans
+    assert [(entry.type, entry.data) for entry in (await history(world, key))[:2]] == [
+        ("subscription.resumed", {}),
+        ("subscription.paused", {"reason": "asked"}),
+    ]
+
+
+async def test_a_pause_that_the_broker_was_not_told_is_told_later(world: World) -> None:
+    key = await active(world)
+    world.topics.down = True
+    await world.lifecycles.pause(key, None)
+    with pytest.raises(BrokerUnavailableError):
+        await world.publisher.publish_once()
+    assert world.topics.blocked == set()
+    world.topics.down = False
+    await world.publisher.publish_once()
+    assert len(world.topics.blocked) == 1
+
+
+async def test_who_pauses_before_it_was_active_becomes_paused(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one")
+    await world.lifecycles.pause(key, None)
+    assert await world.state(key) == "pending"
+    await world.settle()
+    assert await world.state(key) == "paused"
+    assert len(world.topics.blocked) == 1
+
+
+async def test_a_change_leaves_who_pauses_paused_and_no_time_to_drain_passes(world: World) -> None:
+    key = await active(world, filter="price > 1")
+    before = await get(world, key)
+    await pause(world, key)
+    await change(world, key, filter="price > 2")
+    await world.settle()
+    after = await get(world, key)
+    assert (after.state, after.subscription_name) == ("paused", before.subscription_name)
+    assert world.topics.blocked == {before.subscription_name}
+    await drained(world)
+    assert world.topics.cursors == {cursor(before), cursor(after)}
+    await resume(world, key)
+    assert world.topics.cursors == {cursor(before), cursor(after)}
+    (left,) = (await get(world, key)).draining
+    assert (left.until - datetime.now(UTC)).total_seconds() > 200
+    await drained(world)
+    assert world.topics.cursors == {cursor(after)}
+
+
+async def test_closing_ends_a_pause_at_the_broker(world: World) -> None:
+    key = await active(world)
+    await pause(world, key)
+    await world.subscriptions.close(key, None)
+    await world.settle()
+    assert (await get(world, key)).state == "closed"
+    assert (world.topics.blocked, world.topics.cursors) == (set(), set())
+    for verb in (world.lifecycles.pause, world.lifecycles.resume):
+        with pytest.raises(ConflictError, match="closed"):
+            await verb(key, None)
 
 
 async def test_the_history_says_who_changed_what_from_which_plan_on(world: World) -> None:

@@ -55,6 +55,7 @@ class RecordingTopics:
         self.starts: dict[tuple[str, str], str] = {}
         self.plans_before_cursor: dict[str, int] = {}
         self.granted: set[tuple[str, str]] = set()
+        self.blocked: set[str] = set()
         self.stuck = False
         self.down = False
 
@@ -72,6 +73,11 @@ class RecordingTopics:
             self.granted.add(row.grant)
             self.starts.setdefault(place, start or row.next_start)
             self.plans_before_cursor.setdefault(row.id, len(self.broker.plans))
+
+    async def block(self, subscription: str, *, blocked: bool) -> None:
+        if self.down:
+            raise BrokerUnavailableError("down")
+        (self.blocked.add if blocked else self.blocked.remove)(subscription)
 
     async def drop_cursors(
         self, rows: Sequence[Cursor], *, still_granted: Collection[tuple[str, str]]
