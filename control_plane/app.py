@@ -46,6 +46,7 @@ from control_plane.domains.plans.controller import PlanController
 from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
 from control_plane.domains.plans.service import PlanService
 from control_plane.domains.schemas.controller import SchemaController
+from control_plane.domains.subscriptions.backlog import BacklogKeeper
 from control_plane.domains.subscriptions.controller import SubscriptionController
 from control_plane.domains.subscriptions.health import Thresholds
 from control_plane.domains.subscriptions.lifecycle import LifecycleService
@@ -146,6 +147,7 @@ class ControlPlane:
             self.board,
             self.metrics,
             self.audit,
+            BacklogKeeper(self.database, self.admin, self.metrics),
             settings,
         )
         self.ordering = OrderingService(

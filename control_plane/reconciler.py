@@ -12,7 +12,8 @@ One control plane reconciles at a time (advisory lock). Each look:
    paused; who may publish is who has a publisher's token; what is missing is given, and what is
    foreign taken away, also from who uses it at that moment;
 4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan;
-5. rollout: that every distributor runs the newest plan is noted, and told as an event.
+5. backlogs: what subscriptions ask to be done about theirs;
+6. rollout: that every distributor runs the newest plan is noted, and told as an event.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
 fought. Functions that were never deployed are reported, not created: their code comes from
@@ -36,6 +37,7 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.publisher import DeliveryTopics
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
+from control_plane.domains.subscriptions.backlog import BacklogKeeper
 from control_plane.domains.subscriptions.models import ROUTED, State
 from control_plane.domains.system.metrics import Metrics
 from control_plane.domains.tokens import repository as token_rows
@@ -121,6 +123,7 @@ class Reconciler:
         board: StatusBoard,
         metrics: Metrics,
         audit: AuditService,
+        backlogs: BacklogKeeper,
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -131,6 +134,7 @@ class Reconciler:
         self._board = board
         self._metrics = metrics
         self._audit = audit
+        self._backlogs = backlogs
         self._settings = settings
         self._clock = clock
         self._wake = asyncio.Event()
@@ -195,6 +199,7 @@ class Reconciler:
             await self._delivery()
             await self._access()
             await self._removals()
+            await self._backlogs.look()
             await self._rollout()
 
     def _load(self) -> Topology | None:

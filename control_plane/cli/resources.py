@@ -93,6 +93,11 @@ _VIEW = (
     body("format", "arrow, json, avro, protobuf, csv, msgpack, fix, …"),
     body("delivery", 'How frames are written: \'{"compression": "lz4"}\'.', type=JSON),
 )
+_ON_BACKLOG = body(
+    "on_backlog",
+    'What becomes of a backlog: \'{"policy": "drop_oldest", "messages": 1000}\'.',
+    type=JSON,
+)
 _STATES = ("pending", "active", "paused", "closed")
 _SUBSCRIPTION = ("id", "consumer_name", "name", "state", "format", "filter", "plan")
 _PLAN = ("number", "view_count", "rollout.state", "rollout.detail", "created_at", "published_at")
@@ -240,6 +245,7 @@ GROUPS = (
                     body("name", argument=True),
                     *_VIEW,
                     body("start", "Where to begin.", type=("latest", "earliest")),
+                    _ON_BACKLOG,
                     LABELS,
                     KEY,
                 ),
@@ -251,7 +257,15 @@ GROUPS = (
                 "/v1/subscriptions/{key}",
                 "Change what is named. Another filter, transformation, format or delivery gives it"
                 " another topic.",
-                (key("key"), body("name", "Its new name."), *_VIEW, LABELS, IF_MATCH, KEY),
+                (
+                    key("key"),
+                    body("name", "Its new name."),
+                    *_VIEW,
+                    _ON_BACKLOG,
+                    LABELS,
+                    IF_MATCH,
+                    KEY,
+                ),
             ),
             Command(
                 "pause",

@@ -1,4 +1,4 @@
-"""The lifecycle of subscriptions: change in place, pause, and history."""
+"""The lifecycle of subscriptions: change in place, pause, backlog, and history."""
 
 from __future__ import annotations
 
@@ -41,6 +41,21 @@ def upgrade() -> None:
     op.add_column(
         "subscriptions",
         sa.Column("blocked", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+    )
+    op.add_column(
+        "subscriptions",
+        sa.Column(
+            "on_backlog",
+            postgresql.JSONB(),
+            server_default=sa.text("""'{"policy": "hold"}'::jsonb"""),
+            nullable=False,
+        ),
+    )
+    op.create_index(
+        "ix_subscriptions_limited",
+        "subscriptions",
+        ["id"],
+        postgresql_where=sa.text("on_backlog ->> 'policy' <> 'hold'"),
     )
     op.drop_constraint(op.f(STATE_KNOWN), "subscriptions", type_="check")
     for name, condition in (
@@ -102,6 +117,8 @@ def downgrade() -> None:
         op.drop_constraint(op.f(f"ck_subscriptions_{name}"), "subscriptions", type_="check")
     op.drop_constraint(op.f(STATE_KNOWN), "subscriptions", type_="check")
     op.create_check_constraint(op.f(STATE_KNOWN), "subscriptions", STATES[False])
+    op.drop_index("ix_subscriptions_limited", table_name="subscriptions")
+    op.drop_column("subscriptions", "on_backlog")
     op.drop_column("subscriptions", "blocked")
     op.drop_column("subscriptions", "paused_at")
     op.drop_column("subscription_moves", "allowed")

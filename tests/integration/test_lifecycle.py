@@ -1,10 +1,11 @@
-"""Subscriptions are changed while events flow: nothing is lost or comes twice on a topic."""
+"""Subscriptions are changed while events flow: nothing is lost but what they give up."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from local_runtime import eventually
 from test_entitlements import Api, Flow, Reading, api, listed
 
 pytestmark = pytest.mark.integration
@@ -55,3 +56,41 @@ def test_a_change_divides_what_came_before_from_what_comes_after(stack: Any, api
     assert moved["plan"] == after["plan"]
     assert moved["data"]["before"] == {"filter": sql}
     assert moved["data"]["after"] == change
+
+
+def test_the_oldest_of_a_backlog_is_dropped_and_told(stack: Any, api: Api) -> None:
+    flow = Flow(stack.service_url)
+    one = api.desk("one", ["XNAS", "XNYS"], listed(flow.names))
+    path = f"/subscriptions/{one['id']}"
+    with flow:
+        flow.pass_by(100)
+        eventually(lambda: api.http.get(f"{path}/health").json()["backlog_messages"] > 1)
+        set_policy(api, path, {"policy": "drop_oldest", "messages": 1})
+        eventually(lambda: dropped(api, path))
+        set_policy(api, path, {"policy": "hold"})
+        reading = Reading(api.get(one))
+        flow.pass_by(100)
+    seen = reading.end(XNAS=flow.frames).sequences["XNAS"]
+    # The beginning did not come, and the end did.
+    assert seen == sorted(set(seen))
+    assert seen[0] > 1
+    assert seen[-1] == flow.frames
+    for entry in (entry["data"] for entry in dropped(api, path)):
+        parts = entry["partitions"]
+        assert entry["beyond"]["messages"] > 1
+        assert sum(part["messages"] for part in parts) == entry["messages"]
+        assert all(position(part["from"]) < position(part["to"]) for part in parts)
+    assert "were dropped at" in api.http.get(f"{path}/health").json()["reason"]
+
+
+def set_policy(api: Api, path: str, policy: dict[str, Any]) -> None:
+    api.http.patch(path, json={"on_backlog": policy}).raise_for_status()
+
+
+def dropped(api: Api, path: str) -> list[dict[str, Any]]:
+    entries = api.http.get(f"{path}/history").json()["items"]
+    return [entry for entry in entries if entry["type"] == "subscription.backlog_dropped"]
+
+
+def position(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(":")))

@@ -12,13 +12,17 @@ import msgspec
 from msgspec import UNSET
 
 from control_plane.domains.subscriptions.models import Subscription
-from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
+from control_plane.domains.subscriptions.schemas import (
+    OnBacklog,
+    SubscriptionCreate,
+    SubscriptionUpdate,
+)
 from marketdata.plans import ViewSpec
 from marketdata.transformations import Transformation
 
 VIEW_MEMBERS = ("filter", "transformation", "shared_transformation", "format", "delivery")
 """What decides what is delivered, and so on which topic."""
-OWN_MEMBERS = ("name", "labels")
+OWN_MEMBERS = ("name", "on_backlog", "labels")
 """What changes nothing of that."""
 
 
@@ -37,6 +41,7 @@ def asked(row: Subscription) -> SubscriptionCreate:
         transformation=spec.transformation,
         format=spec.format,
         delivery=spec.delivery,
+        on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
         labels=row.labels,
         start="earliest" if row.next_start == "earliest" else "latest",
     )

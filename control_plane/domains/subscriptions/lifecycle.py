@@ -17,6 +17,7 @@ from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.backlog import check
 from control_plane.domains.subscriptions.changes import (
     OWN_MEMBERS,
     VIEW_MEMBERS,
@@ -79,6 +80,8 @@ class LifecycleService:
                 asked for one that it still drains.
             PreconditionFailedError: If-Match does not hold.
         """
+        if data.on_backlog is not UNSET:
+            check(data.on_backlog)
         moves = changes_view(data)
         if moves:
             await self._require_broker()

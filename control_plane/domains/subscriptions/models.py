@@ -45,6 +45,8 @@ ACTING = (
 )
 """Who acts in a transaction, as SQL."""
 
+LIMITED = "on_backlog ->> 'policy' <> 'hold'"
+"""Those rows of whose backlog something is done, as SQL."""
 PAUSED = "(paused_at IS NOT NULL OR blocked)"
 """Those rows that the broker is told of, or was, as SQL."""
 
@@ -73,6 +75,7 @@ class Subscription(Base):
             postgresql_where=text("state <> 'closed'"),
         ),
         Index("ix_subscriptions_pending", "plan", postgresql_where=text("state = 'pending'")),
+        Index("ix_subscriptions_limited", "id", postgresql_where=text(LIMITED)),
         Index("ix_subscriptions_paused", "id", postgresql_where=text(PAUSED)),
         Index(
             "ix_subscriptions_cursor_left",
@@ -111,6 +114,9 @@ class Subscription(Base):
         ForeignKey(SharedTransformation.id, ondelete="RESTRICT")
     )
     start: Mapped[str] = mapped_column(Text)
+    on_backlog: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, server_default=text("""'{"policy": "hold"}'::jsonb""")
+    )
     state: Mapped[str] = mapped_column(Text, server_default=State.PENDING.value)
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     # The plan from which it has its view, and, where it came from another one, that number again:

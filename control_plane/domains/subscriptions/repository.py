@@ -15,6 +15,7 @@ from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.models import (
+    LIMITED,
     PAUSED,
     ROUTED,
     HistoryEntry,
@@ -276,15 +277,39 @@ async def note(
     await record(session, *changes)
 
 
-async def pause(session: AsyncSession, row: Subscription, *, reason: str) -> None:
-    """Let a live subscription receive nothing, if it is not paused yet; its row is locked."""
-    if row.paused_at is not None:
-        return
+async def pause(session: AsyncSession, row: Subscription, **told: Any) -> bool:
+    """Let a live subscription receive nothing, unless it is paused; whether. Its row is locked."""
+    if row.paused_at is not None or row.state == State.CLOSED:
+        return False
     row.paused_at = func.clock_timestamp()
     if row.state == State.ACTIVE:
         row.state = State.PAUSED.value
     touch(row)
-    await note(session, EventType.SUBSCRIPTION_PAUSED, [row], reason=reason)
+    await note(session, EventType.SUBSCRIPTION_PAUSED, [row], **told)
+    return True
+
+
+async def limited(session: AsyncSession, *, after: str, limit: int) -> Sequence[Subscription]:
+    """Active subscriptions whose backlog has limits, by id, from behind one."""
+    query = (
+        select(Subscription)
+        .where(text(LIMITED), Subscription.state == State.ACTIVE, Subscription.id > after)
+        .options(joinedload(Subscription.view))
+        .order_by(Subscription.id)
+        .limit(limit)
+    )
+    return (await session.scalars(query)).all()
+
+
+async def newest_of(session: AsyncSession, key: str, what: EventType) -> HistoryEntry | None:
+    """The newest entry of a kind in a subscription's history."""
+    query = (
+        select(HistoryEntry)
+        .where(HistoryEntry.subscription_id == key, HistoryEntry.type == what.value)
+        .order_by(HistoryEntry.id.desc())
+        .limit(1)
+    )
+    return await session.scalar(query)
 
 
 async def history(

@@ -52,6 +52,32 @@ SharedReference = Annotated[
 StateName = Literal["pending", "active", "paused", "closed"]
 
 
+class OnBacklog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What becomes of a backlog; each limit is of all partitions together, null for none."""
+
+    policy: Annotated[
+        Literal["hold", "drop_oldest", "disconnect", "conflate"],
+        Meta(
+            description="hold: it waits within the topic's limits. drop_oldest: what is beyond the "
+            "limits is dropped, the oldest first. disconnect: beyond the limits the subscription "
+            "is paused, and keeps its place. conflate is refused: there is no conflation yet."
+        ),
+    ] = "hold"
+    messages: (
+        Annotated[
+            int, Meta(ge=1, le=10**12, description="Frames of events, as the broker counts them.")
+        ]
+        | None
+    ) = None
+    bytes: Annotated[int, Meta(ge=1, le=10**15)] | None = None
+    seconds: (
+        Annotated[
+            int, Meta(ge=1, le=10**7, description="Since the oldest was written to the topic.")
+        ]
+        | None
+    ) = None
+
+
 class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     """A subscription to make."""
 
@@ -66,6 +92,7 @@ class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
         Literal["latest", "earliest"],
         Meta(description="Begin with what comes now, or with what the view's topic still holds."),
     ] = "latest"
+    on_backlog: OnBacklog = OnBacklog()
     labels: Labels = {}
 
 
@@ -82,6 +109,7 @@ class SubscriptionUpdate(msgspec.Struct, forbid_unknown_fields=True):
     shared_transformation: SharedReference | UnsetType = UNSET
     format: FormatName | UnsetType = UNSET
     delivery: Delivery | UnsetType = UNSET
+    on_backlog: OnBacklog | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
 
 
@@ -158,6 +186,7 @@ class SubscriptionOut(msgspec.Struct):
     format: str
     delivery: Delivery
     start: Literal["latest", "earliest"]
+    on_backlog: OnBacklog
     labels: dict[str, str]
     service_url: str
     topic: str

@@ -23,11 +23,13 @@ from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.backlog import check
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer
 from control_plane.domains.subscriptions.references import refers, taken_over
 from control_plane.domains.subscriptions.schemas import (
     DrainingOut,
+    OnBacklog,
     StateName,
     SubscriptionCreate,
     SubscriptionOut,
@@ -95,6 +97,7 @@ class SubscriptionService:
             UnavailableError: the broker or the database is down; nothing was stored.
         """
         reference: SharedTransformation | None = None
+        check(data.on_backlog)
         spec = None if refers(data) else view_spec(data)
         await self._require_broker()
         subscription_id = repository.new_subscription_id()
@@ -150,6 +153,7 @@ class SubscriptionService:
             spec=plan_rows.spec_json(spec),
             transformation_id=reference.id if reference else None,
             start=data.start,
+            on_backlog=msgspec.to_builtins(data.on_backlog),
             labels=data.labels,
             plan=latest.number if latest else 0,
         )
@@ -242,6 +246,7 @@ class SubscriptionService:
             format=spec.format,
             delivery=spec.delivery,
             start=cast(Literal["latest", "earliest"], row.start),
+            on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
             labels=row.labels,
             service_url=self._service_url,
             topic=row.view.topic,
