@@ -126,7 +126,8 @@ async def test_a_plan_is_applied_when_the_last_distributor_runs_it(
     board = StatusBoard()
     board.expected = {"distributor": 2}
     unused = cast(Any, None)
-    reconciler = Reconciler(world.database, unused, unused, unused, board, unused, unused, settings)
+    parts = (unused, unused, unused, board, unused, unused, unused)
+    reconciler = Reconciler(world.database, *parts, settings)
     selection = Selection(types=frozenset({EventType.PLAN_APPLIED}))
     seen = []
     for instance, plan in ((0, 1), (1, 0), (1, 1), (1, 2)):
