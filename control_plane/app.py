@@ -51,8 +51,10 @@ from control_plane.domains.preview.service import PreviewService
 from control_plane.domains.reference_tables.controller import ReferenceTableController
 from control_plane.domains.reference_tables.service import ReferenceTableService
 from control_plane.domains.schemas.controller import SchemaController
+from control_plane.domains.subscriptions.backlog import BacklogKeeper
 from control_plane.domains.subscriptions.controller import SubscriptionController
 from control_plane.domains.subscriptions.health import Thresholds
+from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.domains.system.controller import SystemController
@@ -151,6 +153,7 @@ class ControlPlane:
             self.board,
             self.metrics,
             self.audit,
+            BacklogKeeper(self.database, self.admin, self.metrics),
             settings,
         )
         self.ordering = OrderingService(
@@ -178,6 +181,14 @@ class ControlPlane:
             self.publisher,
             require_broker=self.health.require_broker,
             service_url=settings.consumer_service_url,
+            wait_seconds=settings.activation_timeout_ms / 1000,
+        )
+        self.lifecycles = LifecycleService(
+            self.database,
+            self.publisher,
+            self.subscriptions,
+            require_broker=self.health.require_broker,
+            drain_seconds=settings.drain_seconds,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
         self.readings = ReadingService(
@@ -275,6 +286,7 @@ class ControlPlane:
             "consumers": self.consumers,
             "subscriptions": self.subscriptions,
             "readings": self.readings,
+            "lifecycles": self.lifecycles,
             "plans": self.plans,
             "plan_comparison": self.plan_comparison,
             "previews": self.previews,

@@ -6,7 +6,11 @@ subscription to it, under Pulsar subscriptions whose names begin with its id (th
 to `ingest/events` while it has a token that was issued here. Everything here may be repeated, and
 does nothing where the broker does not ask who its clients are.
 
-A grant that is taken away ends the connection of whoever uses it as soon as the broker hears of it.
+A consumer that pauses keeps its grants. Its Pulsar subscription is reserved for a role that nobody
+has, so that no other subscription of the consumer to the same topic is touched.
+
+A grant that is taken away, and a block, end the connection of whoever uses it as soon as the broker
+hears of it.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ class Use:
 
 
 READING: Final = Use(f"{TENANT}/delivery", ("consume",))
+NOBODY: Final = "nobody!"
+"""A role that no token has."""
 PUBLISHING: Final = Use(f"{TENANT}/ingest", ("produce",))
 
 
@@ -60,6 +66,23 @@ class BrokerGrants:
     async def take(self, grants: Iterable[Grant]) -> None:
         """Let roles no longer use topics; those who do are cut off."""
         await self._change(grants, self._admin.revoke_on_topics)
+
+    async def block(self, subscription: str, *, blocked: bool) -> None:
+        """Let nobody read under a Pulsar subscription, or whoever may read its topic again."""
+        if not await self.enabled():
+            return
+        roles = [NOBODY] if blocked else []
+        await self._admin.reserve_subscription(READING.namespace, subscription, roles)
+
+    async def correct_blocks(self, wanted: Collection[str]) -> tuple[set[str], set[str]]:
+        """Make the blocks those that are wanted; gives which were made and which taken away."""
+        if not await self.enabled():
+            return set(), set()
+        held = blocks(await self._admin.namespace_policies(READING.namespace))
+        missing, foreign = set(wanted) - held, held - set(wanted)
+        for name in sorted(missing | foreign):
+            await self.block(name, blocked=name in missing)
+        return missing, foreign
 
     async def _change(
         self, grants: Iterable[Grant], change: Callable[[list[Grant]], Awaitable[None]]
@@ -104,3 +127,13 @@ def topic_grants(document: Mapping[str, Any]) -> dict[Grant, tuple[str, ...]]:
         for topic, roles in by_topic.items()
         for role, actions in roles.items()
     }
+
+
+def blocks(document: Mapping[str, Any]) -> set[str]:
+    """The Pulsar subscriptions that are reserved, in Pulsar's document of a namespace.
+
+    >>> blocks({"auth_policies": {"subscription_auth_roles": {"c1-s1": ["nobody!"], "c1-s2": []}}})
+    {'c1-s1'}
+    """
+    roles = (document.get("auth_policies") or {}).get("subscription_auth_roles") or {}
+    return {name for name, reserved in roles.items() if reserved}

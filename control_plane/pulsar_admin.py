@@ -31,6 +31,7 @@ from control_plane.pulsar_http import (
     error_of,
 )
 from control_plane.pulsar_values import (
+    CursorPlace,
     FunctionStatus,
     InstanceStatus,
     Json,
@@ -241,6 +242,22 @@ class PulsarAdmin:
         path = "/admin/v2/namespaces/revokePermissionsOnTopics"
         await self._http.call("POST", path, "revoke permissions on topics", body=body)
 
+    async def reserve_subscription(
+        self, namespace: str, subscription: str, roles: list[str]
+    ) -> None:
+        """Let only some roles read under a subscription, on any topic; for none: whoever may."""
+        what = f"reserve subscription {subscription} of namespace {namespace}"
+        base = f"/admin/v2/namespaces/{namespace}/permissions"
+        if roles:
+            path = f"{base}/subscription/{_part(subscription)}"
+            await self._http.call("POST", path, what, body=roles)
+            return
+        found = await self.namespace_policies(namespace)
+        reserved = (found.get("auth_policies") or {}).get("subscription_auth_roles") or {}
+        for role in reserved.get(subscription) or ():
+            path = f"{base}/{_part(subscription)}/{_part(role)}"
+            await self._http.call("DELETE", path, what)
+
     # --- topics
 
     async def partitioned_topics(self, namespace: str) -> list[str]:
@@ -302,6 +319,25 @@ class PulsarAdmin:
         """The ledgers of one partition, with their numbers of entries."""
         path = f"{_topic(topic)}/internalStats"
         return stored_entries(await self._get(path, f"read the ledgers of {topic}"))
+
+    async def cursor_place(self, topic: str, subscription: str) -> CursorPlace:
+        """Where a cursor stands in one partition, and the ledgers of that."""
+        path = f"{_topic(topic)}/internalStats"
+        what = f"read the place of subscription {subscription} on {topic}"
+        found = await self._get(path, what)
+        if subscription not in found["cursors"]:
+            raise AdminNotFound(f"{what}: there is no such subscription", status=404)
+        ledger, _, entry = str(found["cursors"][subscription]["markDeletePosition"]).partition(":")
+        return CursorPlace((int(ledger), int(entry)), stored_entries(found))
+
+    async def first_since(self, topic: str, time_ms: int) -> tuple[int, int]:
+        """Ledger and entry of the first message of one partition published at a time or later.
+
+        Behind the newest one where all are older.
+        """
+        path = f"{_topic(topic)}/messageid/{time_ms}"
+        found = await self._get(path, f"find the messages of {topic} since {time_ms}")
+        return int(found["ledgerId"]), int(found["entryId"])
 
     async def newest_properties(self, topic: str) -> dict[str, str] | None:
         """The properties of the newest message of one partition; None when it holds none."""
@@ -366,6 +402,13 @@ class PulsarAdmin:
         else:
             timestamp_ms = 0 if to == "earliest" else to
             await self._http.call("POST", f"{base}/resetcursor/{timestamp_ms}", what)
+
+    async def skip_messages(self, topic: str, subscription: str, count: int) -> None:
+        """Acknowledge so many of the oldest messages that wait in one partition."""
+        path = f"{_topic(topic)}/subscription/{_part(subscription)}/skip/{count}"
+        what = f"skip {count} messages of subscription {subscription} on {topic}"
+        # Sent again, it would skip as many once more.
+        await self._http.call("POST", path, what, once=True)
 
     async def delete_subscription(
         self, topic: str, subscription: str, *, force: bool = False

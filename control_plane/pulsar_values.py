@@ -147,6 +147,19 @@ class StoredEntries:
     written: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class CursorPlace:
+    """Where a cursor stands in a partition.
+
+    Attributes:
+        acknowledged: ledger and entry of the last message before which nothing waits.
+        stored: what the partition holds.
+    """
+
+    acknowledged: tuple[int, int]
+    stored: StoredEntries
+
+
 def stored_entries(found: Json) -> StoredEntries:
     """The entries of a partition, of its internal statistics.
 

@@ -6,14 +6,15 @@ One control plane reconciles at a time (advisory lock). Each look:
    instances have not changed for `unhealthy_after_seconds`, is restarted (after a broker restart
    nothing else brings it back), with a growing pause between attempts: instances that start, or
    that the worker starts again, are left to it;
-2. delivery: topics and Pulsar subscriptions of active subscriptions that are missing are made
-   again, beginning at the earliest message, so that nothing is lost;
-3. grants: who may read a delivery topic is who has a subscription to it, who may publish is who
-   has a publisher's token; what is missing is given, and what is foreign taken away, also from who
-   uses it at that moment;
+2. delivery: topics and Pulsar subscriptions of active and paused subscriptions that are missing are
+   made again, beginning at the earliest message, so that nothing is lost;
+3. grants: who may read a delivery topic is who has a subscription to it, under those that are not
+   paused; who may publish is who has a publisher's token; what is missing is given, and what is
+   foreign taken away, also from who uses it at that moment;
 4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan,
    and so does what stands on the topic of reference tables;
-5. rollout: that every distributor runs the newest plan is noted, and told as an event.
+5. backlogs: what subscriptions ask to be done about theirs;
+6. rollout: that every distributor runs the newest plan is noted, and told as an event.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
 fought. Functions that were never deployed are reported, not created: their code comes from
@@ -40,7 +41,8 @@ from control_plane.domains.plans.publisher import DeliveryTopics
 from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
-from control_plane.domains.subscriptions.models import State
+from control_plane.domains.subscriptions.backlog import BacklogKeeper
+from control_plane.domains.subscriptions.models import ROUTED, State
 from control_plane.domains.system.metrics import Metrics
 from control_plane.domains.tokens import repository as token_rows
 from control_plane.errors import UnavailableError
@@ -128,6 +130,7 @@ class Reconciler:
         board: StatusBoard,
         metrics: Metrics,
         audit: AuditService,
+        backlogs: BacklogKeeper,
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -139,6 +142,7 @@ class Reconciler:
         self._board = board
         self._metrics = metrics
         self._audit = audit
+        self._backlogs = backlogs
         self._settings = settings
         self._clock = clock
         self._wake = asyncio.Event()
@@ -203,6 +207,7 @@ class Reconciler:
             await self._delivery()
             await self._access()
             await self._removals()
+            await self._backlogs.look()
             await self._rollout()
 
     def _load(self) -> Topology | None:
@@ -272,7 +277,7 @@ class Reconciler:
     async def _delivery(self) -> None:
         """Check some views a look, all of them in turn."""
         async with self._database.transaction() as session:
-            rows = await subscription_rows.active(
+            rows = await subscription_rows.routed(
                 session, after=self._after_view, limit=VIEWS_PER_LOOK
             )
         views = sorted({row.view_id for row in rows})
@@ -293,7 +298,7 @@ class Reconciler:
         async with self._database.transaction() as session:
             # Under the publisher's lock, and only what is active still: it removes cursors too.
             await lock(session, Lock.PUBLISH)
-            lost = await subscription_rows.still_active(session, missing)
+            lost = await subscription_rows.still_routed(session, missing)
             # What a set held before is not for who is entitled by it now.
             by_sets = [row for row in lost if row.consumer.allowed.instrument_sets]
             await self._topics.ensure(by_sets, start="latest")
@@ -316,17 +321,22 @@ class Reconciler:
             # Under the publisher's lock: it gives and takes grants too.
             await lock(session, Lock.PUBLISH)
             # Of pending ones the publisher has not made the topic yet, perhaps.
-            active = await subscription_rows.grants(session, [State.ACTIVE])
+            active = await subscription_rows.grants(session, ROUTED)
             active |= await move_rows.grants(session)
             pending = await subscription_rows.grants(session, [State.PENDING])
             try:
                 given, taken = await self._grants.correct(READING, active, tolerated=pending)
+                blocked = await subscription_rows.blocked(session)
+                made, ended = await self._grants.correct_blocks(blocked)
                 publishers = await token_rows.publishers(session)
                 more, less = await self._grants.correct(PUBLISHING, set(map(publisher, publishers)))
             except AdminNotFound as error:
                 log.info("the topology is not applied: no grants yet", reason=str(error))
                 return
         given, taken = given | more, taken | less
+        if made or ended:
+            self._metrics.reconcile_actions.labels("blocks").inc(len(made | ended))
+            log.warning("pauses corrected", blocked=sorted(made), let_read=sorted(ended))
         if given or taken:
             self._metrics.reconcile_actions.labels("grants").inc(len(given | taken))
             log.warning("grants corrected", given=sorted(given), taken=sorted(taken))

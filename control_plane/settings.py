@@ -138,8 +138,8 @@ class Settings(BaseSettings):
         default=300.0,
         ge=0,
         le=86_400,
-        description="How long a subscription that another topic was given, because entitlements"
-        " changed, may still read what was routed to its old one before.",
+        description="How long a subscription that another topic was given, because it or"
+        " entitlements changed, may still read what was routed to its old one before.",
     )
     lagging_after_seconds: float = Field(
         default=10,

@@ -95,6 +95,23 @@ _OF_CONSUMER = (
     ),
 )
 _CONSUMER = ("name", "id", "owner", "region", "suspended", "created_at")
+_VIEW = (
+    body("filter", "SQL condition; '' for every event.", type=TEXT),
+    body(
+        "transformation",
+        'Columns: \'{"compute": {"mid": "(bid_price + ask_price) / 2"}}\'.',
+        type=JSON,
+    ),
+    body("shared_transformation", "In its place: name@version of a shared one."),
+    body("format", "arrow, json, avro, protobuf, csv, msgpack, fix, …"),
+    body("delivery", 'How frames are written: \'{"compression": "lz4"}\'.', type=JSON),
+)
+_ON_BACKLOG = body(
+    "on_backlog",
+    'What becomes of a backlog: \'{"policy": "drop_oldest", "messages": 1000}\'.',
+    type=JSON,
+)
+_STATES = ("pending", "active", "paused", "closed")
 _SUBSCRIPTION = ("id", "consumer_name", "name", "state", "format", "filter", "plan")
 _PLAN = ("number", "view_count", "rollout.state", "rollout.detail", "created_at", "published_at")
 _GAP = (
@@ -195,7 +212,11 @@ GROUPS = (
                 (
                     Field("consumer", "Only of this consumer."),
                     Field("name", "Only of this name."),
-                    Field("state", "Absent: all not closed.", type=("pending", "active", "closed")),
+                    Field(
+                        "state",
+                        "Absent: all not closed.",
+                        type=_STATES,
+                    ),
                 ),
                 columns=_SUBSCRIPTION,
                 paged=True,
@@ -217,6 +238,16 @@ GROUPS = (
                 (key("key"),),
             ),
             Command(
+                "history",
+                "getSubscriptionHistory",
+                "GET",
+                "/v1/subscriptions/{key}/history",
+                "What happened to a subscription, newest first.",
+                (key("key"),),
+                columns=("number", "at", "type", "state", "plan", "actor", "data"),
+                paged=True,
+            ),
+            Command(
                 "create",
                 "createSubscription",
                 "POST",
@@ -225,18 +256,9 @@ GROUPS = (
                 (
                     body("consumer", argument=True),
                     body("name", argument=True),
-                    body("filter", "SQL condition; absent: every event.", type=TEXT),
-                    body(
-                        "transformation",
-                        'Columns: \'{"compute": {"mid": "(bid_price + ask_price) / 2"}}\'.',
-                        type=JSON,
-                    ),
-                    body("shared_transformation", "In its place: name@version of a shared one."),
-                    body("format", "arrow, json, avro, protobuf, csv, msgpack, fix, …"),
-                    body(
-                        "delivery", 'How frames are written: \'{"compression": "lz4"}\'.', type=JSON
-                    ),
+                    *_VIEW,
                     body("start", "Where to begin.", type=("latest", "earliest")),
+                    _ON_BACKLOG,
                     LABELS,
                     KEY,
                 ),
@@ -246,8 +268,33 @@ GROUPS = (
                 "updateSubscription",
                 "PATCH",
                 "/v1/subscriptions/{key}",
-                "Change name or labels.",
-                (key("key"), body("name", "Its new name."), LABELS, IF_MATCH, KEY),
+                "Change what is named. Another filter, transformation, format or delivery gives it"
+                " another topic.",
+                (
+                    key("key"),
+                    body("name", "Its new name."),
+                    *_VIEW,
+                    _ON_BACKLOG,
+                    LABELS,
+                    IF_MATCH,
+                    KEY,
+                ),
+            ),
+            Command(
+                "pause",
+                "pauseSubscription",
+                "POST",
+                "/v1/subscriptions/{key}/pause",
+                "Let a subscription receive nothing, and keep its place.",
+                (key("key"), IF_MATCH, KEY),
+            ),
+            Command(
+                "resume",
+                "resumeSubscription",
+                "POST",
+                "/v1/subscriptions/{key}/resume",
+                "Let a paused subscription receive again, from its place on.",
+                (key("key"), IF_MATCH, KEY),
             ),
             Command(
                 "delete",

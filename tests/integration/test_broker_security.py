@@ -27,6 +27,7 @@ import psutil
 import psycopg
 import pulsar
 import pytest
+from events import trades
 
 from control_plane.security.keys import make_key
 from control_plane.security.roles import Role
@@ -197,6 +198,24 @@ def publish(world: World, events: int = 200) -> None:
             publisher.publish(batch)
 
 
+def publish_for(world: World, party: Party, events: int) -> None:
+    """Events that are for one party."""
+    with Publisher(world.client(world.issued(FEED)), name=FEED) as publisher:
+        for _ in range(events):
+            publisher.publish(trades([party.subscription["consumer_name"]]))
+
+
+def sequences(consumer: Consumer, events: int) -> list[int]:
+    """The sequences of so many events, which are acknowledged."""
+    found: list[int] = []
+    while len(found) < events:
+        frame = consumer.receive(60.0)
+        assert frame is not None, found
+        found += frame.batch.column("sequence").to_pylist()
+        consumer.ack(frame)
+    return found
+
+
 # -- the rightful way ----------------------------------------------------------------------------
 
 
@@ -207,6 +226,31 @@ def test_a_consumer_reads_what_a_publisher_published(world: World) -> None:
         frame = consumer.receive(60.0)
         assert frame is not None
         assert frame.batch.num_rows > 0
+
+
+def test_who_pauses_is_cut_off_and_goes_on_where_it_was(world: World) -> None:
+    party = world.party()
+    path = f"/v1/subscriptions/{party.subscription['id']}"
+    twin = world.api.subscribe(party.id, "twin", filter=party.subscription["filter"])
+    assert twin["topic"] == party.topic
+    other = Consumer(party.client, twin["topic"], twin["subscription_name"])
+    reader = party.read()
+    publish_for(world, party, 20)
+    assert sequences(reader, 20) == sequences(other, 20) == list(range(1, 21))
+    assert world.api.request("POST", f"{path}/pause")["state"] == "paused"
+    eventually(lambda: world.connected(party) == 0)
+    assert all(isinstance(outcome, REFUSED) for outcome in attempts(party.read))
+    publish_for(world, party, 20)
+    # It is one subscription that pauses: another one of the consumer to the topic reads on.
+    assert sequences(other, 20) == list(range(21, 41))
+    assert world.api.request("GET", f"{path}/health")["reason"].startswith(
+        "The subscription is pau"
+    )
+    assert world.api.request("POST", f"{path}/resume")["state"] == "active"
+    publish_for(world, party, 20)
+    with party.read() as again:
+        assert sequences(again, 40) == list(range(21, 61))
+    other.close()
 
 
 # -- topics and subscriptions of others ----------------------------------------------------------

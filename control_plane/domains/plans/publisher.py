@@ -8,6 +8,8 @@ Guarantees:
 - A plan is published only when no subscription can read a view of it that it has left, so no event
   that is routed from then on reaches a consumer who has lost it.
 - A plan is published only when the reference tables that it names stand on their topic.
+- Nobody reads under the Pulsar subscription of a paused one, where the broker asks who its clients
+  are.
 - The Pulsar subscription of a closed one is deleted, and its consumer cut off, when the plan
   without it is published.
 - One control plane publishes at a time (advisory lock), always the newest plan.
@@ -141,6 +143,17 @@ class DeliveryTopics:
         gone = await asyncio.gather(*map(drop, rows))
         return [row for row, is_gone in zip(rows, gone, strict=True) if is_gone]
 
+    async def block(self, subscription: str, *, blocked: bool) -> None:
+        """Let nobody read under a Pulsar subscription, or whoever may read its topic again."""
+        try:
+            await self._grants.block(subscription, blocked=blocked)
+        except AdminNotFound as error:
+            raise BrokerUnavailableError(
+                "The topology is not applied: run scripts/deploy_functions.py apply."
+            ) from error
+        except AdminError as error:
+            raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
+
     async def _topic(self, view: ViewRow, partitions: int) -> None:
         topic = view.topic
         schema = topic_schema(msgspec.convert(view.spec, ViewSpec))
@@ -265,11 +278,20 @@ class PlanPublisher:
             if plan.published_at is None:
                 await self._publish(session, plan)
             await subscription_rows.activate(session, [row.id for row in pending], plan.number)
+            await self._tell_pauses(session)
             closed = await subscription_rows.cursors_left(session, plan.number)
             dropped = await self._drop(session, closed)
             await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])
             drained = await self._drop(session, await move_rows.overdue(session))
             await move_rows.end(session, [move.id for move in drained])
+
+    async def _tell_pauses(self, session: AsyncSession) -> None:
+        """Let nobody read under Pulsar subscriptions that pause, and under others again."""
+        for row in await subscription_rows.to_tell(session):
+            blocked = not row.blocked
+            await self._topics.block(row.subscription_name, blocked=blocked)
+            row.blocked = blocked
+        await session.flush()
 
     async def _cut_off(self, session: AsyncSession, number: int) -> None:
         """Take away what could read a plan's views without having them any more."""
@@ -299,8 +321,12 @@ class PlanPublisher:
                     " OR EXISTS (SELECT FROM subscriptions WHERE state = 'pending')"
                     " OR EXISTS (SELECT FROM subscriptions"
                     " WHERE state = 'closed' AND cursor_removed_at IS NULL)"
-                    " OR EXISTS (SELECT FROM subscription_moves"
-                    " WHERE ended_at IS NULL AND drain_until <= clock_timestamp())"
+                    " OR EXISTS (SELECT FROM subscriptions WHERE (paused_at IS NOT NULL OR blocked)"
+                    " AND blocked <> (paused_at IS NOT NULL AND state <> 'closed'))"
+                    " OR EXISTS (SELECT FROM subscription_moves AS m JOIN subscriptions AS s"
+                    " ON s.id = m.subscription_id"
+                    " WHERE m.ended_at IS NULL AND m.drain_until <= clock_timestamp()"
+                    " AND NOT (s.paused_at IS NOT NULL AND s.state <> 'closed' AND m.allowed))"
                 )
             )
         )

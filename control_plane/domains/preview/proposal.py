@@ -28,8 +28,8 @@ from control_plane.domains.preview.schemas import Proposal, SubscriptionChange
 from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.domains.subscriptions.references import refers, taken_over
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
-from control_plane.domains.subscriptions.service import referred_to, refers
 from control_plane.domains.subscriptions.view_check import (
     checked_transformation,
     entitled_spec,
@@ -206,9 +206,9 @@ async def _view(
     if refers(asked):
         taken = changed.transformations.get(str(asked.shared_transformation))
         if taken is None:
-            row = await referred_to(session, asked.shared_transformation)
-            taken = msgspec.convert(row.transformation, Transformation)
-        asked = msgspec.structs.replace(asked, transformation=taken)
+            asked, _ = await taken_over(session, asked)
+        else:
+            asked = msgspec.structs.replace(asked, transformation=taken)
     declared = await table_rows.specs(session, named_tables(asked.transformation))
     spec = await asyncio.to_thread(view_spec, asked, declared)
     known = {*await set_rows.contents(session, sets_of([spec])), *changed.sets}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from control_plane.domains.subscriptions.health import HealthOut
+from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.schemas import (
+    HistoryOut,
+    StateName,
     SubscriptionCreate,
     SubscriptionOut,
     SubscriptionUpdate,
@@ -72,7 +75,7 @@ class SubscriptionController(Controller):
         ] = None,
         name: Annotated[str | None, QueryParameter(max_length=64)] = None,
         subscription_state: Annotated[
-            Literal["pending", "active", "closed"] | None,
+            StateName | None,
             QueryParameter(name="state", description="Absent: all that are not closed."),
         ] = None,
     ) -> Page[SubscriptionOut]:
@@ -119,6 +122,24 @@ class SubscriptionController(Controller):
         """State with its reason, backlog, acknowledgements and connected clients, as of now."""
         return await readings.health(key, only=caller.consumer)
 
+    @get(
+        "/{key:str}/history",
+        operation_id="getSubscriptionHistory",
+        summary="What happened to a subscription",
+        opt=needs(Permission.READ),
+        responses=responses(400, 404, 422, 503),
+    )
+    async def history(
+        self,
+        key: Key,
+        lifecycles: NamedDependency[LifecycleService],
+        caller: NamedDependency[Caller],
+        cursor: Cursor = None,
+        limit: Limit = DEFAULT_LIMIT,
+    ) -> Page[HistoryOut]:
+        """Who changed it when, how and from which plan on, newest first."""
+        return await lifecycles.history(key, cursor=cursor, limit=limit, only=caller.consumer)
+
     @patch(
         "/{key:str}",
         operation_id="updateSubscription",
@@ -131,13 +152,66 @@ class SubscriptionController(Controller):
         self,
         key: Key,
         data: JSONBody[SubscriptionUpdate],
-        subscriptions: NamedDependency[SubscriptionService],
+        lifecycles: NamedDependency[LifecycleService],
         caller: NamedDependency[Caller],
         if_match: IfMatch = None,
     ) -> Response[SubscriptionOut]:
-        """Change name or labels. What is delivered cannot be changed in place."""
-        changed, version = await subscriptions.update(key, data, if_match, only=caller.consumer)
+        """Change what is named.
+
+        Another filter, transformation, format or delivery: the answer names the new topic, the
+        plan from which it is the subscription's, and in `draining` the topics before it with until
+        when they can be read. State `pending`: it becomes `active` by itself, and until then the
+        old topic goes on.
+        """
+        changed, version = await lifecycles.update(key, data, if_match, only=caller.consumer)
         return Response(changed, headers={"ETag": etag(version)})
+
+    @post(
+        "/{key:str}/pause",
+        operation_id="pauseSubscription",
+        operation_class=Repeatable,
+        summary="Pause a subscription",
+        opt=needs(Permission.SUBSCRIBE),
+        status_code=200,
+        responses=responses(400, 404, 409, 412, 422, 503),
+    )
+    async def pause(
+        self,
+        key: Key,
+        lifecycles: NamedDependency[LifecycleService],
+        caller: NamedDependency[Caller],
+        if_match: IfMatch = None,
+    ) -> Response[SubscriptionOut]:
+        """Let a subscription receive nothing, and keep its place.
+
+        What is for it is stored for it as long as its topic's limits allow. Where the broker asks
+        who its clients are, those that read are cut off within seconds; elsewhere it is up to them.
+        """
+        found, version = await lifecycles.pause(key, if_match, only=caller.consumer)
+        return Response(found, headers={"ETag": etag(version)})
+
+    @post(
+        "/{key:str}/resume",
+        operation_id="resumeSubscription",
+        operation_class=Repeatable,
+        summary="Resume a subscription",
+        opt=needs(Permission.SUBSCRIBE),
+        status_code=200,
+        responses=responses(400, 404, 409, 412, 422, 503),
+    )
+    async def resume(
+        self,
+        key: Key,
+        lifecycles: NamedDependency[LifecycleService],
+        caller: NamedDependency[Caller],
+        if_match: IfMatch = None,
+    ) -> Response[SubscriptionOut]:
+        """Let a paused subscription receive again, from its place on.
+
+        A client that was cut off subscribes again under the same name.
+        """
+        found, version = await lifecycles.resume(key, if_match, only=caller.consumer)
+        return Response(found, headers={"ETag": etag(version)})
 
     @delete(
         "/{key:str}",

@@ -21,6 +21,8 @@ Health = Literal["healthy", "lagging", "stalled", "gone"]
 
 NO_CURSOR = "The broker has no such subscription: it is not made yet, or the topic is lost."
 CLOSED = "The subscription is closed."
+PAUSED = "The subscription is paused."
+PAUSED_BY_BACKLOG = "The subscription is paused because of its backlog: POST …/resume."
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The tables of subscriptions, with their state machine as constraints, and of their moves."""
+"""The tables of subscriptions, with their state machine as constraints, moves and history."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -30,15 +31,29 @@ UNIQUE_NAME = "uq_subscriptions_consumer_name_live"
 
 
 class State(StrEnum):
-    """pending → active → closed; from active back to pending when the view is another one."""
+    """pending → active ⇄ paused → closed; pending again when the view becomes another one."""
 
     PENDING = "pending"
     ACTIVE = "active"
+    PAUSED = "paused"
     CLOSED = "closed"
 
 
-LIVE = (State.PENDING, State.ACTIVE)
+ACTING = (
+    "coalesce(coalesce(nullif(current_setting('dds.acting', true), ''), '{}')::jsonb"
+    " ->> 'actor', 'database')"
+)
+"""Who acts in a transaction, as SQL."""
+
+LIMITED = "on_backlog ->> 'policy' <> 'hold'"
+"""Those rows of whose backlog something is done, as SQL."""
+PAUSED = "(paused_at IS NOT NULL OR blocked)"
+"""Those rows that the broker is told of, or was, as SQL."""
+
+LIVE = (State.PENDING, State.ACTIVE, State.PAUSED)
 """What is not closed."""
+ROUTED = (State.ACTIVE, State.PAUSED)
+"""What the broker has a topic and a Pulsar subscription for."""
 
 
 class Subscription(Base):
@@ -60,6 +75,8 @@ class Subscription(Base):
             postgresql_where=text("state <> 'closed'"),
         ),
         Index("ix_subscriptions_pending", "plan", postgresql_where=text("state = 'pending'")),
+        Index("ix_subscriptions_limited", "id", postgresql_where=text(LIMITED)),
+        Index("ix_subscriptions_paused", "id", postgresql_where=text(PAUSED)),
         Index(
             "ix_subscriptions_cursor_left",
             "closed_in_plan",
@@ -67,13 +84,15 @@ class Subscription(Base):
         ),
         CheckConstraint("id ~ '^s[0-9a-f]{16}$'", name="id_form"),
         CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="name_form"),
-        CheckConstraint("state IN ('pending', 'active', 'closed')", name="state_known"),
+        CheckConstraint("state IN ('pending', 'active', 'paused', 'closed')", name="state_known"),
         CheckConstraint("\"start\" IN ('latest', 'earliest')", name="start_known"),
         CheckConstraint(
             "(state = 'closed') = (closed_at IS NOT NULL AND closed_in_plan IS NOT NULL)",
             name="closed_complete",
         ),
         CheckConstraint("state <> 'active' OR activated_at IS NOT NULL", name="active_complete"),
+        CheckConstraint("state <> 'active' OR paused_at IS NULL", name="active_not_paused"),
+        CheckConstraint("state <> 'paused' OR paused_at IS NOT NULL", name="paused_complete"),
         CheckConstraint("cursor_removed_at IS NULL OR state = 'closed'", name="cursor_after_close"),
         CheckConstraint("version >= 1", name="version_positive"),
         CheckConstraint("jsonb_typeof(labels) = 'object'", name="labels_object"),
@@ -95,9 +114,15 @@ class Subscription(Base):
         ForeignKey(SharedTransformation.id, ondelete="RESTRICT")
     )
     start: Mapped[str] = mapped_column(Text)
+    on_backlog: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, server_default=text("""'{"policy": "hold"}'::jsonb""")
+    )
     state: Mapped[str] = mapped_column(Text, server_default=State.PENDING.value)
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    # The plan from which it has its view, and, where it came from another one, that number again:
+    # what its topic holds of lower plans is not for it.
     plan: Mapped[int] = mapped_column(BigInteger)
+    from_plan: Mapped[int] = mapped_column(BigInteger, server_default="0")
     closed_in_plan: Mapped[int | None] = mapped_column(BigInteger)
     version: Mapped[int] = mapped_column(Integer, server_default="1")
     created_at: Mapped[datetime] = mapped_column(
@@ -109,6 +134,9 @@ class Subscription(Base):
     activated_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     closed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     cursor_removed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # Since when nothing may be read, whatever the state, and whether the broker was told so.
+    paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    blocked: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
 
     consumer: Mapped[Consumer] = relationship(lazy="raise")
     view: Mapped[ViewRow] = relationship(lazy="raise")
@@ -161,8 +189,12 @@ class Move(Base):
     # The view that was left, and the Pulsar subscription on its topic.
     view_id: Mapped[str] = mapped_column(ForeignKey(ViewRow.id, ondelete="RESTRICT"))
     subscription_name: Mapped[str] = mapped_column(Text)
-    # From this plan on the subscription has its next view.
+    # From this plan on the subscription has its next view; it had this one from `from_plan` on.
     plan: Mapped[int] = mapped_column(BigInteger)
+    from_plan: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    # Whether the consumer may see what others get on the topic from then on: its entitlements allow
+    # it, as they do when it was the subscription that changed.
+    allowed: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     correlation_id: Mapped[str] = mapped_column(Text, server_default="")
     moved_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.clock_timestamp()
@@ -178,3 +210,23 @@ class Move(Base):
     def grant(self) -> tuple[str, str]:
         """What its consumer may still read; view and subscription have to be loaded."""
         return self.view.topic, self.subscription.consumer_id
+
+
+class HistoryEntry(Base):
+    """What happened to a subscription: who did what when, and its state and plan after it."""
+
+    __tablename__ = "subscription_history"
+    __table_args__ = (Index("ix_subscription_history_of", "subscription_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    subscription_id: Mapped[str] = mapped_column(ForeignKey(Subscription.id, ondelete="RESTRICT"))
+    at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.clock_timestamp()
+    )
+    type: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text)
+    plan: Mapped[int] = mapped_column(BigInteger)
+    # As `control_plane.acting` told it at the beginning of the transaction.
+    actor: Mapped[str] = mapped_column(Text, server_default=text(ACTING))
+    correlation_id: Mapped[str] = mapped_column(Text, server_default="")
+    data: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))

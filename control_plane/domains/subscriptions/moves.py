@@ -1,14 +1,16 @@
-"""Moves: a subscription's way to another view when its consumer's entitlements change.
+"""Moves: a subscription's way to another view, when it or its consumer's entitlements change.
 
-What was asked for stays; the view is what the entitlements leave of it. A move is a change like any
-other: rows and the plan that it makes commit together. A move always makes a plan of its own, so
-that a number divides what was routed before it from what is routed after it.
+What was asked for is kept; the view is what the entitlements leave of it. A move is a change like
+any other: rows and the plan that it makes commit together. A move always makes a plan of its own,
+so that a number divides what was routed before it from what is routed after it.
 
 What happens to the Pulsar subscription on the topic that was left:
 
 - Nobody else has the view: from the move's plan on nothing is routed to it. What lies there was
   routed before, and can be read until `drain_until`.
-- Somebody else has the view, now or later: its topic goes on with events that may no longer be the
+- Somebody else has the view, now or later, and the entitlements allow it: its topic goes on, and
+  the plan of a message says whether it is for the subscription. It can be read until `drain_until`.
+- Somebody else has the view, and its topic goes on with events that may no longer be the
   consumer's. The Pulsar subscription is removed before the plan that routes them is published.
 """
 
@@ -23,14 +25,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
 from control_plane.domains.consumers.models import Consumer
-from control_plane.domains.events.repository import record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.models import Move, State, Subscription
+from control_plane.errors import ConflictError
 from control_plane.requests import current_request_id
-from marketdata.entitlements import bounded
+from marketdata.entitlements import Entitlements, bounded
 from marketdata.plans import ViewSpec, view_of
 
 
@@ -45,43 +47,94 @@ async def follow_entitlements(
         The plan from which the new views hold; None when none is another one.
     """
     entitlements = consumer.allowed
+    lost = await _allow_no_longer(session, consumer.id, entitlements)
     others: list[tuple[Subscription, ViewRow]] = []
     for row in await _live_of(session, consumer.id):
         spec = bounded(msgspec.convert(row.spec, ViewSpec), entitlements)
         if view_of(spec).id != row.view_id:
             others.append((row, await plan_rows.ensure_view(session, spec)))
-    if not others:
+            if entitlements.instrument_sets and row.activated_at is None:
+                row.start = "latest"  # as for a new one (`entitled_spec`)
+    if not others and not lost:
         return None
-    drain_until = datetime.now(UTC) + timedelta(seconds=drain_seconds)
+    number = await _move(session, others, allowed=False, drain_seconds=drain_seconds)
+    rows = [row for row, _ in others]
+    await repository.note(session, EventType.SUBSCRIPTION_MOVED, rows, reason="entitlements")
+    return number
+
+
+async def change_view(
+    session: AsyncSession, row: Subscription, view: ViewRow, *, drain_seconds: float
+) -> None:
+    """Give a subscription another view because it has been changed itself.
+
+    The caller holds Lock.PLAN_SEQUENCE and the rows of consumer, moves and subscription.
+
+    Raises:
+        ConflictError: it came from that view, and has not drained it yet; or the plan is full.
+    """
+    left = await session.scalar(
+        _open().where(Move.subscription_id == row.id, Move.view_id == view.id)
+    )
+    if left is not None:
+        # One Pulsar subscription cannot be drained and read on at a time.
+        raise ConflictError(
+            "The subscription had what this asks for before, and drains it until"
+            f" {left.drain_until.isoformat(timespec='seconds')}: change it after that."
+        )
+    await _move(session, [(row, view)], allowed=True, drain_seconds=drain_seconds)
+
+
+async def lock_open(session: AsyncSession, of: ColumnElement[bool]) -> None:
+    """Lock the open moves of some subscriptions.
+
+    Before their rows, as the publisher locks them: neither can wait for the other.
+    """
+    ids = select(Subscription.id).where(of)
+    moves = select(Move.id).where(Move.subscription_id.in_(ids), Move.ended_at.is_(None))
+    await session.execute(moves.with_for_update())
+
+
+async def _move(
+    session: AsyncSession,
+    others: Sequence[tuple[Subscription, ViewRow]],
+    *,
+    allowed: bool,
+    drain_seconds: float,
+) -> int:
+    """Let subscriptions have other views from a plan on that is made here; gives its number."""
+    now = datetime.now(UTC)
     moves = []
     for row, view in others:
+        # Who was never active has read nothing, and begins on the new view as it would have here.
+        drain_until = now + timedelta(seconds=drain_seconds) if row.activated_at else now
         moves.append(
             Move(
                 subscription_id=row.id,
                 view_id=row.view_id,
                 subscription_name=row.subscription_name,
+                from_plan=row.from_plan,
+                allowed=allowed,
                 correlation_id=current_request_id(),
                 drain_until=drain_until,
             )
         )
         row.view_id = view.id
-        if entitlements.instrument_sets and row.activated_at is None:
-            row.start = "latest"  # as for a new one (`entitled_spec`)
         row.state = State.PENDING.value
         repository.touch(row)
     await session.flush()
-    await _come_back(session, consumer.id)
+    await _come_back(session, [row.id for row, _ in others])
     newest = await plan_rows.newest(session)
     number = await plan_rows.compile_next(
-        session, current_request_id(), above=newest.number if newest else 0
+        session, current_request_id(), above=newest.number if newest else 0, growing=allowed
     )
     for (row, _), move in zip(others, moves, strict=True):
         row.plan = move.plan = number
+        if row.activated_at:
+            row.from_plan = number
     session.add_all(moves)
     await session.flush()
     await plan_rows.retire_views(session, {move.view_id for move in moves}, number)
-    told = (repository.change(EventType.SUBSCRIPTION_MOVED, row) for row, _ in others)
-    await record(session, *told)
     return number
 
 
@@ -99,18 +152,34 @@ async def drain_no_longer(session: AsyncSession, of: ColumnElement[bool]) -> Non
     )
 
 
+async def drain_anew(session: AsyncSession, key: str, *, drain_seconds: float) -> None:
+    """Give a subscription that resumes time to drain what its pause kept; moves are locked."""
+    until = datetime.now(UTC) + timedelta(seconds=drain_seconds)
+    await session.execute(
+        update(Move)
+        .where(Move.subscription_id == key, Move.ended_at.is_(None), Move.allowed)
+        .values(drain_until=func.greatest(Move.drain_until, until))
+        .execution_options(synchronize_session=False)
+    )
+
+
 async def exposed(session: AsyncSession, plan: int) -> Sequence[Move]:
-    """Open moves up to a plan whose view somebody has: its topic goes on. Rows are locked."""
+    """Open moves up to a plan whose view somebody has and they may not see; rows are locked."""
     somebody = exists().where(Subscription.view_id == Move.view_id, _LIVE)
-    query = _open().where(Move.plan <= plan, somebody).with_for_update(of=Move)
+    query = _open().where(Move.plan <= plan, ~Move.allowed, somebody).with_for_update(of=Move)
     return (await session.scalars(query)).all()
 
 
 async def overdue(session: AsyncSession) -> Sequence[Move]:
-    """Open moves whose time to be drained is over; rows are locked."""
+    """Open moves whose time to be drained is over; rows are locked.
+
+    For who pauses no time passes, where it is the subscription that changed.
+    """
+    waits = Subscription.paused_at.is_not(None) & _LIVE & Move.allowed
     query = (
         _open()
-        .where(Move.drain_until <= func.clock_timestamp())
+        .join(Move.subscription)
+        .where(Move.drain_until <= func.clock_timestamp(), ~waits)
         .limit(1000)
         .with_for_update(of=Move, skip_locked=True)
     )
@@ -144,16 +213,27 @@ def _open() -> Select[Move]:
     return query.options(joinedload(Move.view), joinedload(Move.subscription))
 
 
+async def _allow_no_longer(
+    session: AsyncSession, consumer_id: str, entitlements: Entitlements
+) -> bool:
+    """Note which views that may be read on the entitlements allow no longer; whether there are."""
+    of_consumer = Subscription.consumer_id == consumer_id
+    await lock_open(session, of_consumer)
+    query = _open().join(Move.subscription).where(of_consumer, Move.allowed)
+    lost = False
+    for move in (await session.scalars(query)).all():
+        spec = msgspec.convert(move.view.spec, ViewSpec)
+        if view_of(bounded(spec, entitlements)).id != move.view_id:
+            move.allowed, lost = False, True
+    await session.flush()
+    return lost
+
+
 async def _live_of(session: AsyncSession, consumer_id: str) -> Sequence[Subscription]:
-    """The live subscriptions of a consumer, and the open moves of them: rows are locked."""
-    of_consumer = (Subscription.consumer_id == consumer_id, _LIVE)
-    ids = select(Subscription.id).where(*of_consumer)
-    # Moves first, as the publisher locks them: neither can wait for the other.
-    moves = select(Move.id).where(Move.subscription_id.in_(ids), Move.ended_at.is_(None))
-    await session.execute(moves.with_for_update())
+    """The live subscriptions of a consumer, whose open moves are locked: rows are locked."""
     query = (
         select(Subscription)
-        .where(*of_consumer)
+        .where(Subscription.consumer_id == consumer_id, _LIVE)
         .order_by(Subscription.id)
         .with_for_update()
         .execution_options(populate_existing=True)
@@ -161,7 +241,7 @@ async def _live_of(session: AsyncSession, consumer_id: str) -> Sequence[Subscrip
     return (await session.scalars(query)).all()
 
 
-async def _come_back(session: AsyncSession, consumer_id: str) -> None:
+async def _come_back(session: AsyncSession, ids: Collection[str]) -> None:
     """End the moves away from views that subscriptions have again: they read on where they were."""
     await session.execute(
         update(Move)
@@ -169,7 +249,7 @@ async def _come_back(session: AsyncSession, consumer_id: str) -> None:
             Move.subscription_id == Subscription.id,
             Move.view_id == Subscription.view_id,
             Move.ended_at.is_(None),
-            Subscription.consumer_id == consumer_id,
+            Subscription.id.in_(ids),
         )
         .values(ended_at=func.clock_timestamp())
         .execution_options(synchronize_session=False)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from control_plane.database import Database
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.health import (
     CLOSED,
     NO_CURSOR,
+    PAUSED,
+    PAUSED_BY_BACKLOG,
     HealthOut,
     Thresholds,
     health,
     nobody,
 )
-from control_plane.domains.subscriptions.models import State
+from control_plane.domains.subscriptions.models import State, Subscription
 from control_plane.errors import BrokerUnavailableError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 
@@ -40,7 +45,7 @@ class ReadingService:
         async with self._database.transaction() as session:
             row = await repository.find(session, key, only=only)
             topic, name = row.view.topic, row.subscription_name
-            closed = row.state == State.CLOSED
+            closed, told = row.state == State.CLOSED, await _told(session, row)
         if closed:
             return nobody(CLOSED)
         try:
@@ -56,4 +61,20 @@ class ReadingService:
         }
         if not cursors:
             return nobody(NO_CURSOR)
-        return health(cursors, time.time_ns() // 1_000_000, self._thresholds)
+        found = health(cursors, time.time_ns() // 1_000_000, self._thresholds)
+        found.reason = " ".join([*told, found.reason])
+        return found
+
+
+async def _told(session: AsyncSession, row: Subscription) -> list[str]:
+    """What was done to a subscription that its reader has to know."""
+    told = []
+    if row.paused_at is not None:
+        paused = await repository.newest_of(session, row.id, EventType.SUBSCRIPTION_PAUSED)
+        by_backlog = paused is not None and paused.data.get("reason") == "backlog"
+        told.append(PAUSED_BY_BACKLOG if by_backlog else PAUSED)
+    dropped = await repository.newest_of(session, row.id, EventType.SUBSCRIPTION_DROPPED)
+    if dropped is not None:
+        at = dropped.at.isoformat(timespec="seconds")
+        told.append(f"{dropped.data['messages']} messages of its backlog were dropped at {at}.")
+    return told

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import exists, func, or_, select, tuple_, update
+from sqlalchemy import case, exists, func, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
 from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans.models import ViewRow
-from control_plane.domains.subscriptions.models import Move, State, Subscription
+from control_plane.domains.subscriptions.models import (
+    LIMITED,
+    PAUSED,
+    ROUTED,
+    HistoryEntry,
+    Move,
+    State,
+    Subscription,
+)
 from control_plane.errors import NotFoundError
+from control_plane.requests import current_request_id
 
 _TOLD = (
     joinedload(Subscription.consumer),
@@ -142,18 +152,18 @@ async def cursors_left(session: AsyncSession, plan: int) -> Sequence[Subscriptio
     return (await session.scalars(query)).all()
 
 
-async def active(session: AsyncSession, *, after: str, limit: int) -> Sequence[Subscription]:
-    """Active subscriptions ordered by view and id, from the view after `after`."""
+async def routed(session: AsyncSession, *, after: str, limit: int) -> Sequence[Subscription]:
+    """Active and paused subscriptions ordered by view and id, from the view after `after`."""
     views = (
         select(Subscription.view_id)
-        .where(Subscription.state == State.ACTIVE, Subscription.view_id > after)
+        .where(Subscription.state.in_(ROUTED), Subscription.view_id > after)
         .distinct()
         .order_by(Subscription.view_id)
         .limit(limit)
     )
     query = (
         select(Subscription)
-        .where(Subscription.state == State.ACTIVE, Subscription.view_id.in_(views))
+        .where(Subscription.state.in_(ROUTED), Subscription.view_id.in_(views))
         .options(joinedload(Subscription.view))
         .order_by(Subscription.view_id, Subscription.id)
     )
@@ -178,18 +188,18 @@ async def grants(
     return {(topic, consumer) for topic, consumer in await session.execute(query)}
 
 
-async def still_active(session: AsyncSession, ids: Collection[str]) -> Sequence[Subscription]:
-    """Those of some subscriptions that are active at this moment, with their views."""
+async def still_routed(session: AsyncSession, ids: Collection[str]) -> Sequence[Subscription]:
+    """Those of some subscriptions that are active or paused at this moment, with their views."""
     query = (
         select(Subscription)
-        .where(Subscription.id.in_(ids), Subscription.state == State.ACTIVE)
+        .where(Subscription.id.in_(ids), Subscription.state.in_(ROUTED))
         .options(joinedload(Subscription.view), joinedload(Subscription.consumer))
     )
     return (await session.scalars(query)).all()
 
 
 async def activate(session: AsyncSession, ids: Collection[str], number: int) -> None:
-    """Make those pending subscriptions active that wait for a plan up to this number.
+    """Make those pending subscriptions active, or paused, that wait for a plan up to this number.
 
     Those closed in the meantime stay closed, and those moved to a later plan pending.
     """
@@ -202,7 +212,10 @@ async def activate(session: AsyncSession, ids: Collection[str], number: int) -> 
                 Subscription.plan <= number,
             )
             .values(
-                state=State.ACTIVE.value,
+                state=case(
+                    (Subscription.paused_at.is_(None), State.ACTIVE.value),
+                    else_=State.PAUSED.value,
+                ),
                 activated_at=func.clock_timestamp(),
                 updated_at=func.clock_timestamp(),
                 version=Subscription.version + 1,
@@ -210,7 +223,26 @@ async def activate(session: AsyncSession, ids: Collection[str], number: int) -> 
             .returning(Subscription)
             .execution_options(synchronize_session=False, populate_existing=True)
         )
-        await record(session, *(change(EventType.SUBSCRIPTION_ACTIVE, row) for row in made))
+        await note(session, EventType.SUBSCRIPTION_ACTIVE, made.all())
+
+
+async def to_tell(session: AsyncSession) -> Sequence[Subscription]:
+    """Subscriptions of whose pause, or its end, the broker was not told yet; rows are locked."""
+    paused = Subscription.paused_at.is_not(None) & (Subscription.state != State.CLOSED)
+    query = (
+        select(Subscription)
+        .where(text(PAUSED), paused != Subscription.blocked)
+        .order_by(Subscription.id)
+        .limit(1000)
+        .with_for_update()
+    )
+    return (await session.scalars(query)).all()
+
+
+async def blocked(session: AsyncSession) -> Sequence[str]:
+    """The names of the Pulsar subscriptions that nobody may read under."""
+    rows = await session.scalars(select(Subscription).where(text(PAUSED), Subscription.blocked))
+    return [row.subscription_name for row in rows]
 
 
 async def mark_cursors_removed(session: AsyncSession, ids: Collection[str]) -> None:
@@ -234,10 +266,86 @@ async def count_by_state(session: AsyncSession) -> dict[str, int]:
     return {state.value: count for state, count in counts.items()}
 
 
-def change(what: EventType, row: Subscription) -> Change:
-    """The event that tells of a subscription as it is now."""
-    data = {"name": row.name, "state": str(row.state), "plan": row.closed_in_plan or row.plan}
-    return Change(what, data, consumer=row.consumer_id, subscription=row.id)
+async def note(
+    session: AsyncSession,
+    what: EventType,
+    rows: Iterable[Subscription],
+    kept: Mapping[str, Any] | None = None,
+    **told: Any,
+) -> None:
+    """Tell of subscriptions as they are now: an event and an entry of the history of each.
+
+    Args:
+        kept: what only the history says: it may be large.
+        told: what both say.
+    """
+    rows = list(rows)
+    changes = []
+    for row in rows:
+        state, plan = str(row.state), row.closed_in_plan or row.plan
+        data = {"name": row.name, "state": state, "plan": plan, **told}
+        changes.append(Change(what, data, consumer=row.consumer_id, subscription=row.id))
+        session.add(
+            HistoryEntry(
+                subscription_id=row.id,
+                type=what.value,
+                state=state,
+                plan=plan,
+                correlation_id=current_request_id(),
+                data={**told, **(kept or {})},
+            )
+        )
+    await record(session, *changes)
+
+
+async def pause(session: AsyncSession, row: Subscription, **told: Any) -> bool:
+    """Let a live subscription receive nothing, unless it is paused; whether. Its row is locked."""
+    if row.paused_at is not None or row.state == State.CLOSED:
+        return False
+    row.paused_at = func.clock_timestamp()
+    if row.state == State.ACTIVE:
+        row.state = State.PAUSED.value
+    touch(row)
+    await note(session, EventType.SUBSCRIPTION_PAUSED, [row], **told)
+    return True
+
+
+async def limited(session: AsyncSession, *, after: str, limit: int) -> Sequence[Subscription]:
+    """Active subscriptions whose backlog has limits, by id, from behind one."""
+    query = (
+        select(Subscription)
+        .where(text(LIMITED), Subscription.state == State.ACTIVE, Subscription.id > after)
+        .options(joinedload(Subscription.view))
+        .order_by(Subscription.id)
+        .limit(limit)
+    )
+    return (await session.scalars(query)).all()
+
+
+async def newest_of(session: AsyncSession, key: str, what: EventType) -> HistoryEntry | None:
+    """The newest entry of a kind in a subscription's history."""
+    query = (
+        select(HistoryEntry)
+        .where(HistoryEntry.subscription_id == key, HistoryEntry.type == what.value)
+        .order_by(HistoryEntry.id.desc())
+        .limit(1)
+    )
+    return await session.scalar(query)
+
+
+async def history(
+    session: AsyncSession, key: str, *, before: int | None, limit: int
+) -> Sequence[HistoryEntry]:
+    """Up to `limit` entries of a subscription's history below a number, newest first."""
+    query = (
+        select(HistoryEntry)
+        .where(HistoryEntry.subscription_id == key)
+        .order_by(HistoryEntry.id.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(HistoryEntry.id < before)
+    return (await session.scalars(query)).all()
 
 
 def touch(subscription: Subscription) -> None:

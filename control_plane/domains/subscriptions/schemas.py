@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -48,6 +48,35 @@ SharedReference = Annotated[
 ]
 
 
+StateName = Literal["pending", "active", "paused", "closed"]
+
+
+class OnBacklog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What becomes of a backlog; each limit is of all partitions together, null for none."""
+
+    policy: Annotated[
+        Literal["hold", "drop_oldest", "disconnect", "conflate"],
+        Meta(
+            description="hold: it waits within the topic's limits. drop_oldest: what is beyond the "
+            "limits is dropped, the oldest first. disconnect: beyond the limits the subscription "
+            "is paused, and keeps its place. conflate is refused: there is no conflation yet."
+        ),
+    ] = "hold"
+    messages: (
+        Annotated[
+            int, Meta(ge=1, le=10**12, description="Frames of events, as the broker counts them.")
+        ]
+        | None
+    ) = None
+    bytes: Annotated[int, Meta(ge=1, le=10**15)] | None = None
+    seconds: (
+        Annotated[
+            int, Meta(ge=1, le=10**7, description="Since the oldest was written to the topic.")
+        ]
+        | None
+    ) = None
+
+
 class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     """A subscription to make."""
 
@@ -62,17 +91,24 @@ class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
         Literal["latest", "earliest"],
         Meta(description="Begin with what comes now, or with what the view's topic still holds."),
     ] = "latest"
+    on_backlog: OnBacklog = OnBacklog()
     labels: Labels = {}
 
 
 class SubscriptionUpdate(msgspec.Struct, forbid_unknown_fields=True):
-    """What to change of a subscription; absent fields stay.
+    """What to change of a subscription; absent fields stay, and those that are named are replaced.
 
-    What is delivered (filter, transformation, format, delivery) belongs to the view and cannot be
-    changed in place: make another subscription and delete this one.
+    Another filter, transformation, format or delivery moves the subscription to another topic from
+    a plan on.
     """
 
     name: Name | UnsetType = UNSET
+    filter: FilterText | UnsetType = UNSET
+    transformation: Transformation | UnsetType = UNSET
+    shared_transformation: SharedReference | UnsetType = UNSET
+    format: FormatName | UnsetType = UNSET
+    delivery: Delivery | UnsetType = UNSET
+    on_backlog: OnBacklog | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
 
 
@@ -121,8 +157,12 @@ class DrainingOut(msgspec.Struct):
     """A topic that the subscription has left, while it may still read there."""
 
     topic: str
+    from_plan: Annotated[
+        int, Meta(description="What has a lower `plan` here is not for this subscription.")
+    ]
     plan: Annotated[
-        int, Meta(description="The plan from which nothing for this subscription comes here.")
+        int,
+        Meta(description="The plan from which nothing for this subscription comes here: skip it."),
     ]
     until: Annotated[
         datetime, Meta(description="When the Pulsar subscription is removed, read out or not.")
@@ -136,7 +176,7 @@ class SubscriptionOut(msgspec.Struct):
     consumer: str
     consumer_name: str
     name: str
-    state: Literal["pending", "active", "closed"]
+    state: StateName
     filter: str
     canonical_filter: Annotated[str, Meta(description="The filter in normal form.")]
     effective_filter: Annotated[
@@ -161,6 +201,7 @@ class SubscriptionOut(msgspec.Struct):
     format: str
     delivery: Delivery
     start: Literal["latest", "earliest"]
+    on_backlog: OnBacklog
     labels: dict[str, str]
     service_url: str
     topic: str
@@ -172,19 +213,43 @@ class SubscriptionOut(msgspec.Struct):
     view: str
     plan: Annotated[
         int,
+        Meta(description="The plan from which the subscription has this topic."),
+    ]
+    from_plan: Annotated[
+        int,
         Meta(
-            description="The plan from which the subscription has this topic. A subscription that "
-            "came from another topic skips messages here whose property `plan` is lower."
+            description="Skip messages here whose property `plan` is lower: they were on the topic "
+            "that the subscription came from. 0 where it came from none."
         ),
     ]
     draining: Annotated[
         list[DrainingOut],
         Meta(
-            description="Topics that were left because the entitlements changed, and can still be "
-            "read under the same subscription name, to their end, before `topic`."
+            description="Topics that were left because subscription or entitlements changed, and "
+            "can still be read under the same subscription name, to their end, before `topic`. "
+            "Oldest first; one that is not there holds nothing."
         ),
     ]
     created_at: datetime
     updated_at: datetime
     activated_at: datetime | None
+    paused_at: Annotated[
+        datetime | None, Meta(description="Since when it may read nothing; null when it may.")
+    ]
     closed_at: datetime | None
+
+
+class HistoryOut(msgspec.Struct):
+    """Something that happened to a subscription."""
+
+    number: Annotated[int, Meta(description="Rises from entry to entry.")]
+    at: datetime
+    type: Annotated[str, Meta(description="As of events.", examples=["subscription.moved"])]
+    state: Annotated[str, Meta(description="Of the subscription from then on.")]
+    plan: int
+    actor: Annotated[str, Meta(description="Who did it; `control-plane` for what it does itself.")]
+    request_id: Annotated[str, Meta(description="The request that caused it; '' for none.")]
+    data: Annotated[
+        dict[str, Any],
+        Meta(description="`before` and `after` of what was changed, `reason`."),
+    ]

@@ -13,26 +13,26 @@ from typing import Literal, Protocol, cast
 
 import msgspec
 import structlog
-from msgspec import UNSET, UnsetType
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.consumers.models import Consumer
-from control_plane.domains.events.repository import record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
-from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.backlog import check
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer
+from control_plane.domains.subscriptions.references import enriched_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import (
     DrainingOut,
+    OnBacklog,
+    StateName,
     SubscriptionCreate,
     SubscriptionOut,
-    SubscriptionUpdate,
 )
 from control_plane.domains.subscriptions.view_check import (
     describe_schema,
@@ -43,18 +43,15 @@ from control_plane.domains.subscriptions.view_check import (
 )
 from control_plane.domains.transformations import repository as transformation_rows
 from control_plane.domains.transformations.models import SharedTransformation
-from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError, NotFoundError
+from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match, decode_cursor, page_of
 from control_plane.requests import current_request_id
 from marketdata.entitlements import receives_nothing
 from marketdata.plans import ViewSpec, sets_of
-from marketdata.transformations import Transformation
 
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
 # lets members of a group be added at any time.
 SUBSCRIPTION_TYPE = "Failover"
-
-_SHARED = "/shared_transformation"
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +98,7 @@ class SubscriptionService:
             UnavailableError: the broker or the database is down; nothing was stored.
         """
         reference: SharedTransformation | None = None
+        check(data.on_backlog)
         named = named_tables(data.transformation)
         spec = None if refers(data) or named else view_spec(data)
         await self._require_broker()
@@ -109,15 +107,9 @@ class SubscriptionService:
             # One transaction: an Idempotency-Key is claimed with the change or not at all.
             async with self._database.transaction() as session:
                 if refers(data):
-                    reference = await referred_to(session, data.shared_transformation)
-                    taken = msgspec.convert(reference.transformation, Transformation)
-                    data = msgspec.structs.replace(data, transformation=taken)
-                    named = named_tables(taken)
+                    data, reference = await taken_over(session, data)
                 if spec is None:
-                    if named:
-                        # None of them may be deleted until this is in the plan.
-                        await lock(session, Lock.PLAN_SEQUENCE)
-                    spec = view_spec(data, await table_rows.specs(session, named))
+                    spec = await enriched_spec(session, data)
                 plan = await self._insert(session, subscription_id, data, spec, reference, only)
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:
@@ -164,6 +156,7 @@ class SubscriptionService:
             spec=plan_rows.spec_json(spec),
             transformation_id=reference.id if reference else None,
             start=data.start,
+            on_backlog=msgspec.to_builtins(data.on_backlog),
             labels=data.labels,
             plan=latest.number if latest else 0,
         )
@@ -171,7 +164,7 @@ class SubscriptionService:
         await session.flush()
         if not shared:
             row.plan = await plan_rows.compile_next(session, current_request_id(), growing=True)
-        await record(session, repository.change(EventType.SUBSCRIPTION_CREATED, row))
+        await repository.note(session, EventType.SUBSCRIPTION_CREATED, [row])
         return row.plan
 
     async def get(self, key: str, *, only: str | None = None) -> tuple[SubscriptionOut, int]:
@@ -187,7 +180,7 @@ class SubscriptionService:
         limit: int,
         consumer: str | None,
         name: str | None,
-        state: Literal["pending", "active", "closed"] | None,
+        state: StateName | None,
         only: str | None = None,
     ) -> Page[SubscriptionOut]:
         """One page of subscriptions; without `state`, of those that are not closed."""
@@ -207,33 +200,6 @@ class SubscriptionService:
                 limit,
                 [(row.created_at, row.id) for row in rows],
             )
-
-    async def update(
-        self, key: str, data: SubscriptionUpdate, if_match: str | None, *, only: str | None = None
-    ) -> tuple[SubscriptionOut, int]:
-        """Change name or labels; PreconditionFailedError when If-Match does not hold."""
-        try:
-            async with self._database.transaction() as session:
-                row = await repository.find(session, key, only=only, for_update=True)
-                check_match(if_match, row.version)
-                if row.state == State.CLOSED:
-                    raise ConflictError("The subscription is closed and can no longer be changed.")
-                if data.name is not UNSET:
-                    row.name = data.name
-                if data.labels is not UNSET:
-                    row.labels = data.labels
-                if session.is_modified(row):
-                    repository.touch(row)
-                    await record(session, repository.change(EventType.SUBSCRIPTION_CHANGED, row))
-                await session.flush()
-                await session.refresh(row, ["version", "updated_at"])
-                return self._out(row, row.consumer), row.version
-        except IntegrityError as error:
-            if integrity_constraint(error) == UNIQUE_NAME:
-                raise ConflictError(
-                    f"The consumer has a subscription {data.name!r} already."
-                ) from None
-            raise
 
     async def close(self, key: str, if_match: str | None, *, only: str | None = None) -> None:
         """Close a subscription for good; closing a closed one again does nothing.
@@ -258,7 +224,7 @@ class SubscriptionService:
                 number = await plan_rows.compile_next(session, current_request_id())
                 row.closed_in_plan = number
                 await plan_rows.retire_views(session, [row.view_id], number)
-            await record(session, repository.change(EventType.SUBSCRIPTION_CLOSED, row))
+            await repository.note(session, EventType.SUBSCRIPTION_CLOSED, [row])
         log.info("subscription closed", subscription=key, plan=row.closed_in_plan)
         await self._publication.published(self._wait_seconds)
 
@@ -271,7 +237,7 @@ class SubscriptionService:
             consumer=consumer.id,
             consumer_name=consumer.name,
             name=row.name,
-            state=cast(Literal["pending", "active", "closed"], str(row.state)),
+            state=cast(StateName, str(row.state)),
             filter=row.filter,
             canonical_filter=asked.filter,
             effective_filter=spec.filter,
@@ -283,6 +249,7 @@ class SubscriptionService:
             format=spec.format,
             delivery=spec.delivery,
             start=cast(Literal["latest", "earliest"], row.start),
+            on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
             labels=row.labels,
             service_url=self._service_url,
             topic=row.view.topic,
@@ -291,34 +258,14 @@ class SubscriptionService:
             message_schema=describe_schema(spec, with_columns=not in_list),
             view=row.view_id,
             plan=row.plan,
+            from_plan=row.from_plan,
             draining=[
-                DrainingOut(move.view.topic, move.plan, move.drain_until) for move in row.draining
+                DrainingOut(move.view.topic, move.from_plan, move.plan, move.drain_until)
+                for move in row.draining
             ],
             created_at=row.created_at,
             updated_at=row.updated_at,
             activated_at=row.activated_at,
+            paused_at=row.paused_at,
             closed_at=row.closed_at,
         )
-
-
-def refers(data: SubscriptionCreate) -> bool:
-    """Whether a request refers to a shared transformation; InvalidRequestError beside its own."""
-    if data.shared_transformation is UNSET:
-        return False
-    if data.transformation != Transformation():
-        raise InvalidRequestError(
-            "There are two transformations.",
-            [FieldProblem(_SHARED, "beside `transformation`", hint="give one of the two")],
-        )
-    return True
-
-
-async def referred_to(session: AsyncSession, reference: str | UnsetType) -> SharedTransformation:
-    """The shared transformation that a request refers to; InvalidRequestError for none."""
-    try:
-        return await transformation_rows.find(session, str(reference))
-    except NotFoundError as error:
-        hint = "GET /v1/transformations lists those that there are"
-        raise InvalidRequestError(
-            str(error), [FieldProblem(_SHARED, str(error), hint=hint)]
-        ) from error

@@ -69,6 +69,16 @@ class Metrics:
             ("action",),
             registry=self.registry,
         )
+        self.backlog_dropped = Counter(
+            "dds_backlog_dropped_messages",
+            "Messages that subscriptions lost by `on_backlog`.",
+            registry=self.registry,
+        )
+        self.backlog_disconnected = Counter(
+            "dds_backlog_disconnected",
+            "Subscriptions that were paused by `on_backlog`.",
+            registry=self.registry,
+        )
         self.event_streams = Gauge(
             "dds_event_streams", "Streams of /v1/events that are open.", registry=self.registry
         )

@@ -7,7 +7,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from control_plane.broker_grants import PUBLISHING, READING, BrokerGrants, publisher
+from control_plane.broker_grants import NOBODY, PUBLISHING, READING, BrokerGrants, publisher
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.plans.publisher import DeliveryTopics
 from control_plane.domains.subscriptions.models import Subscription
@@ -31,6 +31,7 @@ class FakeBroker:
     def __init__(self, *, enabled: bool = True, held: dict[str, Any] | None = None) -> None:
         self.enabled = enabled
         self.held = held or {}
+        self.reserved: dict[str, list[str]] = {}
         self.changes: list[tuple[str, Any]] = []
         self.asked = 0
         self.fails: set[str] = set()
@@ -44,7 +45,8 @@ class FakeBroker:
             self.asked += 1
             return httpx.Response(200, json={"authorizationEnabled": str(self.enabled).lower()})
         if request.method == "GET":
-            return httpx.Response(200, json={"auth_policies": {"destination_auth": self.held}})
+            held = {"destination_auth": self.held, "subscription_auth_roles": self.reserved}
+            return httpx.Response(200, json={"auth_policies": held})
         body = json.loads(request.content) if request.content else None
         if path in (GRANT, REVOKE) and self.missing & {each["topic"] for each in body}:
             return httpx.Response(404, json={"reason": "not found"})
@@ -69,6 +71,19 @@ async def test_a_broker_that_does_not_ask_is_left_alone() -> None:
         assert await grants.correct(READING, {(VIEW, ALICE)}) == (set(), set())
     assert broker.changes == []
     assert broker.asked == 1
+
+
+async def test_who_pauses_is_kept_from_its_pulsar_subscription_only() -> None:
+    broker = FakeBroker()
+    broker.reserved = {"c1-s1": [NOBODY], "c1-s2": [], "c1-s3": [NOBODY]}
+    base = "/admin/v2/namespaces/marketdata/delivery/permissions"
+    async with broker.admin() as admin:
+        made, ended = await BrokerGrants(admin).correct_blocks(["c1-s2", "c1-s3"])
+    assert (made, ended) == ({"c1-s2"}, {"c1-s1"})
+    assert broker.changes == [
+        (f"DELETE {base}/c1-s1/{NOBODY}", None),
+        (f"POST {base}/subscription/c1-s2", [NOBODY]),
+    ]
 
 
 async def test_nothing_is_asked_for_nothing() -> None:

@@ -412,7 +412,12 @@ def test_shells_complete_commands_options_and_choices() -> None:
 
     assert complete("ddsctl sub") == ["subscriptions"]
     assert complete("ddsctl subscriptions list --sta") == ["--state"]
-    assert complete("ddsctl subscriptions list --state ") == ["pending", "active", "closed"]
+    assert complete("ddsctl subscriptions list --state ") == [
+        "pending",
+        "active",
+        "paused",
+        "closed",
+    ]
 
 
 def test_what_others_wrote_cannot_drive_the_terminal() -> None:

@@ -76,8 +76,8 @@ def names_of(events: list[Told]) -> list[str]:
 async def test_what_happens_to_consumers_subscriptions_and_plans_is_told(world: World) -> None:
     key = await world.subscribe("apples", filter="instrument = 'AAPL'")
     await world.settle()
-    await world.subscriptions.update(key, SubscriptionUpdate(labels={"a": "b"}), None)
-    await world.subscriptions.update(key, SubscriptionUpdate(labels={"a": "b"}), None)
+    await world.lifecycles.update(key, SubscriptionUpdate(labels={"a": "b"}), None)
+    await world.lifecycles.update(key, SubscriptionUpdate(labels={"a": "b"}), None)
     for suspended in (True, False):
         await world.consumers.update("desk", ConsumerUpdate(suspended=suspended), None)
     await world.consumers.update("desk", ConsumerUpdate(owner="us", contact=""), None)
@@ -126,7 +126,8 @@ async def test_a_plan_is_applied_when_the_last_distributor_runs_it(
     board = StatusBoard()
     board.expected = {"distributor": 2}
     unused = cast(Any, None)
-    reconciler = Reconciler(world.database, unused, unused, unused, board, unused, unused, settings)
+    parts = (unused, unused, unused, board, unused, unused, unused)
+    reconciler = Reconciler(world.database, *parts, settings)
     selection = Selection(types=frozenset({EventType.PLAN_APPLIED}))
     seen = []
     for instance, plan in ((0, 1), (1, 0), (1, 1), (1, 2)):

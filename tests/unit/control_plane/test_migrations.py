@@ -56,6 +56,7 @@ TABLES = {
     "transformations",
     "reference_tables",
     "reference_table_versions",
+    "subscription_history",
 }
 
 

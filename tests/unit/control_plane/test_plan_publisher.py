@@ -199,7 +199,7 @@ async def test_names_are_unique_among_live_subscriptions_of_a_consumer(world: Wo
         await world.subscribe("one")
     second = await world.subscribe("two")
     with pytest.raises(ConflictError):
-        await world.subscriptions.update(second, SubscriptionUpdate(name="one"), None)
+        await world.lifecycles.update(second, SubscriptionUpdate(name="one"), None)
     await world.subscriptions.close(first, None)
     await world.subscribe("one")
 

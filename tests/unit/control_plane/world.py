@@ -15,6 +15,7 @@ from control_plane.database import Database
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.plans.publisher import Cursor, DeliveryTopics, PlanPublisher
 from control_plane.domains.reference_tables.service import ReferenceTableService
+from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.service import SubscriptionService
@@ -63,6 +64,7 @@ class RecordingTopics:
         self.starts: dict[tuple[str, str], str] = {}
         self.plans_before_cursor: dict[str, int] = {}
         self.granted: set[tuple[str, str]] = set()
+        self.blocked: set[str] = set()
         self.stuck = False
         self.down = False
 
@@ -80,6 +82,11 @@ class RecordingTopics:
             self.granted.add(row.grant)
             self.starts.setdefault(place, start or row.next_start)
             self.plans_before_cursor.setdefault(row.id, len(self.broker.plans))
+
+    async def block(self, subscription: str, *, blocked: bool) -> None:
+        if self.down:
+            raise BrokerUnavailableError("down")
+        (self.blocked.add if blocked else self.blocked.remove)(subscription)
 
     async def drop_cursors(
         self, rows: Sequence[Cursor], *, still_granted: Collection[tuple[str, str]]
@@ -119,6 +126,14 @@ class World:
             self.publisher,
             require_broker=self._broker_is_there,
             service_url="pulsar://there:6650",
+            wait_seconds=0,
+        )
+        self.lifecycles = LifecycleService(
+            database,
+            self.publisher,
+            self.subscriptions,
+            require_broker=self._broker_is_there,
+            drain_seconds=300,
             wait_seconds=0,
         )
 

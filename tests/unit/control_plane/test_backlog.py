@@ -1,0 +1,236 @@
+"""What is dropped of a backlog, and what is told of it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import text
+from test_lifecycle import active, change, history, pause
+from test_moves import get
+from world import World
+
+from control_plane.domains.ordering.follower import FollowerState
+from control_plane.domains.subscriptions.backlog import (
+    BacklogKeeper,
+    entries_between,
+    reason,
+    to_drop,
+)
+from control_plane.domains.subscriptions.health import Thresholds
+from control_plane.domains.subscriptions.reading import ReadingService
+from control_plane.domains.subscriptions.schemas import OnBacklog
+from control_plane.domains.system.metrics import Metrics
+from control_plane.errors import InvalidRequestError
+from control_plane.pulsar_admin import AdminNotFound, PulsarAdmin
+from control_plane.pulsar_values import CursorPlace, StoredEntries, SubscriptionStats, TopicStats
+
+
+def stats(messages: int, size: int = 0, oldest_ms: int = 0) -> SubscriptionStats:
+    return SubscriptionStats(messages, size, oldest_ms, 0, 0, 0.0, 0, "Failover")
+
+
+cursors = st.dictionaries(
+    st.integers(0, 7),
+    st.builds(stats, st.integers(0, 10_000), st.integers(0, 10**9)),
+    min_size=1,
+)
+
+
+@given(cursors, st.integers(1, 20_000))
+def test_what_is_left_is_within_the_limit_and_no_more_goes_than_that_takes(
+    waiting: dict[int, SubscriptionStats], most: int
+) -> None:
+    drop = to_drop(waiting, OnBacklog("drop_oldest", messages=most))
+    total = sum(each.backlog_messages for each in waiting.values())
+    assert all(0 < count <= waiting[number].backlog_messages for number, count in drop.items())
+    left = total - sum(drop.values())
+    assert left <= most or left == total <= most
+    # Rounding costs less than one message a partition.
+    assert left > min(total, most) - len(waiting)
+
+
+@given(cursors, st.integers(1, 10**9))
+def test_bytes_are_dropped_in_the_share_that_is_too_much(
+    waiting: dict[int, SubscriptionStats], most: int
+) -> None:
+    size = sum(each.backlog_bytes for each in waiting.values())
+    drop = to_drop(waiting, OnBacklog("drop_oldest", bytes=most))
+    for number, each in waiting.items():
+        left = each.backlog_messages - drop.get(number, 0)
+        assert left * size <= each.backlog_messages * max(size, most)
+        assert size > most or left == each.backlog_messages
+        assert size <= most or left * size <= each.backlog_messages * most
+
+
+@given(
+    st.lists(st.integers(0, 20), min_size=1, max_size=5), st.integers(0, 100), st.integers(0, 100)
+)
+def test_entries_between_positions_are_counted_over_ledgers(
+    sizes: list[int], one: int, two: int
+) -> None:
+    ledgers = [(3 * number, entries) for number, entries in enumerate(sizes)]
+    every = [(ledger, entry) for ledger, entries in ledgers for entry in range(entries)]
+    if not every:
+        return
+    first, second = sorted((every[one % len(every)], every[two % len(every)]))
+    expected = sum(1 for position in every if first < position < second)
+    assert entries_between(ledgers, first, second) == expected
+    behind = (ledgers[-1][0], ledgers[-1][1])
+    assert entries_between(ledgers, (0, -1), behind) == len(every)
+
+
+def test_the_limits_that_a_backlog_is_beyond_are_told() -> None:
+    waiting = {0: stats(3, 30, 1_000), 1: stats(0), 2: stats(4, 50, 6_000)}
+    limit = OnBacklog("disconnect", messages=7, bytes=79, seconds=5)
+    assert reason(waiting, limit, 6_999) == {"bytes": 80}
+    assert reason(waiting, limit, 7_000) == {"bytes": 80, "seconds": 6}
+    assert reason({0: stats(0)}, limit, 7_000) == {}
+
+
+class Broker:
+    """One partition for each cursor, whose messages are one ledger with a message a second."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, int] = {}
+        self.done: dict[int, int] = {}
+        self.now_ms = time.time_ns() // 1_000_000
+        self.name = ""
+
+    async def partitioned_stats(self, _topic: str, *, oldest: bool) -> TopicStats:
+        assert oldest
+        if not self.name:
+            raise AdminNotFound("gone", status=404)
+        parts = {}
+        for number, count in self.waiting.items():
+            cursor = stats(count, 10 * count, self.now_ms - 1000 * count)
+            parts[number] = TopicStats(0, 0, 0.0, 0.0, 0, 0, 0, {self.name: cursor}, {})
+        return TopicStats(0, 0, 0.0, 0.0, 0, 0, 0, {}, parts)
+
+    async def cursor_place(self, partition: str, _name: str) -> CursorPlace:
+        number = int(partition[-1])
+        done = self.done.get(number, 0)
+        return CursorPlace((7, done - 1), StoredEntries(((7, done + self.waiting[number]),), True))
+
+    async def first_since(self, partition: str, time_ms: int) -> tuple[int, int]:
+        number = int(partition[-1])
+        newest = self.done.get(number, 0) + self.waiting[number]
+        return 7, max(0, newest - (self.now_ms - time_ms) // 1000)
+
+    async def skip_messages(self, partition: str, name: str, count: int) -> None:
+        assert name == self.name
+        number = int(partition[-1])
+        self.waiting[number] -= count
+        self.done[number] = self.done.get(number, 0) + count
+
+
+class Kept:
+    """A world with an active subscription and a keeper at a broker."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.broker = Broker()
+        self.metrics = Metrics(FollowerState())
+        admin = cast(PulsarAdmin, self.broker)
+        self.keeper = BacklogKeeper(world.database, admin, self.metrics)
+        self.readings = ReadingService(world.database, admin, Thresholds(10, 30))
+        self.key = ""
+
+    async def subscribe(self, **limits: Any) -> None:
+        self.key = await active(self.world, on_backlog=OnBacklog(**limits))
+        self.broker.name = (await get(self.world, self.key)).subscription_name
+
+    def counted(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"{name}_total")
+
+
+async def test_the_oldest_are_dropped_down_to_the_limit_and_told(world: World) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", messages=10)
+    kept.broker.waiting = {0: 30, 1: 10}
+    await kept.keeper.look()
+    assert kept.broker.waiting == {0: 7, 1: 2}
+    entry = (await history(world, kept.key))[0]
+    assert (entry.type, entry.state) == ("subscription.backlog_dropped", "active")
+    assert entry.data == {
+        "messages": 31,
+        "beyond": {"messages": 40},
+        "partitions": [
+            {"partition": 0, "messages": 23, "from": "7:-1", "to": "7:22"},
+            {"partition": 1, "messages": 8, "from": "7:-1", "to": "7:7"},
+        ],
+    }
+    assert kept.counted("dds_backlog_dropped_messages") == 31
+    assert (await kept.readings.health(kept.key)).reason.startswith("31 messages of its backlog")
+    # Within the limit nothing more happens.
+    await kept.keeper.look()
+    assert kept.broker.waiting == {0: 7, 1: 2}
+    assert (await history(world, kept.key))[0] == entry
+    async with world.database.transaction() as session:
+        types = await session.scalars(text("SELECT type FROM events WHERE data ? 'beyond'"))
+    assert types.all() == ["subscription.backlog_dropped"]
+
+
+async def test_what_is_older_than_the_limit_is_dropped(world: World) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", seconds=20)
+    kept.broker.waiting = {0: 60, 1: 15}
+    await kept.keeper.look()
+    # A second may pass meanwhile, and more on a busy machine.
+    assert kept.broker.waiting[0] <= 21
+    assert kept.broker.waiting[1] == 15
+
+
+async def test_who_is_disconnected_is_paused_and_loses_nothing(world: World) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="disconnect", bytes=99)
+    kept.broker.waiting = {0: 10}
+    await kept.keeper.look()
+    await world.publisher.publish_once()
+    assert kept.broker.waiting == {0: 10}
+    assert await world.state(kept.key) == "paused"
+    assert len(world.topics.blocked) == 1
+    entry = (await history(world, kept.key))[0]
+    assert (entry.type, entry.data) == (
+        "subscription.paused",
+        {"reason": "backlog", "beyond": {"bytes": 100}},
+    )
+    assert "because of its backlog" in (await kept.readings.health(kept.key)).reason
+    assert kept.counted("dds_backlog_disconnected") == 1
+    await kept.keeper.look()
+    assert (await history(world, kept.key))[0] == entry
+
+
+async def test_who_holds_or_pauses_keeps_its_backlog(world: World) -> None:
+    kept = Kept(world)
+    await kept.subscribe()
+    kept.broker.waiting = {0: 10}
+    await kept.keeper.look()
+    await change(world, kept.key, on_backlog=OnBacklog("drop_oldest", messages=1))
+    await pause(world, kept.key)
+    await kept.keeper.look()
+    assert kept.broker.waiting == {0: 10}
+    kept.broker.name = ""
+    await world.lifecycles.resume(kept.key, None)
+    await kept.keeper.look()  # the topic is gone: somebody else's work
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (OnBacklog("conflate", messages=1), "no conflation yet"),
+        (OnBacklog("hold", seconds=1), "hold has no limits"),
+        (OnBacklog("drop_oldest"), "needs a limit"),
+    ],
+)
+async def test_what_cannot_be_carried_out_is_refused(
+    world: World, wrong: OnBacklog, says: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=says):
+        await world.subscribe("one", on_backlog=wrong)
+    key = await active(world)
+    with pytest.raises(InvalidRequestError, match=says):
+        await change(world, key, on_backlog=wrong)
