@@ -5,7 +5,8 @@ One control plane reconciles at a time (advisory lock). Each look:
 1. functions: config drift is redeployed, one function at a time; a function that is down, and whose
    instances have not changed for `unhealthy_after_seconds`, is restarted (after a broker restart
    nothing else brings it back), with a growing pause between attempts: instances that start, or
-   that the worker starts again, are left to it;
+   that the worker starts again, are left to it; one that is gone for as long is created again with
+   the code that it had when it was last seen;
 2. delivery: topics and Pulsar subscriptions of active subscriptions that are missing are made
    again, beginning at the earliest message, so that nothing is lost;
 3. grants: who may read a delivery topic is who has a subscription to it, who may publish is who
@@ -16,21 +17,23 @@ One control plane reconciles at a time (advisory lock). Each look:
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
 fought. Functions that were never deployed are reported, not created: their code comes from
-`scripts/deploy_functions.py`.
+`scripts/deploy_functions.py`. Before that destroys functions for good, control planes are stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import cast
 
 import structlog
 
 from control_plane.broker_grants import PUBLISHING, READING, BrokerGrants, publisher
 from control_plane.database import Database, Lock, lock, try_lock
 from control_plane.domains.audit.service import AuditService, Repair
+from control_plane.domains.functions import repository as code_rows
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.publisher import DeliveryTopics
@@ -46,6 +49,7 @@ from control_plane.topology import (
     Actual,
     ApplyError,
     Change,
+    FunctionSpec,
     FunctionState,
     Topology,
     TopologyError,
@@ -54,6 +58,8 @@ from control_plane.topology import (
     load_topology,
     read_actual,
 )
+from control_plane.topology.bundle import bundle_of
+from control_plane.topology.model import BUNDLE_DIGEST
 
 VIEWS_PER_LOOK = 200
 FIRST_RETRY_SECONDS = 15.0
@@ -95,7 +101,8 @@ class Patience:
                 looks = seen.looks if seen.state[0] == change.action else 0
                 seen.since, seen.state, seen.looks = now, _state(change), looks
             seen.looks += 1
-            waited = change.action != "restart" or now - seen.since >= self._unhealthy_after_seconds
+            patient = change.action in ("create", "replace", "restart")
+            waited = not patient or now - seen.since >= self._unhealthy_after_seconds
             if seen.looks >= 2 and waited and now >= seen.not_before:
                 due.append(change)
         return due
@@ -138,6 +145,7 @@ class Reconciler:
         self._topology_problem: str | None = None
         self._failure: str | None = None
         self._after_view = ""
+        self._kept: dict[str, str] | None = None
 
     def wake(self) -> None:
         """Look now rather than at the next interval."""
@@ -212,10 +220,11 @@ class Reconciler:
         actual = await read_actual(self._admin, topology)
         changes = diff(topology, actual)
         self._note(topology, actual, changes)
+        kept = await self._keep_code(topology, actual)
         repairable = [
             change
             for change in changes
-            if change.kind == "function" and change.action in ("update", "restart")
+            if change.kind == "function" and (change.action != "create" or change.name in kept)
         ]
         # One a look: the next begins only after this one runs, or is given time.
         for change in self._patience.due(repairable, self._clock())[:1]:
@@ -225,7 +234,9 @@ class Reconciler:
             )
             self._patience.tried(change.name, self._clock())
             try:
-                await apply(self._admin, [change], timeout_s=APPLY_TIMEOUT_SECONDS)
+                await apply(
+                    self._admin, [await self._with_code(change)], timeout_s=APPLY_TIMEOUT_SECONDS
+                )
             except ApplyError as error:
                 self._metrics.reconcile_errors.labels("function").inc()
                 log.warning("function not repaired", function=change.name, error=str(error))
@@ -235,6 +246,40 @@ class Reconciler:
                 log.info("function repaired", function=change.name, action=change.action)
                 await self._audit.repaired([_repair(change)])
                 self.wake()
+
+    async def _keep_code(self, topology: Topology, actual: Actual) -> Mapping[str, str]:
+        """Keep the code of functions that are deployed with another than was kept.
+
+        Returns:
+            The digest of the code that is kept, by function.
+        """
+        async with self._database.transaction() as session:
+            if self._kept is None:
+                self._kept = await code_rows.digests(session)
+            for name in topology.functions.keys() & actual.functions.keys():
+                config = actual.functions[name].config
+                digest = str((config.get("userConfig") or {}).get(BUNDLE_DIGEST, ""))
+                if digest and self._kept.get(name) != digest:
+                    try:
+                        content = await self._admin.function_code(name)
+                    except AdminError as error:
+                        log.warning("code of a function not kept", function=name, error=str(error))
+                        continue
+                    await code_rows.keep(session, name, digest, content)
+                    self._kept[name] = digest
+                    log.info("code of a function kept", function=name, digest=digest)
+            return self._kept
+
+    async def _with_code(self, change: Change) -> Change:
+        """A creation with the code that the function had; every other change as it is."""
+        if change.action != "create":
+            return change
+        async with self._database.transaction() as session:
+            code = await code_rows.kept(session, change.name)
+        if code is None:
+            return change
+        bundle = bundle_of(code.content, code.digest)
+        return replace(change, desired=cast(FunctionSpec, change.desired).with_bundle(bundle))
 
     def _note(self, topology: Topology, actual: Actual, changes: list[Change]) -> None:
         """Tell the status board what the cluster says, for GET /v1/functions."""

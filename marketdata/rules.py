@@ -85,7 +85,7 @@ def compile_rule(condition: str) -> Expression:
     """
     found = compile_filter(condition)
     try:
-        found.check_magnitude()
+        found.check_cost()
         if found.sets:
             raise FilterTypeError(
                 "IN SET stands in filters only", hint="list the instruments: IN ('AAPL', 'MSFT')"

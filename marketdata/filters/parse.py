@@ -7,7 +7,7 @@ work they limit.
 
 import re
 from collections.abc import Callable, Sequence
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from typing import Final, NoReturn
 
 from sqlglot import exp
@@ -58,6 +58,8 @@ MAX_DEPTH: Final = 32
 MAX_CHAIN: Final = 128
 """Most operators of a chain such as a + b + c, which lean on one another without parentheses."""
 MAX_IN_VALUES: Final = 10_000
+MAX_ZONES: Final = 8
+"""Most time zones of a filter: whoever reads it lists all changes of each."""
 MAX_TERMS: Final = 1_000
 """Most operators of a filter; the values of IN lists do not count."""
 
@@ -243,6 +245,7 @@ class _Builder:
         self._sql = sql
         self._sets = sets
         self._level = 0
+        self._zones: set[str] = set()
         self.positions: dict[str, int] = {}
 
     def build(self, source: exp.Expr) -> tuple[Expression, Type]:
@@ -366,6 +369,9 @@ class _Builder:
                 f"local_{part} needs a time and the name of a zone",
                 hint=f"write local_{part}(ts_event, 'America/New_York')",
             )
+        self._zones.add(zone.this)
+        if len(self._zones) > MAX_ZONES:
+            raise FilterTooComplex(f"more than {MAX_ZONES} time zones")
         operand, given = self.build(source.expressions[0])
         return self._checked(Local(part, operand, zone.this), given)
 
@@ -514,7 +520,10 @@ def _refuse(source: exp.Expr) -> NoReturn:
 
 
 def _decimal(text: str) -> Decimal:
-    return literals.EXACT.create_decimal(text)
+    try:
+        return literals.EXACT.create_decimal(text)
+    except DecimalException as error:
+        raise literals.too_long() from error
 
 
 def _position(source: exp.Expr) -> int:

@@ -7,6 +7,7 @@ time; when it takes longer the subscription is told as `pending` and becomes `ac
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal, Protocol, cast
@@ -99,7 +100,8 @@ class SubscriptionService:
             UnavailableError: the broker or the database is down; nothing was stored.
         """
         reference: SharedTransformation | None = None
-        spec = None if _refers(data) else view_spec(data)
+        # In a thread, here and below: what takes long must not hold up other requests.
+        spec = None if _refers(data) else await asyncio.to_thread(view_spec, data)
         await self._require_broker()
         subscription_id = repository.new_subscription_id()
         try:
@@ -109,7 +111,7 @@ class SubscriptionService:
                     reference = await self._referred_to(session, data)
                     taken = msgspec.convert(reference.transformation, Transformation)
                     data = msgspec.structs.replace(data, transformation=taken)
-                    spec = view_spec(data)
+                    spec = await asyncio.to_thread(view_spec, data)
                 plan = await self._insert(session, subscription_id, data, spec, reference, only)
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:

@@ -49,7 +49,7 @@ def view_spec(data: SubscriptionCreate) -> ViewSpec:
     if data.filter.strip():
         try:
             compiled = compile_filter(data.filter)
-            compiled.check_magnitude()
+            compiled.check_cost()
             canonical, predicate = compiled.canonical, compiled.to_json()
         except FilterError as error:
             error.locate(data.filter, 0)

@@ -6,6 +6,7 @@ nothing of names, and views are shared between those who refer to a version and 
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import msgspec
@@ -36,7 +37,7 @@ class TransformationService:
         Raises:
             InvalidRequestError: the transformation is refused, as in a subscription.
         """
-        transformation = checked_transformation(data.transformation)
+        transformation = await asyncio.to_thread(checked_transformation, data.transformation)
         async with self._database.transaction() as session:
             # Versions of a name are numbered one after the other.
             await lock(session, Lock.PLAN_SEQUENCE)

@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, inspect
 import control_plane.domains.audit.models
 import control_plane.domains.dead_letters.models
 import control_plane.domains.events.models
+import control_plane.domains.functions.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models
 import control_plane.domains.tokens.models
@@ -54,6 +55,7 @@ TABLES = {
     "audit_head",
     "idempotency_keys",
     "transformations",
+    "function_codes",
 }
 
 
