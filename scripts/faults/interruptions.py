@@ -157,7 +157,16 @@ class Interrupter:
                     self._say(f"{number}/{len(kinds)} {kind}: {taken:.1f} s")
             except NotConverged as error:
                 self.seen.failure = f"after {kind}: {error}"
+            self._leave(http)
         return self.seen
+
+    def _leave(self, http: httpx.Client) -> None:
+        """Close and delete what is this run's, as far as that can be done."""
+        with suppress(httpx.HTTPError):
+            for made in self._mine(http):
+                http.delete(f"/v1/subscriptions/{made['id']}")
+            for number in range(CONSUMERS):
+                http.delete(f"/v1/consumers/{self._consumer(number)}")
 
     def _interrupt(self, http: httpx.Client, kind: Interruption) -> None:
         changing = Thread(target=self._change, args=(http,))
