@@ -2,18 +2,18 @@
 
 One control plane reconciles at a time (advisory lock). Each look:
 
-1. functions: config drift is redeployed, one function at a time; a function that is down, and whose
+1. delivery: topics and Pulsar subscriptions of active subscriptions that are missing are made
+   again, beginning at the earliest message, so that nothing is lost;
+2. grants: who may read a delivery topic is who has a subscription to it, who may publish is who
+   has a publisher's token; what is missing is given, and what is foreign taken away, also from who
+   uses it at that moment;
+3. removal: the topic of a view that no plan holds goes once every distributor runs such a plan;
+4. rollout: that every distributor runs the newest plan is noted, and told as an event;
+5. functions: config drift is redeployed, one function at a time; a function that is down, and whose
    instances have not changed for `unhealthy_after_seconds`, is restarted (after a broker restart
    nothing else brings it back), with a growing pause between attempts: instances that start, or
    that the worker starts again, are left to it; one that is gone for as long is created again with
-   the code that it had when it was last seen;
-2. delivery: topics and Pulsar subscriptions of active subscriptions that are missing are made
-   again, beginning at the earliest message, so that nothing is lost;
-3. grants: who may read a delivery topic is who has a subscription to it, who may publish is who
-   has a publisher's token; what is missing is given, and what is foreign taken away, also from who
-   uses it at that moment;
-4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan;
-5. rollout: that every distributor runs the newest plan is noted, and told as an event.
+   the code that it had when it was last seen.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
 fought. Functions that were never deployed are reported, not created: their code comes from
@@ -198,12 +198,13 @@ class Reconciler:
             if not await try_lock(session, Lock.RECONCILE):
                 return
             self._metrics.reconcile_runs.inc()
-            if topology is not None:
-                await self._functions(topology)
             await self._delivery()
             await self._access()
             await self._removals()
             await self._rollout()
+            if topology is not None:
+                # Last: to repair one takes a minute where it does not become healthy.
+                await self._functions(topology)
 
     def _load(self) -> Topology | None:
         try:
