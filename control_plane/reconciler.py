@@ -24,16 +24,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
 from control_plane.broker_grants import PUBLISHING, READING, BrokerGrants, publisher
 from control_plane.database import Database, Lock, lock, try_lock
 from control_plane.domains.audit.service import AuditService, Repair
-from control_plane.domains.functions import repository as code_rows
+from control_plane.domains.functions.codes import FunctionCodes
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.publisher import DeliveryTopics
@@ -49,7 +48,6 @@ from control_plane.topology import (
     Actual,
     ApplyError,
     Change,
-    FunctionSpec,
     FunctionState,
     Topology,
     TopologyError,
@@ -58,8 +56,6 @@ from control_plane.topology import (
     load_topology,
     read_actual,
 )
-from control_plane.topology.bundle import bundle_of
-from control_plane.topology.model import BUNDLE_DIGEST
 
 VIEWS_PER_LOOK = 200
 FIRST_RETRY_SECONDS = 15.0
@@ -145,7 +141,7 @@ class Reconciler:
         self._topology_problem: str | None = None
         self._failure: str | None = None
         self._after_view = ""
-        self._kept: dict[str, str] | None = None
+        self._codes = FunctionCodes(database, admin)
 
     def wake(self) -> None:
         """Look now rather than at the next interval."""
@@ -221,7 +217,7 @@ class Reconciler:
         actual = await read_actual(self._admin, topology)
         changes = diff(topology, actual)
         self._note(topology, actual, changes)
-        kept = await self._keep_code(topology, actual)
+        kept = await self._codes.keep(topology, actual)
         repairable = [
             change
             for change in changes
@@ -236,7 +232,7 @@ class Reconciler:
             self._patience.tried(change.name, self._clock())
             try:
                 await apply(
-                    self._admin, [await self._with_code(change)], timeout_s=APPLY_TIMEOUT_SECONDS
+                    self._admin, [await self._codes.add(change)], timeout_s=APPLY_TIMEOUT_SECONDS
                 )
             except ApplyError as error:
                 self._metrics.reconcile_errors.labels("function").inc()
@@ -247,40 +243,6 @@ class Reconciler:
                 log.info("function repaired", function=change.name, action=change.action)
                 await self._audit.repaired([_repair(change)])
                 self.wake()
-
-    async def _keep_code(self, topology: Topology, actual: Actual) -> Mapping[str, str]:
-        """Keep the code of functions that are deployed with another than was kept.
-
-        Returns:
-            The digest of the code that is kept, by function.
-        """
-        async with self._database.transaction() as session:
-            if self._kept is None:
-                self._kept = await code_rows.digests(session)
-            for name in topology.functions.keys() & actual.functions.keys():
-                config = actual.functions[name].config
-                digest = str((config.get("userConfig") or {}).get(BUNDLE_DIGEST, ""))
-                if digest and self._kept.get(name) != digest:
-                    try:
-                        content = await self._admin.function_code(name)
-                    except AdminError as error:
-                        log.warning("code of a function not kept", function=name, error=str(error))
-                        continue
-                    await code_rows.keep(session, name, digest, content)
-                    self._kept[name] = digest
-                    log.info("code of a function kept", function=name, digest=digest)
-            return self._kept
-
-    async def _with_code(self, change: Change) -> Change:
-        """A creation with the code that the function had; every other change as it is."""
-        if change.action != "create":
-            return change
-        async with self._database.transaction() as session:
-            code = await code_rows.kept(session, change.name)
-        if code is None:
-            return change
-        bundle = bundle_of(code.content, code.digest)
-        return replace(change, desired=cast(FunctionSpec, change.desired).with_bundle(bundle))
 
     def _note(self, topology: Topology, actual: Actual, changes: list[Change]) -> None:
         """Tell the status board what the cluster says, for GET /v1/functions."""

@@ -1,4 +1,4 @@
-"""The short form of `scripts/interruptions.py`: every kind twice, and the desired state after it."""
+"""The short form of `scripts/interruptions.py`: each kind twice, then the desired state."""
 
 import random
 

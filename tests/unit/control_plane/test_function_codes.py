@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from control_plane.database import Database
 from control_plane.domains.functions import repository as code_rows
-from control_plane.pulsar_admin import AdminUnavailable
-from control_plane.reconciler import Patience, Reconciler
-from control_plane.settings import REPOSITORY_ROOT, Settings
+from control_plane.domains.functions.codes import FunctionCodes
+from control_plane.pulsar_admin import AdminUnavailable, PulsarAdmin
+from control_plane.reconciler import Patience
+from control_plane.settings import REPOSITORY_ROOT
 from control_plane.topology import (
     Actual,
     Bundle,
@@ -45,18 +46,8 @@ def bundle(folder: Path) -> Bundle:
     return build_bundle({"package": folder / "package"}, "1")
 
 
-def reconciler(database: Database, codes: Codes) -> Reconciler:
-    nothing: Any = None
-    return Reconciler(
-        database,
-        cast(Any, codes),
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        Settings(database_url="postgresql://nowhere/none"),
-    )
+def codes_of(database: Database, admin: Codes) -> FunctionCodes:
+    return FunctionCodes(database, cast(PulsarAdmin, admin))
 
 
 def deployed(*names: str, digest: str) -> Actual:
@@ -71,16 +62,16 @@ async def test_the_code_outlives_function_and_control_plane(
     made = bundle(tmp_path)
     codes = Codes(made.content)
     seen = deployed(SEQUENCER, digest=made.digest)
-    first = reconciler(database, codes)
+    first = codes_of(database, codes)
     for _ in range(2):
-        kept = await first._keep_code(topology, seen)
+        kept = await first.keep(topology, seen)
     assert (dict(kept), codes.asked) == ({SEQUENCER: made.digest}, [SEQUENCER])
 
-    second = reconciler(database, Codes(b""))
-    kept = await second._keep_code(topology, deployed(digest=""))
+    second = codes_of(database, Codes(b""))
+    kept = await second.keep(topology, deployed(digest=""))
     assert dict(kept) == {SEQUENCER: made.digest}
     spec = topology.functions[SEQUENCER]
-    change = await second._with_code(Change("create", "function", SEQUENCER, desired=spec))
+    change = await second.add(Change("create", "function", SEQUENCER, desired=spec))
     assert isinstance(change.desired, FunctionSpec)
     assert change.desired.bundle == made
     assert change.desired.user_config[BUNDLE_DIGEST] == made.digest
@@ -91,12 +82,12 @@ async def test_new_code_replaces_the_old_and_what_cannot_be_had_is_tried_again(
 ) -> None:
     topology = load_topology(REPOSITORY_ROOT / "topology").only_functions()
     codes = Codes(bundle(tmp_path).content)
-    one = reconciler(database, codes)
+    one = codes_of(database, codes)
     codes.down = True
-    assert not await one._keep_code(topology, deployed(SEQUENCER, digest="a"))
+    assert not await one.keep(topology, deployed(SEQUENCER, digest="a"))
     codes.down = False
-    await one._keep_code(topology, deployed(SEQUENCER, digest="a"))
-    await one._keep_code(topology, deployed(SEQUENCER, digest="b"))
+    await one.keep(topology, deployed(SEQUENCER, digest="a"))
+    await one.keep(topology, deployed(SEQUENCER, digest="b"))
     async with database.transaction() as session:
         assert await code_rows.digests(session) == {SEQUENCER: "b"}
         assert await code_rows.kept(session, DISTRIBUTOR) is None
