@@ -12,7 +12,7 @@ from control_plane.domains.functions.models import FunctionCode
 async def digests(session: AsyncSession) -> dict[str, str]:
     """The digest of the code that is kept, by function."""
     rows = await session.execute(select(FunctionCode.function, FunctionCode.digest))
-    return dict(rows)
+    return {row.function: row.digest for row in rows}
 
 
 async def keep(session: AsyncSession, function: str, digest: str, content: bytes) -> None:
