@@ -16,7 +16,6 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.types import ASGIApp
 
@@ -25,6 +24,7 @@ from control_plane.acting import acting, acting_middleware, component
 from control_plane.broker import Broker, Follower
 from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
+from control_plane.descriptions import ExactJson, ExactYaml, allow_what_there_is
 from control_plane.domains.audit.controller import AuditController
 from control_plane.domains.audit.service import AuditService
 from control_plane.domains.consumers.controller import ConsumerController
@@ -71,7 +71,7 @@ from control_plane.problems import EXCEPTION_HANDLERS
 from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.rate_limits import RateLimiter, rate_limit_middleware
 from control_plane.reconciler import Reconciler
-from control_plane.requests import request_middleware
+from control_plane.requests import BodyRequest, request_middleware
 from control_plane.security.authentication import (
     Authenticate,
     Authenticator,
@@ -344,12 +344,14 @@ def create_app(settings: Settings) -> Litestar:
         dependencies=control_plane.dependencies(),
         guards=[require_permission],
         exception_handlers=EXCEPTION_HANDLERS,
+        request_class=BodyRequest,
         lifespan=[control_plane.running],
         state=State({"settings": settings, "control_plane": control_plane}),
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=_openapi(),
         logging_config=None,
     )
+    allow_what_there_is(app)
     # Around the router, not in it: what has no route needs a token, gets a request id and a log
     # line too.
     repeatable = idempotency_middleware(
@@ -395,8 +397,8 @@ def _openapi() -> OpenAPIConfig:
             opt=needs(Permission.DESCRIBE),
         ),
         render_plugins=[
-            JsonRenderPlugin(path=["/openapi.json", "/"]),
-            YamlRenderPlugin(path=["/openapi.yaml", "/openapi.yml"]),
+            ExactJson(path=["/openapi.json", "/"]),
+            ExactYaml(path=["/openapi.yaml", "/openapi.yml"]),
         ],
         use_handler_docstrings=True,
         tags=[

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 
 import msgspec
+from litestar.openapi.spec.enums import OpenAPIFormat
 from litestar.params import HeaderParameter, QueryParameter
 
 from control_plane.errors import FieldProblem, InvalidRequestError, PreconditionFailedError
@@ -37,6 +38,18 @@ IfMatch = Annotated[
         description="ETag that the resource must still have; else 412.",
     ),
 ]
+
+
+Moment = Annotated[
+    str | None,
+    QueryParameter(
+        format=OpenAPIFormat.DATE_TIME,
+        max_length=40,
+        description="A time with its offset, as in 2026-01-31T09:30:00Z.",
+    ),
+]
+LARGEST_NUMBER = 2**53 - 1
+"""Of what is counted here: every reader of JSON has it exactly."""
 
 
 class Page(msgspec.Struct, Generic[T]):
@@ -98,10 +111,26 @@ def check_match(if_match: str | None, version: int) -> None:
         raise PreconditionFailedError(etag(version))
 
 
-def require_offset(moment: datetime | None, parameter: str = "since") -> None:
-    """InvalidRequestError for a time in a parameter that does not say its offset."""
-    if moment is not None and moment.tzinfo is None:
+def moment(text: str | None, parameter: str = "since") -> datetime | None:
+    """The time in a parameter; InvalidRequestError where it is none, or does not say its offset.
+
+    Litestar's own reading of times takes numbers, too, for seconds since the epoch.
+    """
+    if text is None:
+        return None
+    try:
+        # A plus sign that is not escaped arrives as a space.
+        found = datetime.fromisoformat(text.replace(" ", "+")) if "T" in text.upper() else None
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
         raise InvalidRequestError(
-            "The time is ambiguous.",
-            [FieldProblem(f"query:{parameter}", "give the offset, as in 2026-01-31T09:30:00Z")],
+            "The time is not one, or ambiguous.",
+            [
+                FieldProblem(
+                    f"query:{parameter}",
+                    "give date, time and offset, as in 2026-01-31T09:30:00Z",
+                )
+            ],
         )
+    return found

@@ -2,23 +2,24 @@
 
 One control plane reconciles at a time (advisory lock). Each look:
 
-1. functions: config drift is redeployed, one function at a time; a function that is down, and whose
-   instances have not changed for `unhealthy_after_seconds`, is restarted (after a broker restart
-   nothing else brings it back), with a growing pause between attempts: instances that start, or
-   that the worker starts again, are left to it;
-2. delivery: topics and Pulsar subscriptions of active and paused subscriptions that are missing are
+1. delivery: topics and Pulsar subscriptions of active and paused subscriptions that are missing are
    made again, beginning at the earliest message, so that nothing is lost;
-3. grants: who may read a delivery topic is who has a subscription to it, under those that are not
+2. grants: who may read a delivery topic is who has a subscription to it, under those that are not
    paused; who may publish is who has a publisher's token; what is missing is given, and what is
    foreign taken away, also from who uses it at that moment;
-4. removal: the topic of a view that no plan holds goes once every distributor runs such a plan,
+3. removal: the topic of a view that no plan holds goes once every distributor runs such a plan,
    and so does what stands on the topic of reference tables;
-5. backlogs: what subscriptions ask to be done about theirs;
-6. rollout: that every distributor runs the newest plan is noted, and told as an event.
+4. backlogs: what subscriptions ask to be done about theirs;
+5. rollout: that every distributor runs the newest plan is noted, and told as an event;
+6. functions: config drift is redeployed, one function at a time; a function that is down, and whose
+   instances have not changed for `unhealthy_after_seconds`, is restarted (after a broker restart
+   nothing else brings it back), with a growing pause between attempts: instances that start, or
+   that the worker starts again, are left to it; one that is gone for as long is created again with
+   the code that it had when it was last seen.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
 fought. Functions that were never deployed are reported, not created: their code comes from
-`scripts/deploy_functions.py`.
+`scripts/deploy_functions.py`. Before that destroys functions for good, control planes are stopped.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from control_plane.broker import Broker
 from control_plane.broker_grants import PUBLISHING, READING, BrokerGrants, publisher
 from control_plane.database import Database, Lock, lock, try_lock
 from control_plane.domains.audit.service import AuditService, Repair
+from control_plane.domains.functions.codes import FunctionCodes
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.publisher import DeliveryTopics
@@ -103,7 +105,8 @@ class Patience:
                 looks = seen.looks if seen.state[0] == change.action else 0
                 seen.since, seen.state, seen.looks = now, _state(change), looks
             seen.looks += 1
-            waited = change.action != "restart" or now - seen.since >= self._unhealthy_after_seconds
+            patient = change.action in ("create", "replace", "restart")
+            waited = not patient or now - seen.since >= self._unhealthy_after_seconds
             if seen.looks >= 2 and waited and now >= seen.not_before:
                 due.append(change)
         return due
@@ -150,6 +153,7 @@ class Reconciler:
         self._topology_problem: str | None = None
         self._failure: str | None = None
         self._after_view = ""
+        self._codes = FunctionCodes(database, admin)
 
     def wake(self) -> None:
         """Look now rather than at the next interval."""
@@ -202,13 +206,14 @@ class Reconciler:
             if not await try_lock(session, Lock.RECONCILE):
                 return
             self._metrics.reconcile_runs.inc()
-            if topology is not None:
-                await self._functions(topology)
             await self._delivery()
             await self._access()
             await self._removals()
             await self._backlogs.look()
             await self._rollout()
+            if topology is not None:
+                # Last: to repair one takes a minute where it does not become healthy.
+                await self._functions(topology)
 
     def _load(self) -> Topology | None:
         try:
@@ -225,10 +230,11 @@ class Reconciler:
         actual = await read_actual(self._admin, topology)
         changes = diff(topology, actual)
         self._note(topology, actual, changes)
+        kept = await self._codes.keep(topology, actual)
         repairable = [
             change
             for change in changes
-            if change.kind == "function" and change.action in ("update", "restart")
+            if change.kind == "function" and (change.action != "create" or change.name in kept)
         ]
         # One a look: the next begins only after this one runs, or is given time.
         for change in self._patience.due(repairable, self._clock())[:1]:
@@ -238,7 +244,9 @@ class Reconciler:
             )
             self._patience.tried(change.name, self._clock())
             try:
-                await apply(self._admin, [change], timeout_s=APPLY_TIMEOUT_SECONDS)
+                await apply(
+                    self._admin, [await self._codes.add(change)], timeout_s=APPLY_TIMEOUT_SECONDS
+                )
             except ApplyError as error:
                 self._metrics.reconcile_errors.labels("function").inc()
                 log.warning("function not repaired", function=change.name, error=str(error))

@@ -6,16 +6,34 @@ log line and becomes the correlation id of a plan that the request causes.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
 from collections.abc import Callable
+from contextvars import Context
+from typing import Any
 
 import structlog
+from litestar import Request
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.exceptions import ClientException
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 HEADER = b"x-request-id"
+
+
+class BodyRequest(Request[Any, Any, Any]):
+    """A request whose body may be anything: what cannot be read as JSON is the sender's mistake."""
+
+    async def json(self) -> Any:
+        """The body as JSON; ClientException for text that is no UTF-8, or nested without end."""
+        try:
+            return await super().json()
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise ClientException("The body cannot be read as JSON.") from error
+
+
 _ACCEPTED = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 log = structlog.get_logger(__name__)
@@ -37,6 +55,12 @@ def request_middleware(observe: ObserveRequest) -> Callable[[ASGIApp], ASGIApp]:
             if scope["type"] != ScopeType.HTTP:
                 await app(scope, receive, send)
                 return
+            # Nothing of the request before it on its connection: uvicorn reads on in the context of
+            # a request whose body it had paused, and what comes next would begin in that one.
+            serving = serve(scope, receive, send)
+            await asyncio.get_running_loop().create_task(serving, context=Context())
+
+        async def serve(scope: HTTPScope, receive: Receive, send: Send) -> None:
             given = dict(scope["headers"]).get(HEADER, b"").decode("latin-1")
             request_id = given if _ACCEPTED.fullmatch(given) else new_request_id()
             scope.setdefault("state", {})["request_id"] = request_id

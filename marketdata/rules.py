@@ -89,7 +89,7 @@ def compile_rule(condition: str, references: References = ()) -> Expression:
     """
     found = compile_filter(condition, references)
     try:
-        found.check_magnitude()
+        found.check_cost()
         if found.sets:
             raise FilterTypeError(
                 "IN SET stands in filters only", hint="list the instruments: IN ('AAPL', 'MSFT')"

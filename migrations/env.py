@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, pool, text
 import control_plane.domains.audit.models
 import control_plane.domains.dead_letters.models
 import control_plane.domains.events.models
+import control_plane.domains.functions.models
 import control_plane.domains.instrument_sets.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models

@@ -105,6 +105,11 @@ class FunctionSpec:
     user_config: Mapping[str, Any] = field(default_factory=dict)
     bundle: Bundle | None = None
 
+    def with_bundle(self, bundle: Bundle) -> FunctionSpec:
+        """The same with this code."""
+        user_config = {**self.user_config, BUNDLE_DIGEST: bundle.digest}
+        return replace(self, bundle=bundle, user_config=user_config)
+
 
 @dataclass(frozen=True, slots=True)
 class Topology:
@@ -139,12 +144,7 @@ class Topology:
     def with_bundle(self, bundle: Bundle) -> Topology:
         """The same with this code for every function."""
         functions = {
-            name: replace(
-                function,
-                bundle=bundle,
-                user_config={**function.user_config, BUNDLE_DIGEST: bundle.digest},
-            )
-            for name, function in self.functions.items()
+            name: function.with_bundle(bundle) for name, function in self.functions.items()
         }
         return replace(self, functions=functions)
 

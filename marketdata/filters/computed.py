@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 from marketdata.arrays import array_of
 from marketdata.filters import numbers
 from marketdata.filters.columns import FrameColumns, Texts
+from marketdata.filters.cost import check_cost
 from marketdata.filters.errors import FilterError, FilterTooComplex, FilterTypeError
 from marketdata.filters.evaluate import values
 from marketdata.filters.literals import EXACT, MAX_DIGITS, number
-from marketdata.filters.magnitude import check_magnitude
 from marketdata.filters.normalize import normalize_value
 from marketdata.filters.sets import sets_of
 from marketdata.filters.tree import (
@@ -109,7 +109,7 @@ def compile_tree(tree: Expression) -> Expression:
     for part in walk(normal):
         if isinstance(part, Arithmetic) and result_type(part) is Type.NUMBER:
             _digits(part)
-    check_magnitude(normal)
+    check_cost(normal)
     if given is Type.FLOAT or (given is Type.NUMBER and _digits(normal) > MAX_ROUND_DIGITS):
         return Round(normal, MAX_ROUND_DIGITS)
     return normal

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from marketdata.filters.columns import FrameColumns, Mask
+from marketdata.filters.cost import check_cost
 from marketdata.filters.errors import FilterError, FilterNeverTrue, FilterTypeError
 from marketdata.filters.evaluate import holds
 from marketdata.filters.explain import Part, explain
 from marketdata.filters.kinds import conflict, specialize
-from marketdata.filters.magnitude import check_magnitude
 from marketdata.filters.normalize import conjunction, normalize
 from marketdata.filters.sets import bind, sets_of
 from marketdata.filters.tree import Expression, References, Truth, columns_of, to_sql
@@ -82,15 +82,15 @@ class Filter:
         """The normal condition."""
         return self._predicate
 
-    def check_magnitude(self) -> None:
-        """Refuse numbers that are longer than any event needs; those who take new filters ask.
+    def check_cost(self) -> None:
+        """Refuse what would hold up other views; those who take new filters ask.
 
         Compiling does not: views that were made before there was a bound go on.
 
         Raises:
-            FilterTooComplex: without a position; see `marketdata.filters.magnitude`.
+            FilterTooComplex: without a position; see `marketdata.filters.cost`.
         """
-        check_magnitude(self._predicate)
+        check_cost(self._predicate)
 
     @property
     def kinds(self) -> tuple[str, ...]:

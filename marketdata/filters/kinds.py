@@ -45,6 +45,9 @@ from marketdata.filters.tree import (
 from marketdata.schemas import SEQUENCED_SCHEMAS
 
 _NEVER: Final = Truth(False)
+MOST_WEIGHED: Final = 20_000
+"""Terms that are weighed against one another, beside once each, in looking for alternatives that
+their neighbours exclude. Beyond, those stay and are evaluated: the filter is the same."""
 
 
 def specialize(node: Expression, kind: str) -> Expression:
@@ -53,7 +56,19 @@ def specialize(node: Expression, kind: str) -> Expression:
     Returns:
         `Truth(True)` if all events match, `Truth(False)` if none can, else what to evaluate.
     """
-    return _only_true(_reduce(node, kind))
+    return _only_true(_reduce(node, kind), _Budget())
+
+
+class _Budget:
+    """Bounds the work of one filter, as it is counted and not as long as it takes."""
+
+    def __init__(self) -> None:
+        self._left = MOST_WEIGHED
+
+    def take(self, terms: int) -> bool:
+        """Whether so many more terms may be weighed."""
+        self._left -= terms
+        return self._left >= 0
 
 
 def conflict(node: Expression, kind: str | None) -> tuple[Expression, Expression] | None:
@@ -68,31 +83,31 @@ def conflict(node: Expression, kind: str | None) -> tuple[Expression, Expression
     return contradiction(parts)
 
 
-def _only_true(node: Expression) -> Expression:
+def _only_true(node: Expression, budget: _Budget) -> Expression:
     """Drop what can only be FALSE or NULL; both mean that an event does not match."""
     match node:
         case Null():
             return _NEVER
         case Or(operands):
-            return disjunction([_only_true(operand) for operand in operands])
+            return disjunction([_only_true(operand, budget) for operand in operands])
         case And(operands):
-            parts = [_only_true(operand) for operand in operands]
+            parts = [_only_true(operand, budget) for operand in operands]
             joined = conjunction(parts)
             if isinstance(joined, And) and contradiction(joined.operands):
                 return _NEVER
-            return _pruned(joined) if isinstance(joined, And) else joined
+            return _pruned(joined, budget) if isinstance(joined, And) else joined
         case _:
             return _NEVER if contradiction((node,)) else node
 
 
-def _pruned(node: And) -> Expression:
+def _pruned(node: And, budget: _Budget) -> Expression:
     """Drop the alternatives of an OR that its neighbours exclude."""
     for i, part in enumerate(node.operands):
-        if isinstance(part, Or):
+        if isinstance(part, Or) and budget.take(len(part.operands) * len(node.operands)):
             others = node.operands[:i] + node.operands[i + 1 :]
             possible = [o for o in part.operands if not contradiction(_flat((*others, o)))]
             if len(possible) < len(part.operands):
-                return _only_true(conjunction((*others, disjunction(possible))))
+                return _only_true(conjunction((*others, disjunction(possible))), budget)
     return node
 
 

@@ -33,17 +33,22 @@ def number(value: Decimal) -> Number:
         FilterTooComplex: it has more than `MAX_DIGITS` digits.
     """
     _, digits, exponent = value.as_tuple()
-    too_long = not isinstance(exponent, int) or (
+    is_long = not isinstance(exponent, int) or (
         value != 0 and max(len(digits) + max(exponent, 0), -exponent) > MAX_DIGITS
     )
-    if too_long:
-        raise FilterTooComplex(f"a number has more than {MAX_DIGITS} digits")
+    if is_long:
+        raise too_long()
     if value == 0:
         return Number("0")
     plain = f"{value:f}"
     if "." in plain:
         plain = plain.rstrip("0").rstrip(".")
     return Number(plain)
+
+
+def too_long() -> FilterTooComplex:
+    """The refusal of a number that has more than `MAX_DIGITS` digits."""
+    return FilterTooComplex(f"a number has more than {MAX_DIGITS} digits")
 
 
 def time(text: str) -> Time:

@@ -7,7 +7,7 @@ work they limit.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from difflib import get_close_matches
 from typing import Final, NoReturn
 
@@ -61,6 +61,8 @@ MAX_DEPTH: Final = 32
 MAX_CHAIN: Final = 128
 """Most operators of a chain such as a + b + c, which lean on one another without parentheses."""
 MAX_IN_VALUES: Final = 10_000
+MAX_ZONES: Final = 8
+"""Most time zones of a filter: whoever reads it lists all changes of each."""
 MAX_TERMS: Final = 1_000
 """Most operators of a filter; the values of IN lists do not count."""
 
@@ -247,6 +249,7 @@ class _Builder:
         self._sets = sets
         self._references = references
         self._level = 0
+        self._zones: set[str] = set()
         self.positions: dict[str, int] = {}
 
     def build(self, source: exp.Expr) -> tuple[Expression, Type]:
@@ -374,6 +377,9 @@ class _Builder:
                 f"local_{part} needs a time and the name of a zone",
                 hint=f"write local_{part}(ts_event, 'America/New_York')",
             )
+        self._zones.add(zone.this)
+        if len(self._zones) > MAX_ZONES:
+            raise FilterTooComplex(f"more than {MAX_ZONES} time zones")
         operand, given = self.build(source.expressions[0])
         return self._checked(Local(part, operand, zone.this), given)
 
@@ -522,7 +528,10 @@ def _refuse(source: exp.Expr) -> NoReturn:
 
 
 def _decimal(text: str) -> Decimal:
-    return literals.EXACT.create_decimal(text)
+    try:
+        return literals.EXACT.create_decimal(text)
+    except DecimalException as error:
+        raise literals.too_long() from error
 
 
 def _position(source: exp.Expr) -> int:

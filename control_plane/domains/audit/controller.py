@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from litestar import Controller, get
@@ -13,7 +12,15 @@ from control_plane.domains.audit.chain import Head
 from control_plane.domains.audit.repository import Wanted
 from control_plane.domains.audit.schemas import AuditEntryOut, Outcome, VerificationOut
 from control_plane.domains.audit.service import AuditService
-from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
+from control_plane.pages import (
+    DEFAULT_LIMIT,
+    LARGEST_NUMBER,
+    Cursor,
+    Limit,
+    Moment,
+    Page,
+    moment,
+)
 from control_plane.problems import responses
 from control_plane.security.permissions import Permission, needs
 
@@ -47,14 +54,13 @@ class AuditController(Controller):
         resource_id: Text = None,
         request_id: Text = None,
         outcome: Annotated[Outcome | None, QueryParameter()] = None,
-        since: Annotated[
-            datetime | None, QueryParameter(description="Recorded at this time or later.")
-        ] = None,
-        until: Annotated[
-            datetime | None, QueryParameter(description="Recorded before this time.")
-        ] = None,
+        since: Moment = None,
+        until: Moment = None,
     ) -> Page[AuditEntryOut]:
-        """Changes, refused attempts and repairs, newest first."""
+        """Changes, refused attempts and repairs, newest first.
+
+        Recorded at `since` or later, and before `until`.
+        """
         wanted = Wanted(
             actor=actor,
             operation=operation,
@@ -63,8 +69,8 @@ class AuditController(Controller):
             resource_id=resource_id,
             outcome=outcome,
             request_id=request_id,
-            since=since,
-            until=until,
+            since=moment(since),
+            until=moment(until, "until"),
         )
         return await audit.page(wanted, cursor=cursor, limit=limit)
 
@@ -81,7 +87,7 @@ class AuditController(Controller):
             int,
             QueryParameter(
                 ge=0,
-                le=2**63 - 1,
+                le=LARGEST_NUMBER,
                 description="Begin behind this place of the chain, taken as it stands.",
             ),
         ] = 0,

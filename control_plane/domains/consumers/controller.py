@@ -31,7 +31,7 @@ class ConsumerController(Controller):
         operation_class=Repeatable,
         summary="Register a consumer",
         opt=needs(Permission.OPERATE),
-        responses=responses(400, 409, 422, 503),
+        responses=responses(400, 409, 413, 422, 503),
     )
     async def create(
         self, data: JSONBody[ConsumerCreate], consumers: NamedDependency[ConsumerService]
@@ -86,7 +86,7 @@ class ConsumerController(Controller):
         operation_class=Repeatable,
         summary="Change a consumer",
         opt=needs(Permission.SUBSCRIBE),
-        responses=responses(400, 404, 409, 412, 422, 503),
+        responses=responses(400, 404, 409, 412, 413, 422, 503),
     )
     async def update(
         self,

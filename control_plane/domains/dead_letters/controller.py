@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from litestar import Controller, Response, get, post
@@ -14,7 +13,7 @@ from control_plane.domains.dead_letters.reading import Wanted
 from control_plane.domains.dead_letters.schemas import LetterDetailOut, LetterOut, LetterResendOut
 from control_plane.domains.dead_letters.service import DeadLetterService
 from control_plane.idempotency.middleware import Repeatable
-from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
+from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Moment, Page, moment
 from control_plane.problems import responses
 from control_plane.security.permissions import Permission, needs
 
@@ -47,22 +46,16 @@ class DeadLetterController(Controller):
             str | None, QueryParameter(max_length=200, description="Only with this reason code.")
         ] = None,
         partition: Annotated[
-            int | None, QueryParameter(ge=0, le=2**31 - 1, description="Only of this partition.")
+            int | None, QueryParameter(gt=-1, le=2**31 - 1, description="Only of this partition.")
         ] = None,
-        since: Annotated[
-            datetime | None,
-            QueryParameter(
-                description="Only stored from this time on; with offset, as in "
-                "2026-01-31T09:30:00Z."
-            ),
-        ] = None,
+        since: Moment = None,
     ) -> Page[LetterOut]:
         """Function by function and partition by partition, each in log order, oldest first.
 
-        A request looks at 2,000 letters at most: a page may be short or empty and still have a
-        `next_cursor`. Go on until it is null.
+        `since`: only those stored from this time on. A request looks at 2,000 letters at most: a
+        page may be short or empty and still have a `next_cursor`. Go on until it is null.
         """
-        wanted = Wanted(function, code, partition, since)
+        wanted = Wanted(function, code, partition, moment(since))
         return await dead_letters.letters(wanted, cursor=cursor, limit=limit)
 
     @get(

@@ -23,7 +23,7 @@ from control_plane.errors import (
     ConflictError,
     NotFoundError,
 )
-from control_plane.pages import Page, foreign_cursor, require_offset
+from control_plane.pages import Page, foreign_cursor
 from control_plane.topic_reads import TopicReads
 from marketdata.topics import INGEST_EVENTS, partition_index, partition_topic
 
@@ -52,7 +52,6 @@ class DeadLetterService:
             InvalidRequestError: the cursor is not ours, or the time has no offset.
             BrokerUnavailableError: the topics cannot be read.
         """
-        require_offset(wanted.since)
         after = None if cursor is None else _continued(cursor)
         found, go_on = await self._reads.read(
             lambda client, seconds: read_letters(

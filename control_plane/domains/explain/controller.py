@@ -12,6 +12,7 @@ from control_plane.domains.explain.events import Sought
 from control_plane.domains.explain.schemas import ExplanationOut
 from control_plane.domains.explain.service import ExplainService
 from control_plane.domains.ordering.controller import MAX_SYMBOL
+from control_plane.pages import LARGEST_NUMBER
 from control_plane.problems import responses
 from control_plane.security.permissions import Permission, needs
 
@@ -39,11 +40,11 @@ class ExplainController(Controller):
             QueryParameter(min_length=1, max_length=MAX_SYMBOL, description="Name, as published."),
         ],
         sequence: Annotated[
-            int, QueryParameter(ge=1, le=2**63 - 1, description="Our number of the event.")
+            int, QueryParameter(ge=1, le=LARGEST_NUMBER, description="Our number of the event.")
         ],
         epoch: Annotated[
             int | None,
-            QueryParameter(ge=0, le=2**32 - 1, description="Absent: the newest of its partition."),
+            QueryParameter(gt=-1, le=2**32 - 1, description="Absent: the newest of its partition."),
         ] = None,
     ) -> ExplanationOut:
         """Verdict and reason, with the event, the filter's parts and the view's message.

@@ -38,7 +38,7 @@ class InstrumentSetController(Controller):
         operation_class=Repeatable,
         summary="Make an instrument set",
         opt=needs(Permission.OPERATE),
-        responses=responses(400, 409, 422, 503),
+        responses=responses(400, 409, 413, 422, 503),
     )
     async def create(
         self,
@@ -86,7 +86,7 @@ class InstrumentSetController(Controller):
         operation_class=Repeatable,
         summary="Change an instrument set",
         opt=needs(Permission.OPERATE),
-        responses=responses(400, 404, 409, 412, 422, 503),
+        responses=responses(400, 404, 409, 412, 413, 422, 503),
     )
     async def update(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from litestar import Controller, get, post
@@ -11,7 +10,8 @@ from litestar.params import PathParameter, QueryParameter
 
 from control_plane.domains.ordering.schemas import FindingOut, GapOut, InstrumentOut, ResendOut
 from control_plane.domains.ordering.service import OrderingService, Selection
-from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
+from control_plane.errors import NotFoundError
+from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Moment, Page, moment
 from control_plane.problems import responses
 from control_plane.security.permissions import Permission, needs
 from marketdata.ordering import OrderingEventType
@@ -26,11 +26,7 @@ Instrument = Annotated[
     str | None, QueryParameter(max_length=MAX_SYMBOL, description="Only of this instrument.")
 ]
 Partition = Annotated[
-    int | None, QueryParameter(ge=0, le=2**31 - 1, description="Only of this partition.")
-]
-Since = Annotated[
-    datetime | None,
-    QueryParameter(description="Only from this time on; with offset, as in 2026-01-31T09:30:00Z."),
+    int | None, QueryParameter(gt=-1, le=2**31 - 1, description="Only of this partition.")
 ]
 
 
@@ -59,7 +55,7 @@ class OrderingController(Controller):
         source: Source = None,
         instrument: Instrument = None,
         partition: Partition = None,
-        since: Since = None,
+        since: Moment = None,
         sort: Annotated[
             Literal["opened_at", "-opened_at"],
             QueryParameter(description="Oldest first, or with `-` newest first."),
@@ -67,7 +63,7 @@ class OrderingController(Controller):
     ) -> Page[GapOut]:
         """Events that are missing in a source's numbers, or were, by the time they were missed."""
         return await ordering.gaps(
-            Selection(gap_state, source, instrument, partition, since),
+            Selection(gap_state, source, instrument, partition, moment(since)),
             cursor=cursor,
             limit=limit,
             descending=sort.startswith("-"),
@@ -118,7 +114,7 @@ class OrderingController(Controller):
         source: Source = None,
         instrument: Instrument = None,
         partition: Partition = None,
-        since: Since = None,
+        since: Moment = None,
         sort: Annotated[
             Literal["detected_at", "-detected_at"],
             QueryParameter(description="Oldest first, or with `-` newest first."),
@@ -126,7 +122,7 @@ class OrderingController(Controller):
     ) -> Page[FindingOut]:
         """Everything that the sequencer found, as it was found; kept for a while."""
         return await ordering.findings(
-            Selection(finding_type, source, instrument, partition, since),
+            Selection(finding_type, source, instrument, partition, moment(since)),
             cursor=cursor,
             limit=limit,
             descending=sort.startswith("-"),
@@ -142,10 +138,13 @@ class OrderingController(Controller):
     async def instrument(
         self,
         instrument: Annotated[
-            str, PathParameter(max_length=MAX_SYMBOL + 1, description="Name, as published.")
+            str, PathParameter(description=f"Name, as published; at most {MAX_SYMBOL} characters.")
         ],
         ordering: NamedDependency[OrderingService],
     ) -> InstrumentOut:
         """Current sequence, epoch and sources of an instrument, read from the log, and its gaps."""
         # A path, so that names with a slash (EUR/USD) work; it begins with the slash before it.
-        return await ordering.instrument(str(instrument).removeprefix("/"))
+        name = str(instrument).removeprefix("/")
+        if len(name) > MAX_SYMBOL:
+            raise NotFoundError("instrument", name, hint="no name is that long")
+        return await ordering.instrument(name)

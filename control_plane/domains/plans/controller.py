@@ -16,11 +16,11 @@ from control_plane.domains.plans.schemas import (
     RolloutOut,
 )
 from control_plane.domains.plans.service import PlanService
-from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
+from control_plane.pages import DEFAULT_LIMIT, LARGEST_NUMBER, Cursor, Limit, Page
 from control_plane.problems import responses
 from control_plane.security.permissions import Permission, needs
 
-Number = Annotated[int, PathParameter(ge=1, le=2**63 - 1, description="Number of the plan.")]
+Number = Annotated[int, PathParameter(ge=1, le=LARGEST_NUMBER, description="Number of the plan.")]
 
 
 class PlanController(Controller):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from litestar import Controller, Response, get
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import PathParameter
 
 from control_plane.domains.schemas.files import files, versions
@@ -41,7 +42,12 @@ class SchemaController(Controller):
         operation_id="getSchema",
         summary="A schema as a file",
         opt=needs(Permission.DESCRIBE),
-        responses=responses(400, 404),
+        responses={
+            200: ResponseSpec(
+                Any, media_type="*/*", generate_examples=False, description="As its list says."
+            ),
+            **responses(400, 404),
+        },
     )
     async def read(self, version: Version, file: File) -> Response[str]:
         """An Avro schema, a JSON Schema or the `.proto` of all kinds, as programs read them.

@@ -40,7 +40,7 @@ class SubscriptionController(Controller):
         operation_class=Repeatable,
         summary="Subscribe",
         opt=needs(Permission.SUBSCRIBE),
-        responses=responses(400, 404, 409, 422, 503),
+        responses=responses(400, 404, 409, 413, 422, 503),
     )
     async def create(
         self,
@@ -146,7 +146,7 @@ class SubscriptionController(Controller):
         operation_class=Repeatable,
         summary="Change a subscription",
         opt=needs(Permission.SUBSCRIBE),
-        responses=responses(400, 404, 409, 412, 422, 503),
+        responses=responses(400, 404, 409, 412, 413, 422, 503),
     )
     async def update(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from msgspec import UNSET
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -61,4 +63,5 @@ async def enriched_spec(session: AsyncSession, data: SubscriptionCreate) -> View
     named = named_tables(data.transformation)
     if named:
         await lock(session, Lock.PLAN_SEQUENCE)
-    return view_spec(data, await table_rows.specs(session, named))
+    declared = await table_rows.specs(session, named)
+    return await asyncio.to_thread(view_spec, data, declared)

@@ -7,6 +7,7 @@ time; when it takes longer the subscription is told as `pending` and becomes `ac
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal, Protocol, cast
@@ -100,7 +101,8 @@ class SubscriptionService:
         reference: SharedTransformation | None = None
         check(data.on_backlog)
         named = named_tables(data.transformation)
-        spec = None if refers(data) or named else view_spec(data)
+        # In a thread, here and below: what takes long must not hold up other requests.
+        spec = None if refers(data) or named else await asyncio.to_thread(view_spec, data)
         await self._require_broker()
         subscription_id = repository.new_subscription_id()
         try:

@@ -70,7 +70,7 @@ def view_spec(
     if data.filter.strip():
         try:
             compiled = compile_filter(data.filter)
-            compiled.check_magnitude()
+            compiled.check_cost()
             canonical, predicate = compiled.canonical, compiled.to_json()
         except FilterError as error:
             error.locate(data.filter, 0)

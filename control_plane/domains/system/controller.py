@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from control_plane import __version__
@@ -42,6 +43,9 @@ class SystemController(Controller):
         summary="Can requests be served",
         opt=needs(Permission.PUBLIC),
         security=[{}],
+        responses={
+            503: ResponseSpec(Readiness, description="Service Unavailable", generate_examples=False)
+        },
     )
     async def readiness(
         self, health_service: NamedDependency[HealthService], settings: NamedDependency[Settings]

@@ -38,7 +38,7 @@ class TokenController(Controller):
         "/",
         operation_id="createToken",
         summary="Issue or renew a token",
-        responses=responses(400, 404, 409, 422),
+        responses=responses(400, 404, 409, 413, 422),
     )
     async def create(
         self,
@@ -93,7 +93,7 @@ class TokenController(Controller):
         operation_class=Repeatable,
         summary="Revoke all tokens of somebody",
         status_code=200,
-        responses=responses(400, 404, 409, 422),
+        responses=responses(400, 404, 409, 413, 422),
     )
     async def revoke(
         self,

@@ -32,7 +32,7 @@ class TransformationController(Controller):
         operation_class=Repeatable,
         summary="Make a version of a shared transformation",
         opt=needs(Permission.OPERATE),
-        responses=responses(400, 409, 422, 503),
+        responses=responses(400, 409, 413, 422, 503),
     )
     async def create(
         self,

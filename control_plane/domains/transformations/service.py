@@ -6,6 +6,7 @@ nothing of names, and views are shared between those who refer to a version and 
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import msgspec
@@ -40,7 +41,9 @@ class TransformationService:
         named = named_tables(data.transformation)
         async with self._database.transaction() as session:
             tables = await table_rows.specs(session, named)
-            transformation = checked_transformation(data.transformation, tables)
+            transformation = await asyncio.to_thread(
+                checked_transformation, data.transformation, tables
+            )
             # Versions of a name are numbered one after the other.
             await lock(session, Lock.PLAN_SEQUENCE)
             row = SharedTransformation(

@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, inspect
 import control_plane.domains.audit.models
 import control_plane.domains.dead_letters.models
 import control_plane.domains.events.models
+import control_plane.domains.functions.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models
 import control_plane.domains.tokens.models
@@ -57,6 +58,7 @@ TABLES = {
     "reference_tables",
     "reference_table_versions",
     "subscription_history",
+    "function_codes",
 }
 
 
