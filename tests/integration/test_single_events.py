@@ -82,7 +82,7 @@ def _typed(cluster: Cluster, view: View, schema: Any, count: int) -> list[pulsar
         initial_position=pulsar.InitialPosition.Earliest,
         schema=schema,
     )
-    found = []
+    found: list[pulsar.Message] = []
     while len(found) < count:
         message = consumer.receive(20_000)
         if message.properties()["count"] != "0":
@@ -102,14 +102,14 @@ def test_each_event_comes_once_over_kills_and_fencing(cluster: Cluster, stack: A
         service_url=cluster.service_url, topics=cluster.topics, partitions=cluster.partitions
     )
     for _ in range(3):
-        instance = get_context("spawn").Process(target=_run_instance, args=(place,), daemon=True)
-        instance.start()
+        process = get_context("spawn").Process(target=_run_instance, args=(place,), daemon=True)
+        process.start()
         before = len(log.events)
         log.write(10, rows=100)
         # Killed while most of it is on its way.
         eventually(lambda n=before: arrived["json"]() > n, within_s=60)
-        instance.kill()
-        instance.join()
+        process.kill()
+        process.join()
     instance = LocalInstance(cluster, DistributorFunction, "sequenced")
     eventually(lambda: arrived["avro"]() == len(log.events), within_s=60)
     log.write(5, rows=50)
