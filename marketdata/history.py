@@ -61,7 +61,9 @@ def read_stretch(
                 return
             if position >= first:
                 yield position, message
-            if position == last:
+            # A message that is no batch's is alone in its entry.
+            alone = message.message_id().batch_index() < 0
+            if position == last or (alone and position[:2] == last[:2]):
                 return
     finally:
         opened.close()

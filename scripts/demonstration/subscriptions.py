@@ -123,7 +123,7 @@ def single_event_subscriptions() -> list[DemoSubscription]:
     formats: tuple[Literal["json"], Literal["avro"]] = ("json", "avro")
     return [
         DemoSubscription(
-            "kind = 'trade' AND side = 'buy' AND size >= 300",
+            "kind = 'trade' AND side = 'buy' AND size >= 200",
             ViewExpectation(f"single-{name}", _larger_buys, format=name, by_event=True),
         )
         for name in formats
@@ -180,7 +180,7 @@ def _larger_buys(batch: pa.RecordBatch, kind: str) -> Mask:
     size, _ = numbers_of(batch, "size")
     if kind != "trade":
         return np.zeros(batch.num_rows, dtype=bool)
-    larger: Mask = _large_buys(batch, kind) & (size >= 300 * SIZE_UNIT)
+    larger: Mask = _large_buys(batch, kind) & (size >= 200 * SIZE_UNIT)
     return larger
 
 

@@ -55,7 +55,7 @@ def test_single_events_come_once_when_the_distributor_is_killed(stack: RunningSt
         report = scenario.survive(lambda: kill_functions(stack, "distributor"))
 
         assert report.ok, report.text()
-        assert min(scenario.history.expected_events[view.name] for view in views) > 500
+        assert min(scenario.history.expected_events[view.name] for view in views) > 1000
 
 
 def test_another_instance_takes_over_from_one_that_is_killed(stack: RunningStack) -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from multiprocessing import get_context
+from types import SimpleNamespace
 from typing import Any
 
 import pulsar
@@ -51,6 +54,25 @@ def _register(stack: Any, view: View) -> None:
     asyncio.run(register())
 
 
+def _run_instance(place: Any) -> None:
+    """A distributor in a process of its own, that can be killed."""
+    LocalInstance(place, DistributorFunction, "sequenced")
+    threading.Event().wait()
+
+
+def _arrived(cluster: Cluster, topic: str) -> Callable[[], int]:
+    """Counts the events of a topic partition as they come."""
+    reader = cluster.client.create_reader(topic, pulsar.MessageId.earliest)
+    counts: list[int] = []
+
+    def arrived() -> int:
+        while reader.has_message_available():
+            counts.append(int(reader.read_next(20_000).properties()["count"]))
+        return sum(counts)
+
+    return arrived
+
+
 def _typed(cluster: Cluster, view: View, schema: Any, count: int) -> list[pulsar.Message]:
     """What a plain client with a schema receives of partition 0."""
     consumer = cluster.client.subscribe(
@@ -60,7 +82,7 @@ def _typed(cluster: Cluster, view: View, schema: Any, count: int) -> list[pulsar
         initial_position=pulsar.InitialPosition.Earliest,
         schema=schema,
     )
-    found = []
+    found: list[pulsar.Message] = []
     while len(found) < count:
         message = consumer.receive(20_000)
         if message.properties()["count"] != "0":
@@ -70,23 +92,34 @@ def _typed(cluster: Cluster, view: View, schema: Any, count: int) -> list[pulsar
     return found
 
 
-def test_each_event_comes_once_over_crashes_and_fencing(cluster: Cluster, stack: Any) -> None:
+def test_each_event_comes_once_over_kills_and_fencing(cluster: Cluster, stack: Any) -> None:
     views = Plans(cluster).publish(**{name: _by_event(name) for name in ("json", "avro")})
     for view in views.values():
         _register(stack, view)
     log, topic = Log(cluster), {name: partition_topic(v.topic, 0) for name, v in views.items()}
+    arrived = {name: _arrived(cluster, one) for name, one in topic.items()}
+    place = SimpleNamespace(
+        service_url=cluster.service_url, topics=cluster.topics, partitions=cluster.partitions
+    )
     for _ in range(3):
-        instance = LocalInstance(cluster, DistributorFunction, "sequenced")
-        log.write(10, rows=50)
-        sent = len(log.events)
-        eventually(lambda sent=sent: len(cluster.read(topic["json"])) > sent - 450)
-        cluster.usurp(topic["avro"], "distributor")
-        instance.close()
+        process = get_context("spawn").Process(target=_run_instance, args=(place,), daemon=True)
+        process.start()
+        before = len(log.events)
+        log.write(10, rows=100)
+        # Killed while most of it is on its way.
+        eventually(lambda n=before: arrived["json"]() > n, within_s=60)
+        process.kill()
+        process.join()
+    instance = LocalInstance(cluster, DistributorFunction, "sequenced")
+    eventually(lambda: arrived["avro"]() == len(log.events), within_s=60)
+    log.write(5, rows=50)
+    cluster.usurp(topic["avro"], "distributor")
+    instance.close()
     last = LocalInstance(cluster, DistributorFunction, "sequenced")
     try:
         expected = [event["price"] for event in log.events]
         for name in views:
-            eventually(lambda name=name: len(cluster.read(topic[name])) >= len(expected))
+            eventually(lambda name=name: arrived[name]() >= len(expected), within_s=60)
         read = cluster.read(topic["json"])
         assert [int(json.loads(m.data())["price"]) * 10**9 for m in read] == expected
         avro = cluster.read(topic["avro"])
