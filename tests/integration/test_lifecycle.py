@@ -44,7 +44,7 @@ def test_a_change_divides_what_came_before_from_what_comes_after(stack: Any, api
     was = [plan < left["plan"] for plan in before.plans]
     until = sum(was)
     assert was == [True] * until + [False] * (len(was) - until)
-    assert 100 <= until < len(was)
+    assert 0 < until < len(was)  # frames may have been merged
     # What comes after is whole, too, and begins not behind it.
     assert rest.sequences == {"XNAS": [], "XNYS": flow.all[first - 1 :], "XLON": []}
     assert first > 1
