@@ -325,8 +325,6 @@ def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     found, expected = batch.schema, schema
     if found.equals(expected, check_metadata=True):
         return batch
-    if found.equals(expected):
-        return batch.replace_schema_metadata(expected.metadata)
     if found.names != expected.names:
         missing = [name for name in expected.names if name not in found.names]
         extra = [name for name in found.names if name not in expected.names]

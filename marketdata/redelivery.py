@@ -40,8 +40,9 @@ class RedeliveryTracker:
     """What was handed out and acknowledged, per partition.
 
     Args:
-        window_ns: how long an acknowledged position is remembered. A broker persists its cursors
-            within seconds, so a longer way back is somebody's wish.
+        window_ns: how long an acknowledged position is remembered, at least as long as its entry
+            is read. A broker persists its cursors within seconds, so a longer way back is
+            somebody's wish.
     """
 
     def __init__(self, *, window_ns: int) -> None:
@@ -74,8 +75,11 @@ class RedeliveryTracker:
         state = self._partitions.setdefault(partition, _Partition())
         state.open.pop(position, None)
         state.acknowledged[position] = now_ns
+        latest = state.latest or position
         past = takewhile(
-            lambda item: now_ns - item[1] > self._window_ns, state.acknowledged.items()
+            # The entry that is being read comes again as a whole: it is acknowledged as one.
+            lambda item: now_ns - item[1] > self._window_ns and not _same_entry(item[0], latest),
+            state.acknowledged.items(),
         )
         for oldest, _ in list(past):
             del state.acknowledged[oldest]
@@ -92,6 +96,10 @@ class RedeliveryTracker:
             self._partitions.clear()
         else:
             self._partitions.pop(partition, None)
+
+
+def _same_entry(one: Position, other: Position) -> bool:
+    return (one.ledger_id, one.entry_id) == (other.ledger_id, other.entry_id)
 
 
 def _follows(before: Position, position: Position) -> bool:

@@ -131,7 +131,9 @@ class Output:
             schema=Registered(self._schema) if self._schema else pulsar.schema.BytesSchema(),
             # Every client reads it without being told; the broker then moves a third of the bytes.
             compression_type=pulsar.CompressionType.LZ4,
-            max_pending_messages=10_000,
+            # Inputs bound what is under way. An entry of single events counts as its messages, and
+            # a worker that blocks here for one view's broker would hold up all others.
+            max_pending_messages=0 if self._together else 10_000,
             block_if_queue_full=True,
         )
         self.position = self._producer.last_sequence_id()
@@ -218,7 +220,7 @@ class Output:
             if self._together:
                 # Without waiting, which only the client's own producer offers.
                 self._producer._producer.flush_async(_flushed)  # noqa: SLF001
-        except pulsar.PulsarException:
+        except BaseException:
             self.broken = True  # so that it is opened again and asked what it holds
             raise
         self.position = position

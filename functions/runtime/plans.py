@@ -43,7 +43,7 @@ class PlanFollower:
         self._on_change = on_change
         self._current = threading.Event()
         self._asked_at = 0.0
-        self._waits = False
+        self._waits_for: int | None = None
         self._taking = threading.Lock()
         threading.Thread(target=self._follow, name="plan-follower", daemon=True).start()
 
@@ -57,12 +57,12 @@ class PlanFollower:
         An instance that stood still, or that the broker cannot be reached by, may lack a plan that
         others run by now.
         """
-        return not self._waits and time.monotonic() - self._asked_at <= CURRENT_FOR_S
+        return self._waits_for is None and time.monotonic() - self._asked_at <= CURRENT_FOR_S
 
     @property
     def waits(self) -> bool:
         """Whether the newest plan cannot be taken yet."""
-        return self._waits
+        return self._waits_for is not None
 
     def catch_up(self) -> None:
         """Take the newest plan of the topic now, on the caller's thread.
@@ -74,7 +74,10 @@ class PlanFollower:
                 again.
         """
         message = newest_message(self._client, self._topic)
-        if message is not None and not self._take(self._newer(None, message)):
+        plan = None if message is None else self._newer(None, message)
+        # One that waits is tried again by the follower, once a second: it may read a lot.
+        waits = plan is not None and plan.number == self._waits_for
+        if waits or not self._take(plan):
             raise NotYetReadable("the newest plan waits for what it needs")
 
     def _follow(self) -> None:
@@ -122,7 +125,8 @@ class PlanFollower:
     def _take(self, plan: Plan | None) -> bool:
         with self._taking:
             if plan is not None and plan.number > self.latest.number:
-                self._waits = not self._on_change(plan)
-                if not self._waits:
+                taken = self._on_change(plan)
+                self._waits_for = None if taken else plan.number
+                if taken:
                     self.latest = plan
-            return not self._waits
+            return self._waits_for is None

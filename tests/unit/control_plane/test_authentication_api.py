@@ -270,7 +270,9 @@ async def test_a_consumer_knows_only_itself(guarded: Client, tokens: Tokens) -> 
                 second = await guarded.request(method, headers=mine, **absent)
                 assert first.status_code == second.status_code, (method, there, first.text)
                 assert plain(first, real) == plain(second, unreal), (method, there)
-                assert first.status_code < 500
+                # A preview reads the log, and the broker is away.
+                away = path.endswith(":preview") and first.status_code == 503
+                assert first.status_code < 500 or away
                 for secret in ("SECRET", *(value for value, _ in pairs)):
                     if secret != real:
                         said = first.text.replace(real, "")

@@ -64,13 +64,10 @@ async def test_versions_are_numbered_found_listed_and_never_reused(client: Clien
     ],
 )
 async def test_what_a_subscription_may_not_ask_for_is_refused(
-    transformation: Transformation, pointer: str
+    database: Database, transformation: Transformation, pointer: str
 ) -> None:
-    without_database: Any = None
     with pytest.raises(InvalidRequestError) as raised:
-        await TransformationService(without_database).create(
-            TransformationCreate("bad", transformation)
-        )
+        await TransformationService(database).create(TransformationCreate("bad", transformation))
     assert [problem.pointer for problem in raised.value.problems] == [pointer]
 
 

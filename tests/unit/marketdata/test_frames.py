@@ -140,6 +140,19 @@ def test_a_wrong_type_says_what_is_there_and_what_must_be() -> None:
         decode_frame(_frame(floats))
 
 
+@pytest.mark.parametrize("metadata", [None, {"unit": "x" * 1000, "scale": "zz"}])
+def test_what_a_publisher_says_of_fields_is_not_passed_on(
+    metadata: dict[str, str] | None,
+) -> None:
+    batch = trades(["A"])
+    foreign = pa.schema(
+        [field.with_metadata(metadata) for field in batch.schema], metadata=batch.schema.metadata
+    )
+    frame = encode_frame(pa.RecordBatch.from_arrays(batch.columns, schema=foreign))
+    decoded = decode_frame(frame.to_pybytes())
+    assert decoded.schema.equals(INGEST_SCHEMAS["trade"], check_metadata=True)
+
+
 def test_an_instrument_on_a_foreign_partition_is_named() -> None:
     belongs = partition_of("AAPL", 4)
     data = _frame(trades(["AAPL"]))

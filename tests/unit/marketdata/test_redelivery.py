@@ -61,6 +61,16 @@ def test_a_way_back_further_than_the_window_is_a_rewind() -> None:
     assert seen.arrive(0, Position(1, 99)) is Arrival.ACKNOWLEDGED
 
 
+def test_an_entry_that_is_read_for_long_is_remembered_whole() -> None:
+    tracker = RedeliveryTracker(window_ns=10)
+    entry = [Position(1, 7, n) for n in range(3)]
+    for n, position in enumerate(entry):
+        tracker.arrive(0, position)
+        tracker.acknowledge(0, position, now_ns=100 * n)
+    # The broker knows of none of them before all are acknowledged.
+    assert [tracker.arrive(0, position) for position in entry] == [Arrival.ACKNOWLEDGED] * 3
+
+
 def test_forgetting_starts_anew() -> None:
     seen = tracker()
     for partition in (0, 1):

@@ -116,6 +116,7 @@ def test_a_plan_that_waits_keeps_the_one_before_and_nothing_counts_as_current(
             plans.catch_up()
     assert (plans.latest.number, plans.waits, plans.is_current()) == (1, True, False)
     ready.add(2)
+    plans._take(newest[-1])  # as the follower does, which tries again
     plans.catch_up()
     assert (plans.latest.number, plans.waits, plans.is_current()) == (2, False, True)
-    assert taken == [1, 2, 2, 2]
+    assert taken == [1, 2, 2]
