@@ -39,6 +39,7 @@ PROFILE_FROM_S: Final = 2.0
 """When in a load the profile begins: not with the opening of producers."""
 
 POOL_EVENTS: Final = 1_000_000
+POOL_BATCHES = 2_000
 FUNCTIONS: Final = ("sequencer", "distributor")
 
 
@@ -176,7 +177,7 @@ class Rig:
             publisher.tell(
                 "prepare",
                 source=f"bench-{number}-{self._loads}-{time.time_ns():x}",
-                events=max(batch_rows, POOL_EVENTS // batch_rows * batch_rows),
+                events=min(max(1, POOL_EVENTS // batch_rows), POOL_BATCHES) * batch_rows,
                 batch_rows=batch_rows,
                 names=self._names,
                 views=len(self._views),
