@@ -113,6 +113,19 @@ def entries_between(ledgers: Sequence[tuple[int, int]], after: Position, before:
     return count
 
 
+def waiting_before(place: CursorPlace, before: Position) -> int:
+    """The number of entries before a position that wait in a partition.
+
+    What is acknowledged singly does not, and a skip of the broker does not count it either.
+    """
+    ledgers = place.stored.ledgers
+    count = entries_between(ledgers, place.acknowledged, before)
+    for after, (ledger, entry) in place.singly:
+        end = min((ledger, entry + 1), before)
+        count -= entries_between(ledgers, max(after, place.acknowledged), end)
+    return count
+
+
 class BacklogKeeper:
     """Looks at the backlogs that have limits, and does what their subscriptions ask for."""
 
@@ -196,22 +209,17 @@ class BacklogKeeper:
         limit: OnBacklog,
     ) -> dict[str, Any]:
         """Move a cursor over the oldest messages of a partition; gives what is told of it."""
+        before = await self._admin.cursor_place(partition, subscription)
         if limit.seconds is not None:
             since_ms = time.time_ns() // 1_000_000 - limit.seconds * 1000
-            count = max(count, await self._older(partition, subscription, since_ms))
+            first = await self._admin.first_since(partition, since_ms)
+            count = max(count, waiting_before(before, first))
         count = min(count, cursor.backlog_messages)
         if not count:
             return {}
-        before = await self._admin.cursor_place(partition, subscription)
         await self._admin.skip_messages(partition, subscription, count)
         after = await self._admin.cursor_place(partition, subscription)
         return {"messages": count, "from": _told(before), "to": _told(after)}
-
-    async def _older(self, partition: str, subscription: str, since_ms: int) -> int:
-        """How many messages behind a cursor were published before a time."""
-        place = await self._admin.cursor_place(partition, subscription)
-        first = await self._admin.first_since(partition, since_ms)
-        return entries_between(place.stored.ledgers, place.acknowledged, first)
 
 
 def _told(place: CursorPlace) -> str:

@@ -19,6 +19,7 @@ from control_plane.domains.subscriptions.backlog import (
     entries_between,
     reason,
     to_drop,
+    waiting_before,
 )
 from control_plane.domains.subscriptions.health import Thresholds
 from control_plane.domains.subscriptions.reading import ReadingService
@@ -26,7 +27,13 @@ from control_plane.domains.subscriptions.schemas import OnBacklog
 from control_plane.domains.system.metrics import Metrics
 from control_plane.errors import InvalidRequestError
 from control_plane.pulsar_admin import AdminNotFound, PulsarAdmin
-from control_plane.pulsar_values import CursorPlace, StoredEntries, SubscriptionStats, TopicStats
+from control_plane.pulsar_values import (
+    CursorPlace,
+    StoredEntries,
+    SubscriptionStats,
+    TopicStats,
+    position_ranges,
+)
 
 
 def stats(messages: int, size: int = 0, oldest_ms: int = 0) -> SubscriptionStats:
@@ -83,6 +90,36 @@ def test_entries_between_positions_are_counted_over_ledgers(
     assert entries_between(ledgers, (0, -1), behind) == len(every)
 
 
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    st.sets(st.integers(0, 40)),
+    st.integers(0, 40),
+)
+def test_what_is_acknowledged_singly_does_not_wait(
+    sizes: list[int], acknowledged: set[int], until: int
+) -> None:
+    ledgers = tuple((3 * number, entries) for number, entries in enumerate(sizes))
+    every = [(ledger, entry) for ledger, entries in ledgers for entry in range(entries)]
+    singly = [position for number, position in enumerate(every) if number in acknowledged]
+    waiting = [position for position in every if position not in singly]
+    before = every[until % len(every)]
+    # The broker writes one range for neighbours; one each says the same.
+    ranges = tuple(((ledger, entry - 1), (ledger, entry)) for ledger, entry in singly)
+    place = CursorPlace((0, -1), StoredEntries(ledgers, True), ranges)
+    assert waiting_before(place, before) == sum(1 for each in waiting if each < before)
+
+
+def test_ranges_of_positions_are_read_as_old_and_new_brokers_write_them() -> None:
+    ranges = (((7, 3), (7, 5)), ((9, -1), (12, 0)))
+    assert position_ranges("[(7:3..7:5],(9:-1..12:0]]") == ranges
+    assert position_ranges("[(7:3\u20257:5], (9:-1\u202512:0], ]") == ranges
+    assert position_ranges("[]") == ()
+    # One that goes over ledgers holds what lies between.
+    stored = StoredEntries(((7, 10), (9, 4), (12, 5)), True)
+    place = CursorPlace((7, 2), stored, position_ranges("[(7:3..12:0]]"))
+    assert waiting_before(place, (12, 3)) == 3
+
+
 def test_the_limits_that_a_backlog_is_beyond_are_told() -> None:
     waiting = {0: stats(3, 30, 1_000), 1: stats(0), 2: stats(4, 50, 6_000)}
     limit = OnBacklog("disconnect", messages=7, bytes=79, seconds=5)
@@ -92,11 +129,15 @@ def test_the_limits_that_a_backlog_is_beyond_are_told() -> None:
 
 
 class Broker:
-    """One partition for each cursor, whose messages are one ledger with a message a second."""
+    """One partition for each cursor, whose messages are one ledger with a message a second.
+
+    Behind the first that waits, `singly` are acknowledged one by one; a skip does not count them.
+    """
 
     def __init__(self) -> None:
         self.waiting: dict[int, int] = {}
         self.done: dict[int, int] = {}
+        self.singly: dict[int, int] = {}
         self.now_ms = time.time_ns() // 1_000_000
         self.name = ""
 
@@ -110,21 +151,25 @@ class Broker:
             parts[number] = TopicStats(0, 0, 0.0, 0.0, 0, 0, 0, {self.name: cursor}, {})
         return TopicStats(0, 0, 0.0, 0.0, 0, 0, 0, {}, parts)
 
+    def _stored(self, number: int) -> int:
+        return self.done.get(number, 0) + self.waiting[number] + self.singly.get(number, 0)
+
     async def cursor_place(self, partition: str, _name: str) -> CursorPlace:
         number = int(partition[-1])
-        done = self.done.get(number, 0)
-        return CursorPlace((7, done - 1), StoredEntries(((7, done + self.waiting[number]),), True))
+        done, singly = self.done.get(number, 0), self.singly.get(number, 0)
+        stored = StoredEntries(((7, self._stored(number)),), True)
+        ranges = (((7, done), (7, done + singly)),) if singly else ()
+        return CursorPlace((7, done - 1), stored, ranges)
 
     async def first_since(self, partition: str, time_ms: int) -> tuple[int, int]:
         number = int(partition[-1])
-        newest = self.done.get(number, 0) + self.waiting[number]
-        return 7, max(0, newest - (self.now_ms - time_ms) // 1000)
+        return 7, max(0, self._stored(number) - (self.now_ms - time_ms) // 1000)
 
     async def skip_messages(self, partition: str, name: str, count: int) -> None:
         assert name == self.name
         number = int(partition[-1])
         self.waiting[number] -= count
-        self.done[number] = self.done.get(number, 0) + count
+        self.done[number] = self.done.get(number, 0) + count + self.singly.pop(number, 0)
 
 
 class Kept:
@@ -182,6 +227,17 @@ async def test_what_is_older_than_the_limit_is_dropped(world: World) -> None:
     # A second may pass meanwhile, and more on a busy machine.
     assert kept.broker.waiting[0] <= 21
     assert kept.broker.waiting[1] == 15
+
+
+async def test_what_was_acknowledged_singly_is_not_dropped_from_behind(world: World) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", seconds=2999)
+    # One is too old, and a thousand behind it are acknowledged.
+    kept.broker.waiting, kept.broker.singly = {0: 3000}, {0: 1000}
+    await kept.keeper.look()
+    (part,) = (await history(world, kept.key))[0].data["partitions"]
+    assert 1 <= part["messages"] < 1000
+    assert kept.broker.waiting == {0: 3000 - part["messages"]}
 
 
 async def test_who_is_disconnected_is_paused_and_loses_nothing(world: World) -> None:
