@@ -54,7 +54,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_subscriptions_limited",
         "subscriptions",
-        ["id"],
+        ["view_id", "id"],
         postgresql_where=sa.text("on_backlog ->> 'policy' <> 'hold'"),
     )
     op.drop_constraint(op.f(STATE_KNOWN), "subscriptions", type_="check")

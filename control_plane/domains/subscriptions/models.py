@@ -75,7 +75,7 @@ class Subscription(Base):
             postgresql_where=text("state <> 'closed'"),
         ),
         Index("ix_subscriptions_pending", "plan", postgresql_where=text("state = 'pending'")),
-        Index("ix_subscriptions_limited", "id", postgresql_where=text(LIMITED)),
+        Index("ix_subscriptions_limited", "view_id", "id", postgresql_where=text(LIMITED)),
         Index("ix_subscriptions_paused", "id", postgresql_where=text(PAUSED)),
         Index(
             "ix_subscriptions_cursor_left",

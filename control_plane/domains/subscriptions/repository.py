@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, exists, func, or_, select, text, tuple_, update
+from sqlalchemy import Select, case, exists, func, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
@@ -310,16 +310,24 @@ async def pause(session: AsyncSession, row: Subscription, **told: Any) -> bool:
     return True
 
 
-async def limited(session: AsyncSession, *, after: str, limit: int) -> Sequence[Subscription]:
-    """Active subscriptions whose backlog has limits, by id, from behind one."""
-    query = (
-        select(Subscription)
-        .where(text(LIMITED), Subscription.state == State.ACTIVE, Subscription.id > after)
-        .options(joinedload(Subscription.view))
-        .order_by(Subscription.id)
-        .limit(limit)
-    )
-    return (await session.scalars(query)).all()
+async def limited(
+    session: AsyncSession, *, after: tuple[str, str], limit: int
+) -> Sequence[Subscription]:
+    """Active subscriptions whose backlog has limits, by view and id, from behind one."""
+    place = tuple_(Subscription.view_id, Subscription.id)
+    query = _limited().where(place > after).order_by(Subscription.view_id, Subscription.id)
+    return (await session.scalars(query.limit(limit))).all()
+
+
+async def limited_still(session: AsyncSession, key: str) -> Subscription | None:
+    """The subscription, locked, if it is active and has limits; None while somebody has it."""
+    query = _limited().where(Subscription.id == key)
+    return await session.scalar(query.with_for_update(of=Subscription, skip_locked=True))
+
+
+def _limited() -> Select[Subscription]:
+    query = select(Subscription).where(text(LIMITED), Subscription.state == State.ACTIVE)
+    return query.options(joinedload(Subscription.view))
 
 
 async def newest_of(session: AsyncSession, key: str, what: EventType) -> HistoryEntry | None:

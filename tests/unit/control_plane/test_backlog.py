@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -26,7 +28,7 @@ from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.schemas import OnBacklog
 from control_plane.domains.system.metrics import Metrics
 from control_plane.errors import InvalidRequestError
-from control_plane.pulsar_admin import AdminNotFound, PulsarAdmin
+from control_plane.pulsar_admin import AdminNotFound, AdminUnavailable, PulsarAdmin
 from control_plane.pulsar_values import (
     CursorPlace,
     StoredEntries,
@@ -140,9 +142,14 @@ class Broker:
         self.singly: dict[int, int] = {}
         self.now_ms = time.time_ns() // 1_000_000
         self.name = ""
+        self.asked: list[str] = []
+        self.failing = ""
 
-    async def partitioned_stats(self, _topic: str, *, oldest: bool) -> TopicStats:
+    async def partitioned_stats(self, topic: str, *, oldest: bool) -> TopicStats:
         assert oldest
+        self.asked.append(topic)
+        if topic == self.failing:
+            raise AdminUnavailable("down")
         if not self.name:
             raise AdminNotFound("gone", status=404)
         parts = {}
@@ -168,6 +175,8 @@ class Broker:
     async def skip_messages(self, partition: str, name: str, count: int) -> None:
         assert name == self.name
         number = int(partition[-1])
+        if partition == self.failing:
+            raise AdminUnavailable("down")
         self.waiting[number] -= count
         self.done[number] = self.done.get(number, 0) + count + self.singly.pop(number, 0)
 
@@ -179,8 +188,11 @@ class Kept:
         self.world = world
         self.broker = Broker()
         self.metrics = Metrics(FollowerState())
+        self.ticks: Iterator[float] = itertools.repeat(0.0)
         admin = cast(PulsarAdmin, self.broker)
-        self.keeper = BacklogKeeper(world.database, admin, self.metrics)
+        self.keeper = BacklogKeeper(
+            world.database, admin, self.metrics, clock=lambda: next(self.ticks)
+        )
         self.readings = ReadingService(world.database, admin, Thresholds(10, 30))
         self.key = ""
 
@@ -188,8 +200,8 @@ class Kept:
         self.key = await active(self.world, on_backlog=OnBacklog(**limits))
         self.broker.name = (await get(self.world, self.key)).subscription_name
 
-    def counted(self, name: str) -> float | None:
-        return self.metrics.registry.get_sample_value(f"{name}_total")
+    def counted(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"{name}_total", labels)
 
 
 async def test_the_oldest_are_dropped_down_to_the_limit_and_told(world: World) -> None:
@@ -272,6 +284,66 @@ async def test_who_holds_or_pauses_keeps_its_backlog(world: World) -> None:
     kept.broker.name = ""
     await world.lifecycles.resume(kept.key, None)
     await kept.keeper.look()  # the topic is gone: somebody else's work
+
+
+async def test_what_was_dropped_is_told_when_a_later_partition_fails(world: World) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", messages=10)
+    kept.broker.waiting = {0: 30, 1: 10}
+    kept.broker.failing = f"{(await get(world, kept.key)).topic}-partition-1"
+    await kept.keeper.look()
+    assert kept.broker.waiting == {0: 7, 1: 10}
+    entry = (await history(world, kept.key))[0]
+    assert (entry.type, entry.data["messages"]) == ("subscription.backlog_dropped", 23)
+    assert [part["partition"] for part in entry.data["partitions"]] == [0]
+    assert kept.counted("dds_backlog_dropped_messages") == 23
+    assert kept.counted("dds_reconcile_errors", dependency="backlog") == 1
+
+
+@pytest.mark.parametrize("pauses", [True, False])
+async def test_nothing_is_dropped_of_who_asks_for_something_else_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, pauses: bool
+) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", messages=10)
+    kept.broker.waiting = {0: 30}
+    look = kept.broker.partitioned_stats
+
+    async def while_somebody_asks(topic: str, *, oldest: bool) -> TopicStats:
+        monkeypatch.undo()
+        if pauses:
+            await pause(world, kept.key)
+        else:
+            await change(world, kept.key, on_backlog=OnBacklog("drop_oldest", messages=30))
+        return await look(topic, oldest=oldest)
+
+    monkeypatch.setattr(kept.broker, "partitioned_stats", while_somebody_asks)
+    await kept.keeper.look()
+    assert kept.broker.waiting == {0: 30}
+
+
+async def test_one_that_fails_does_not_stop_the_others_and_time_bounds_a_look(
+    world: World,
+) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", messages=10)
+    limit = OnBacklog("drop_oldest", messages=10)
+    keys = [kept.key]
+    for name in ("two", "three"):
+        price = len(keys) + 1
+        keys.append(await world.subscribe(name, filter=f"price > {price}", on_backlog=limit))
+    await world.settle()
+    every = sorted([(out.view, out.topic) for out in [await get(world, key) for key in keys]])
+    kept.broker.waiting = {0: 1}
+    kept.broker.failing = every[0][1]
+    await kept.keeper.look()
+    assert kept.broker.asked == [topic for _, topic in every]
+    # Each takes longer than there is time for: one a look, in turn.
+    kept.broker.asked = []
+    kept.ticks = itertools.count(step=100.0)
+    for _ in range(4):
+        await kept.keeper.look()
+    assert kept.broker.asked == [topic for _, topic in [*every, every[0]]]
 
 
 @pytest.mark.parametrize(
