@@ -153,7 +153,9 @@ class ControlPlane:
             self.board,
             self.metrics,
             self.audit,
-            BacklogKeeper(self.database, self.admin, self.metrics),
+            BacklogKeeper(
+                self.database, self.admin, self.metrics, grace_seconds=settings.drain_seconds
+            ),
             settings,
         )
         self.ordering = OrderingService(

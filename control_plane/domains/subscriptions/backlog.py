@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -132,7 +133,11 @@ def waiting_before(place: CursorPlace, before: Position) -> int:
 
 
 class BacklogKeeper:
-    """Looks at the backlogs that have limits, and does what their subscriptions ask for."""
+    """Looks at the backlogs that have limits, and does what their subscriptions ask for.
+
+    Who resumes has time to catch up: nothing is done within `grace_seconds`, unless its backlog was
+    within its limits since.
+    """
 
     def __init__(
         self,
@@ -140,11 +145,13 @@ class BacklogKeeper:
         admin: PulsarAdmin,
         metrics: Metrics,
         *,
+        grace_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._admin = admin
         self._metrics = metrics
+        self._grace = timedelta(seconds=grace_seconds)
         self._clock = clock
         self._after = START
 
@@ -167,7 +174,7 @@ class BacklogKeeper:
             for row in readers:
                 self._after = (row.view_id, row.id)
                 if stats is not None:
-                    await self._look_at(row, _cursors(stats, row))
+                    await self._look_at(row, stats)
                 if self._clock() >= until and row is not rows[-1]:
                     return
         if len(rows) < SUBSCRIPTIONS_PER_LOOK:
@@ -186,19 +193,26 @@ class BacklogKeeper:
         self._metrics.reconcile_errors.labels("backlog").inc()
         log.warning("backlog not looked after", where=where, error=str(error))
 
-    async def _look_at(self, row: Subscription, cursors: Mapping[int, SubscriptionStats]) -> None:
-        limit = msgspec.convert(row.on_backlog, OnBacklog)
+    async def _look_at(self, row: Subscription, stats: TopicStats) -> None:
+        limit, cursors = msgspec.convert(row.on_backlog, OnBacklog), _cursors(stats, row)
         if reason(cursors, limit, _now_ms()):
             try:
                 await self._act(row.id)
             except AdminError as error:
                 self._failed(row.subscription_name, error)
+        elif row.resumed_at is not None and cursors.keys() == stats.partitions.keys():
+            # Where the broker tells of no cursor it does not say that nothing waits.
+            async with self._database.transaction() as session:
+                await repository.caught_up(session, row.id, row.resumed_at)
+
+    def _catches_up(self, row: Subscription) -> bool:
+        return row.resumed_at is not None and datetime.now(UTC) < row.resumed_at + self._grace
 
     async def _act(self, key: str) -> None:
         """Do what a subscription asks for as it is now; nobody changes it meanwhile."""
         async with self._database.transaction() as session:
             row = await repository.limited_still(session, key)
-            if row is None:
+            if row is None or self._catches_up(row):
                 return  # or somebody is changing it: its turn comes again
             limit = msgspec.convert(row.on_backlog, OnBacklog)
             stats = await self._admin.partitioned_stats(row.view.topic, oldest=True)

@@ -137,6 +137,8 @@ class Subscription(Base):
     # Since when nothing may be read, whatever the state, and whether the broker was told so.
     paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     blocked: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    # When it last resumed, until its backlog is within its limits again.
+    resumed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     consumer: Mapped[Consumer] = relationship(lazy="raise")
     view: Mapped[ViewRow] = relationship(lazy="raise")

@@ -325,6 +325,16 @@ async def limited_still(session: AsyncSession, key: str) -> Subscription | None:
     return await session.scalar(query.with_for_update(of=Subscription, skip_locked=True))
 
 
+async def caught_up(session: AsyncSession, key: str, resumed_at: datetime) -> None:
+    """Note that a backlog was within its limits since its subscription resumed."""
+    await session.execute(
+        update(Subscription)
+        .where(Subscription.id == key, Subscription.resumed_at == resumed_at)
+        .values(resumed_at=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def _limited() -> Select[Subscription]:
     query = select(Subscription).where(text(LIMITED), Subscription.state == State.ACTIVE)
     return query.options(joinedload(Subscription.view))

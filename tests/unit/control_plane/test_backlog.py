@@ -191,7 +191,11 @@ class Kept:
         self.ticks: Iterator[float] = itertools.repeat(0.0)
         admin = cast(PulsarAdmin, self.broker)
         self.keeper = BacklogKeeper(
-            world.database, admin, self.metrics, clock=lambda: next(self.ticks)
+            world.database,
+            admin,
+            self.metrics,
+            grace_seconds=300,
+            clock=lambda: next(self.ticks),
         )
         self.readings = ReadingService(world.database, admin, Thresholds(10, 30))
         self.key = ""
@@ -284,6 +288,48 @@ async def test_who_holds_or_pauses_keeps_its_backlog(world: World) -> None:
     kept.broker.name = ""
     await world.lifecycles.resume(kept.key, None)
     await kept.keeper.look()  # the topic is gone: somebody else's work
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "disconnect"])
+async def test_who_resumes_has_time_to_catch_up_once(world: World, policy: Any) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy=policy, messages=10)
+    await pause(world, kept.key)
+    kept.broker.waiting = {0: 30}
+    await world.lifecycles.resume(kept.key, None)
+    await kept.keeper.look()
+    assert (kept.broker.waiting, await world.state(kept.key)) == ({0: 30}, "active")
+    # That no cursor is told of does not say that it has caught up.
+    name, kept.broker.name = kept.broker.name, "another"
+    await kept.keeper.look()
+    kept.broker.name = name
+    await kept.keeper.look()
+    assert (kept.broker.waiting, await world.state(kept.key)) == ({0: 30}, "active")
+    # It has: from then on its limits hold.
+    kept.broker.waiting = {0: 10}
+    await kept.keeper.look()
+    kept.broker.waiting = {0: 30}
+    await kept.keeper.look()
+    assert await acted_on(kept, policy)
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "disconnect"])
+async def test_who_does_not_catch_up_in_time_is_no_longer_spared(world: World, policy: Any) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy=policy, messages=10)
+    await pause(world, kept.key)
+    kept.broker.waiting = {0: 30}
+    await world.lifecycles.resume(kept.key, None)
+    async with world.database.transaction() as session:
+        await session.execute(text("UPDATE subscriptions SET resumed_at = now() - interval '301s'"))
+    await kept.keeper.look()
+    assert await acted_on(kept, policy)
+
+
+async def acted_on(kept: Kept, policy: str) -> bool:
+    if policy == "drop_oldest":
+        return kept.broker.waiting == {0: 10}
+    return await kept.world.state(kept.key) == "paused"
 
 
 async def test_what_was_dropped_is_told_when_a_later_partition_fails(world: World) -> None:
