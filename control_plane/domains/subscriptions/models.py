@@ -119,8 +119,8 @@ class Subscription(Base):
     )
     state: Mapped[str] = mapped_column(Text, server_default=State.PENDING.value)
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
-    # The plan from which it has its view, and, where it came from another one, that number again:
-    # what its topic holds of lower plans is not for it.
+    # The plan from which it has its view, and, where it came from another one, that number again,
+    # or a lower one where it came back: what its topic holds of lower plans is not for it.
     plan: Mapped[int] = mapped_column(BigInteger)
     from_plan: Mapped[int] = mapped_column(BigInteger, server_default="0")
     closed_in_plan: Mapped[int | None] = mapped_column(BigInteger)
