@@ -154,7 +154,11 @@ class ControlPlane:
             self.metrics,
             self.audit,
             BacklogKeeper(
-                self.database, self.admin, self.metrics, grace_seconds=settings.drain_seconds
+                self.database,
+                self.admin,
+                self.metrics,
+                grace_seconds=settings.drain_seconds,
+                kept_days=settings.event_retention_days,
             ),
             settings,
         )

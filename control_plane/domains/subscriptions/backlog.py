@@ -19,8 +19,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
-from control_plane.domains.events.schemas import EventType
 from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.dropped import Dropped, note_dropped
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import OnBacklog
 from control_plane.domains.system.metrics import Metrics
@@ -32,6 +32,8 @@ SUBSCRIPTIONS_PER_LOOK = 1000
 LOOK_SECONDS = 2.0
 """When a look takes longer, others wait: rollout and repair of functions come after it."""
 START = ("", "")
+MERGED_WITHIN = timedelta(minutes=10)
+"""For so long one entry of the history tells of all that is dropped, if nothing else happens."""
 
 log = structlog.get_logger(__name__)
 
@@ -136,7 +138,7 @@ class BacklogKeeper:
     """Looks at the backlogs that have limits, and does what their subscriptions ask for.
 
     Who resumes has time to catch up: nothing is done within `grace_seconds`, unless its backlog was
-    within its limits since.
+    within its limits since. What was dropped stands in the history for `kept_days`.
     """
 
     def __init__(
@@ -146,12 +148,14 @@ class BacklogKeeper:
         metrics: Metrics,
         *,
         grace_seconds: float,
+        kept_days: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._admin = admin
         self._metrics = metrics
         self._grace = timedelta(seconds=grace_seconds)
+        self._kept = timedelta(days=kept_days)
         self._clock = clock
         self._after = START
 
@@ -250,17 +254,10 @@ class BacklogKeeper:
             self._failed(row.subscription_name, error)
         if not dropped:
             return
-        messages = sum(each["messages"] for each in dropped)
-        log.warning("backlog dropped", subscription=row.id, messages=messages, beyond=beyond)
-        self._metrics.backlog_dropped.inc(messages)
-        await repository.note(
-            session,
-            EventType.SUBSCRIPTION_DROPPED,
-            [row],
-            {"partitions": dropped},
-            messages=messages,
-            beyond=beyond,
-        )
+        what = Dropped(beyond, dropped)
+        log.warning("backlog dropped", subscription=row.id, messages=what.messages, beyond=beyond)
+        self._metrics.backlog_dropped.inc(what.messages)
+        await note_dropped(session, row, what, merged_within=MERGED_WITHIN, kept=self._kept)
 
     async def _drop(
         self,

@@ -282,20 +282,25 @@ async def note(
     rows = list(rows)
     changes = []
     for row in rows:
-        state, plan = str(row.state), row.closed_in_plan or row.plan
-        data = {"name": row.name, "state": state, "plan": plan, **told}
-        changes.append(Change(what, data, consumer=row.consumer_id, subscription=row.id))
+        changes.append(change_of(what, row, told))
         session.add(
             HistoryEntry(
                 subscription_id=row.id,
                 type=what.value,
-                state=state,
-                plan=plan,
+                state=str(row.state),
+                plan=row.closed_in_plan or row.plan,
                 correlation_id=current_request_id(),
                 data={**told, **(kept or {})},
             )
         )
     await record(session, *changes)
+
+
+def change_of(what: EventType, row: Subscription, told: Mapping[str, Any]) -> Change:
+    """The event that tells of a subscription as it is now."""
+    plan = row.closed_in_plan or row.plan
+    data = {"name": row.name, "state": str(row.state), "plan": plan, **told}
+    return Change(what, data, consumer=row.consumer_id, subscription=row.id)
 
 
 async def pause(session: AsyncSession, row: Subscription, **told: Any) -> bool:

@@ -195,6 +195,7 @@ class Kept:
             admin,
             self.metrics,
             grace_seconds=300,
+            kept_days=7,
             clock=lambda: next(self.ticks),
         )
         self.readings = ReadingService(world.database, admin, Thresholds(10, 30))
@@ -344,6 +345,51 @@ async def test_what_was_dropped_is_told_when_a_later_partition_fails(world: Worl
     assert [part["partition"] for part in entry.data["partitions"]] == [0]
     assert kept.counted("dds_backlog_dropped_messages") == 23
     assert kept.counted("dds_reconcile_errors", dependency="backlog") == 1
+
+
+async def test_drops_one_after_the_other_are_one_entry_for_a_while_and_forgotten(
+    world: World,
+) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", messages=10)
+    kept.broker.waiting = {0: 30}
+    await kept.keeper.look()
+    kept.broker.waiting = {0: 12, 1: 4}
+    await kept.keeper.look()
+    entry, before, *_ = await history(world, kept.key)
+    assert before.type == "subscription.active"
+    until = entry.data.pop("until")
+    assert entry.data == {
+        "messages": 27,
+        "beyond": {"messages": 16},
+        "partitions": [
+            {"partition": 0, "messages": 25, "from": "7:-1", "to": "7:24"},
+            {"partition": 1, "messages": 2, "from": "7:-1", "to": "7:1"},
+        ],
+    }
+    assert (await kept.readings.health(kept.key)).reason.startswith(
+        f"27 messages of its backlog were dropped at {until}."
+    )
+    async with world.database.transaction() as session:
+        events = await session.scalars(
+            text("SELECT data -> 'messages' FROM events WHERE data ? 'beyond' ORDER BY id")
+        )
+        assert events.all() == [20, 7]
+    # Something else between, or time, begins another entry; what is too old goes.
+    await change(world, kept.key, labels={"now": "another"})
+    for age in ("11 minutes", "8 days"):
+        kept.broker.waiting = {0: 11}
+        await kept.keeper.look()
+        assert (await history(world, kept.key))[0].data["messages"] == 1
+        async with world.database.transaction() as session:
+            await session.execute(
+                text(f"UPDATE subscription_history SET at = at - interval '{age}'")
+            )
+    kept.broker.waiting = {0: 11}
+    await kept.keeper.look()
+    types = [entry.type for entry in await history(world, kept.key)]
+    assert types.count("subscription.backlog_dropped") == 1
+    assert "subscription.created" in types
 
 
 @pytest.mark.parametrize("pauses", [True, False])
