@@ -153,7 +153,13 @@ class ControlPlane:
             self.board,
             self.metrics,
             self.audit,
-            BacklogKeeper(self.database, self.admin, self.metrics),
+            BacklogKeeper(
+                self.database,
+                self.admin,
+                self.metrics,
+                grace_seconds=settings.drain_seconds,
+                kept_days=settings.event_retention_days,
+            ),
             settings,
         )
         self.ordering = OrderingService(

@@ -41,6 +41,7 @@ from control_plane.pulsar_values import (
     SubscriptionStats,
     TopicStats,
     instance_status,
+    position_ranges,
     stored_entries,
     topic_stats,
 )
@@ -327,8 +328,10 @@ class PulsarAdmin:
         found = await self._get(path, what)
         if subscription not in found["cursors"]:
             raise AdminNotFound(f"{what}: there is no such subscription", status=404)
-        ledger, _, entry = str(found["cursors"][subscription]["markDeletePosition"]).partition(":")
-        return CursorPlace((int(ledger), int(entry)), stored_entries(found))
+        cursor = found["cursors"][subscription]
+        ledger, _, entry = str(cursor["markDeletePosition"]).partition(":")
+        singly = position_ranges(str(cursor["individuallyDeletedMessages"]))
+        return CursorPlace((int(ledger), int(entry)), stored_entries(found), singly)
 
     async def first_since(self, topic: str, time_ms: int) -> tuple[int, int]:
         """Ledger and entry of the first message of one partition published at a time or later.

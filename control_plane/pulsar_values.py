@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Json = dict[str, Any]
+
+_POSITION = re.compile(r"(\d+):(-?\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +157,23 @@ class CursorPlace:
     Attributes:
         acknowledged: ledger and entry of the last message before which nothing waits.
         stored: what the partition holds.
+        singly: what is acknowledged beyond that, as ranges: behind the first position, up to and
+            with the second.
     """
 
     acknowledged: tuple[int, int]
     stored: StoredEntries
+    singly: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = ()
+
+
+def position_ranges(found: str) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
+    """Ranges of positions as the broker writes them.
+
+    >>> position_ranges("[(7:3..7:5],(9:-1..9:0]]")
+    (((7, 3), (7, 5)), ((9, -1), (9, 0)))
+    """
+    positions = [(int(ledger), int(entry)) for ledger, entry in _POSITION.findall(found)]
+    return tuple(zip(positions[::2], positions[1::2], strict=True))
 
 
 def stored_entries(found: Json) -> StoredEntries:

@@ -139,7 +139,8 @@ class Settings(BaseSettings):
         ge=0,
         le=86_400,
         description="How long a subscription that another topic was given, because it or"
-        " entitlements changed, may still read what was routed to its old one before.",
+        " entitlements changed, may still read what was routed to its old one before; and how"
+        " long one that resumes may have a backlog beyond its limits.",
     )
     lagging_after_seconds: float = Field(
         default=10,

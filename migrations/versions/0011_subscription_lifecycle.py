@@ -37,7 +37,8 @@ def upgrade() -> None:
         "subscription_moves",
         sa.Column("allowed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
     )
-    op.add_column("subscriptions", sa.Column("paused_at", sa.DateTime(timezone=True)))
+    for name in ("paused_at", "resumed_at"):
+        op.add_column("subscriptions", sa.Column(name, sa.DateTime(timezone=True)))
     op.add_column(
         "subscriptions",
         sa.Column("blocked", sa.Boolean(), server_default=sa.text("false"), nullable=False),
@@ -54,7 +55,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_subscriptions_limited",
         "subscriptions",
-        ["id"],
+        ["view_id", "id"],
         postgresql_where=sa.text("on_backlog ->> 'policy' <> 'hold'"),
     )
     op.drop_constraint(op.f(STATE_KNOWN), "subscriptions", type_="check")
@@ -120,6 +121,7 @@ def downgrade() -> None:
     op.drop_index("ix_subscriptions_limited", table_name="subscriptions")
     op.drop_column("subscriptions", "on_backlog")
     op.drop_column("subscriptions", "blocked")
+    op.drop_column("subscriptions", "resumed_at")
     op.drop_column("subscriptions", "paused_at")
     op.drop_column("subscription_moves", "allowed")
     for table in ("subscription_moves", "subscriptions"):

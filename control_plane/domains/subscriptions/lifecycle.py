@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from msgspec import UNSET
+from sqlalchemy import func
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -190,7 +191,7 @@ class LifecycleService:
             row = await self._to_change(session, key, if_match, only)
             if row.paused_at is not None:
                 await drain_anew(session, key, drain_seconds=self._drain_seconds)
-                row.paused_at = None
+                row.paused_at, row.resumed_at = None, func.clock_timestamp()
                 if row.state == State.PAUSED:
                     row.state = State.ACTIVE.value
                 repository.touch(row)

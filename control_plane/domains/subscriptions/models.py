@@ -75,7 +75,7 @@ class Subscription(Base):
             postgresql_where=text("state <> 'closed'"),
         ),
         Index("ix_subscriptions_pending", "plan", postgresql_where=text("state = 'pending'")),
-        Index("ix_subscriptions_limited", "id", postgresql_where=text(LIMITED)),
+        Index("ix_subscriptions_limited", "view_id", "id", postgresql_where=text(LIMITED)),
         Index("ix_subscriptions_paused", "id", postgresql_where=text(PAUSED)),
         Index(
             "ix_subscriptions_cursor_left",
@@ -119,8 +119,8 @@ class Subscription(Base):
     )
     state: Mapped[str] = mapped_column(Text, server_default=State.PENDING.value)
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
-    # The plan from which it has its view, and, where it came from another one, that number again:
-    # what its topic holds of lower plans is not for it.
+    # The plan from which it has its view, and, where it came from another one, that number again,
+    # or a lower one where it came back: what its topic holds of lower plans is not for it.
     plan: Mapped[int] = mapped_column(BigInteger)
     from_plan: Mapped[int] = mapped_column(BigInteger, server_default="0")
     closed_in_plan: Mapped[int | None] = mapped_column(BigInteger)
@@ -137,6 +137,8 @@ class Subscription(Base):
     # Since when nothing may be read, whatever the state, and whether the broker was told so.
     paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     blocked: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    # When it last resumed, until its backlog is within its limits again.
+    resumed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     consumer: Mapped[Consumer] = relationship(lazy="raise")
     view: Mapped[ViewRow] = relationship(lazy="raise")

@@ -20,7 +20,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
@@ -123,7 +123,8 @@ async def _move(
         row.state = State.PENDING.value
         repository.touch(row)
     await session.flush()
-    await _come_back(session, [row.id for row, _ in others])
+    left = {move.view_id for move in moves}
+    given = await _come_back(session, [row for row, _ in others], left)
     newest = await plan_rows.newest(session)
     number = await plan_rows.compile_next(
         session, current_request_id(), above=newest.number if newest else 0, growing=allowed
@@ -131,10 +132,10 @@ async def _move(
     for (row, _), move in zip(others, moves, strict=True):
         row.plan = move.plan = number
         if row.activated_at:
-            row.from_plan = number
+            row.from_plan = given.get(row.id, number)
     session.add_all(moves)
     await session.flush()
-    await plan_rows.retire_views(session, {move.view_id for move in moves}, number)
+    await plan_rows.retire_views(session, left, number)
     return number
 
 
@@ -241,16 +242,44 @@ async def _live_of(session: AsyncSession, consumer_id: str) -> Sequence[Subscrip
     return (await session.scalars(query)).all()
 
 
-async def _come_back(session: AsyncSession, ids: Collection[str]) -> None:
-    """End the moves away from views that subscriptions have again: they read on where they were."""
-    await session.execute(
-        update(Move)
-        .where(
-            Move.subscription_id == Subscription.id,
-            Move.view_id == Subscription.view_id,
-            Move.ended_at.is_(None),
-            Subscription.id.in_(ids),
-        )
-        .values(ended_at=func.clock_timestamp())
-        .execution_options(synchronize_session=False)
+async def _come_back(
+    session: AsyncSession, rows: Collection[Subscription], left: Collection[str]
+) -> dict[str, int]:
+    """End the moves away from views that subscriptions have again: they read on where they were.
+
+    Args:
+        rows: what moves, with its new views.
+        left: the views that they leave.
+
+    Returns:
+        By id the plan from which on all that the topic holds is for the subscription: where what it
+        holds from before may still be read, and nothing was routed there meanwhile. One plan cannot
+        tell what is on both sides of something that is for others.
+    """
+    ids = {row.id for row in rows}
+    query = _open().join(Move.subscription).where(Subscription.id.in_(ids))
+    back = (await session.scalars(query.where(Move.view_id == Subscription.view_id))).all()
+    await end(session, [move.id for move in back])
+    now = datetime.now(UTC)
+    given = {}
+    for move in back:
+        waits = move.allowed and move.subscription.paused_at is not None
+        foreign = move.view_id in left or await _had_since(session, move, without=ids)
+        if (waits or move.drain_until > now) and not foreign:
+            given[move.subscription_id] = move.from_plan
+    return given
+
+
+async def _had_since(session: AsyncSession, move: Move, *, without: Collection[str]) -> bool:
+    """Whether somebody has, or had since a move, the view that it left: a plan may have routed it.
+
+    Args:
+        without: ids of subscriptions that have it only from now on, or not at all.
+    """
+    moved = exists().where(Move.view_id == move.view_id, Move.plan > move.plan)
+    there = exists().where(
+        Subscription.view_id == move.view_id,
+        Subscription.id.not_in(without),
+        or_(_LIVE, Subscription.closed_in_plan > move.plan),
     )
+    return bool(await session.scalar(select(or_(moved, there))))

@@ -75,6 +75,6 @@ async def _told(session: AsyncSession, row: Subscription) -> list[str]:
         told.append(PAUSED_BY_BACKLOG if by_backlog else PAUSED)
     dropped = await repository.newest_of(session, row.id, EventType.SUBSCRIPTION_DROPPED)
     if dropped is not None:
-        at = dropped.at.isoformat(timespec="seconds")
+        at = dropped.data.get("until") or dropped.at.isoformat(timespec="seconds")
         told.append(f"{dropped.data['messages']} messages of its backlog were dropped at {at}.")
     return told

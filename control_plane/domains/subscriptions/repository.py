@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, exists, func, or_, select, text, tuple_, update
+from sqlalchemy import Select, case, exists, func, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
@@ -282,20 +282,25 @@ async def note(
     rows = list(rows)
     changes = []
     for row in rows:
-        state, plan = str(row.state), row.closed_in_plan or row.plan
-        data = {"name": row.name, "state": state, "plan": plan, **told}
-        changes.append(Change(what, data, consumer=row.consumer_id, subscription=row.id))
+        changes.append(change_of(what, row, told))
         session.add(
             HistoryEntry(
                 subscription_id=row.id,
                 type=what.value,
-                state=state,
-                plan=plan,
+                state=str(row.state),
+                plan=row.closed_in_plan or row.plan,
                 correlation_id=current_request_id(),
                 data={**told, **(kept or {})},
             )
         )
     await record(session, *changes)
+
+
+def change_of(what: EventType, row: Subscription, told: Mapping[str, Any]) -> Change:
+    """The event that tells of a subscription as it is now."""
+    plan = row.closed_in_plan or row.plan
+    data = {"name": row.name, "state": str(row.state), "plan": plan, **told}
+    return Change(what, data, consumer=row.consumer_id, subscription=row.id)
 
 
 async def pause(session: AsyncSession, row: Subscription, **told: Any) -> bool:
@@ -310,16 +315,34 @@ async def pause(session: AsyncSession, row: Subscription, **told: Any) -> bool:
     return True
 
 
-async def limited(session: AsyncSession, *, after: str, limit: int) -> Sequence[Subscription]:
-    """Active subscriptions whose backlog has limits, by id, from behind one."""
-    query = (
-        select(Subscription)
-        .where(text(LIMITED), Subscription.state == State.ACTIVE, Subscription.id > after)
-        .options(joinedload(Subscription.view))
-        .order_by(Subscription.id)
-        .limit(limit)
+async def limited(
+    session: AsyncSession, *, after: tuple[str, str], limit: int
+) -> Sequence[Subscription]:
+    """Active subscriptions whose backlog has limits, by view and id, from behind one."""
+    place = tuple_(Subscription.view_id, Subscription.id)
+    query = _limited().where(place > after).order_by(Subscription.view_id, Subscription.id)
+    return (await session.scalars(query.limit(limit))).all()
+
+
+async def limited_still(session: AsyncSession, key: str) -> Subscription | None:
+    """The subscription, locked, if it is active and has limits; None while somebody has it."""
+    query = _limited().where(Subscription.id == key)
+    return await session.scalar(query.with_for_update(of=Subscription, skip_locked=True))
+
+
+async def caught_up(session: AsyncSession, key: str, resumed_at: datetime) -> None:
+    """Note that a backlog was within its limits since its subscription resumed."""
+    await session.execute(
+        update(Subscription)
+        .where(Subscription.id == key, Subscription.resumed_at == resumed_at)
+        .values(resumed_at=None)
+        .execution_options(synchronize_session=False)
     )
-    return (await session.scalars(query)).all()
+
+
+def _limited() -> Select[Subscription]:
+    query = select(Subscription).where(text(LIMITED), Subscription.state == State.ACTIVE)
+    return query.options(joinedload(Subscription.view))
 
 
 async def newest_of(session: AsyncSession, key: str, what: EventType) -> HistoryEntry | None:

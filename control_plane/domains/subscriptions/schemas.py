@@ -219,7 +219,8 @@ class SubscriptionOut(msgspec.Struct):
         int,
         Meta(
             description="Skip messages here whose property `plan` is lower: they were on the topic "
-            "that the subscription came from. 0 where it came from none."
+            "that the subscription came from. 0 where it came from none. Lower than `plan` where "
+            "it came back while it could still read here: lower plans come before `draining`."
         ),
     ]
     draining: Annotated[

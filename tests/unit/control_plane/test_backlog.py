@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -19,14 +21,21 @@ from control_plane.domains.subscriptions.backlog import (
     entries_between,
     reason,
     to_drop,
+    waiting_before,
 )
 from control_plane.domains.subscriptions.health import Thresholds
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.schemas import OnBacklog
 from control_plane.domains.system.metrics import Metrics
 from control_plane.errors import InvalidRequestError
-from control_plane.pulsar_admin import AdminNotFound, PulsarAdmin
-from control_plane.pulsar_values import CursorPlace, StoredEntries, SubscriptionStats, TopicStats
+from control_plane.pulsar_admin import AdminNotFound, AdminUnavailable, PulsarAdmin
+from control_plane.pulsar_values import (
+    CursorPlace,
+    StoredEntries,
+    SubscriptionStats,
+    TopicStats,
+    position_ranges,
+)
 
 
 def stats(messages: int, size: int = 0, oldest_ms: int = 0) -> SubscriptionStats:
@@ -83,6 +92,36 @@ def test_entries_between_positions_are_counted_over_ledgers(
     assert entries_between(ledgers, (0, -1), behind) == len(every)
 
 
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    st.sets(st.integers(0, 40)),
+    st.integers(0, 40),
+)
+def test_what_is_acknowledged_singly_does_not_wait(
+    sizes: list[int], acknowledged: set[int], until: int
+) -> None:
+    ledgers = tuple((3 * number, entries) for number, entries in enumerate(sizes))
+    every = [(ledger, entry) for ledger, entries in ledgers for entry in range(entries)]
+    singly = [position for number, position in enumerate(every) if number in acknowledged]
+    waiting = [position for position in every if position not in singly]
+    before = every[until % len(every)]
+    # The broker writes one range for neighbours; one each says the same.
+    ranges = tuple(((ledger, entry - 1), (ledger, entry)) for ledger, entry in singly)
+    place = CursorPlace((0, -1), StoredEntries(ledgers, True), ranges)
+    assert waiting_before(place, before) == sum(1 for each in waiting if each < before)
+
+
+def test_ranges_of_positions_are_read_as_old_and_new_brokers_write_them() -> None:
+    ranges = (((7, 3), (7, 5)), ((9, -1), (12, 0)))
+    assert position_ranges("[(7:3..7:5],(9:-1..12:0]]") == ranges
+    assert position_ranges("[(7:3\u20257:5], (9:-1\u202512:0], ]") == ranges
+    assert position_ranges("[]") == ()
+    # One that goes over ledgers holds what lies between.
+    stored = StoredEntries(((7, 10), (9, 4), (12, 5)), True)
+    place = CursorPlace((7, 2), stored, position_ranges("[(7:3..12:0]]"))
+    assert waiting_before(place, (12, 3)) == 3
+
+
 def test_the_limits_that_a_backlog_is_beyond_are_told() -> None:
     waiting = {0: stats(3, 30, 1_000), 1: stats(0), 2: stats(4, 50, 6_000)}
     limit = OnBacklog("disconnect", messages=7, bytes=79, seconds=5)
@@ -92,16 +131,25 @@ def test_the_limits_that_a_backlog_is_beyond_are_told() -> None:
 
 
 class Broker:
-    """One partition for each cursor, whose messages are one ledger with a message a second."""
+    """One partition for each cursor, whose messages are one ledger with a message a second.
+
+    Behind the first that waits, `singly` are acknowledged one by one; a skip does not count them.
+    """
 
     def __init__(self) -> None:
         self.waiting: dict[int, int] = {}
         self.done: dict[int, int] = {}
+        self.singly: dict[int, int] = {}
         self.now_ms = time.time_ns() // 1_000_000
         self.name = ""
+        self.asked: list[str] = []
+        self.failing = ""
 
-    async def partitioned_stats(self, _topic: str, *, oldest: bool) -> TopicStats:
+    async def partitioned_stats(self, topic: str, *, oldest: bool) -> TopicStats:
         assert oldest
+        self.asked.append(topic)
+        if topic == self.failing:
+            raise AdminUnavailable("down")
         if not self.name:
             raise AdminNotFound("gone", status=404)
         parts = {}
@@ -110,21 +158,27 @@ class Broker:
             parts[number] = TopicStats(0, 0, 0.0, 0.0, 0, 0, 0, {self.name: cursor}, {})
         return TopicStats(0, 0, 0.0, 0.0, 0, 0, 0, {}, parts)
 
+    def _stored(self, number: int) -> int:
+        return self.done.get(number, 0) + self.waiting[number] + self.singly.get(number, 0)
+
     async def cursor_place(self, partition: str, _name: str) -> CursorPlace:
         number = int(partition[-1])
-        done = self.done.get(number, 0)
-        return CursorPlace((7, done - 1), StoredEntries(((7, done + self.waiting[number]),), True))
+        done, singly = self.done.get(number, 0), self.singly.get(number, 0)
+        stored = StoredEntries(((7, self._stored(number)),), True)
+        ranges = (((7, done), (7, done + singly)),) if singly else ()
+        return CursorPlace((7, done - 1), stored, ranges)
 
     async def first_since(self, partition: str, time_ms: int) -> tuple[int, int]:
         number = int(partition[-1])
-        newest = self.done.get(number, 0) + self.waiting[number]
-        return 7, max(0, newest - (self.now_ms - time_ms) // 1000)
+        return 7, max(0, self._stored(number) - (self.now_ms - time_ms) // 1000)
 
     async def skip_messages(self, partition: str, name: str, count: int) -> None:
         assert name == self.name
         number = int(partition[-1])
+        if partition == self.failing:
+            raise AdminUnavailable("down")
         self.waiting[number] -= count
-        self.done[number] = self.done.get(number, 0) + count
+        self.done[number] = self.done.get(number, 0) + count + self.singly.pop(number, 0)
 
 
 class Kept:
@@ -134,8 +188,16 @@ class Kept:
         self.world = world
         self.broker = Broker()
         self.metrics = Metrics(FollowerState())
+        self.ticks: Iterator[float] = itertools.repeat(0.0)
         admin = cast(PulsarAdmin, self.broker)
-        self.keeper = BacklogKeeper(world.database, admin, self.metrics)
+        self.keeper = BacklogKeeper(
+            world.database,
+            admin,
+            self.metrics,
+            grace_seconds=300,
+            kept_days=7,
+            clock=lambda: next(self.ticks),
+        )
         self.readings = ReadingService(world.database, admin, Thresholds(10, 30))
         self.key = ""
 
@@ -143,8 +205,8 @@ class Kept:
         self.key = await active(self.world, on_backlog=OnBacklog(**limits))
         self.broker.name = (await get(self.world, self.key)).subscription_name
 
-    def counted(self, name: str) -> float | None:
-        return self.metrics.registry.get_sample_value(f"{name}_total")
+    def counted(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"{name}_total", labels)
 
 
 async def test_the_oldest_are_dropped_down_to_the_limit_and_told(world: World) -> None:
@@ -184,6 +246,17 @@ async def test_what_is_older_than_the_limit_is_dropped(world: World) -> None:
     assert kept.broker.waiting[1] == 15
 
 
+async def test_what_was_acknowledged_singly_is_not_dropped_from_behind(world: World) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", seconds=2999)
+    # One is too old, and a thousand behind it are acknowledged.
+    kept.broker.waiting, kept.broker.singly = {0: 3000}, {0: 1000}
+    await kept.keeper.look()
+    (part,) = (await history(world, kept.key))[0].data["partitions"]
+    assert 1 <= part["messages"] < 1000
+    assert kept.broker.waiting == {0: 3000 - part["messages"]}
+
+
 async def test_who_is_disconnected_is_paused_and_loses_nothing(world: World) -> None:
     kept = Kept(world)
     await kept.subscribe(policy="disconnect", bytes=99)
@@ -216,6 +289,153 @@ async def test_who_holds_or_pauses_keeps_its_backlog(world: World) -> None:
     kept.broker.name = ""
     await world.lifecycles.resume(kept.key, None)
     await kept.keeper.look()  # the topic is gone: somebody else's work
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "disconnect"])
+async def test_who_resumes_has_time_to_catch_up_once(world: World, policy: Any) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy=policy, messages=10)
+    await pause(world, kept.key)
+    kept.broker.waiting = {0: 30}
+    await world.lifecycles.resume(kept.key, None)
+    await kept.keeper.look()
+    assert (kept.broker.waiting, await world.state(kept.key)) == ({0: 30}, "active")
+    # That no cursor is told of does not say that it has caught up.
+    name, kept.broker.name = kept.broker.name, "another"
+    await kept.keeper.look()
+    kept.broker.name = name
+    await kept.keeper.look()
+    assert (kept.broker.waiting, await world.state(kept.key)) == ({0: 30}, "active")
+    # It has: from then on its limits hold.
+    kept.broker.waiting = {0: 10}
+    await kept.keeper.look()
+    kept.broker.waiting = {0: 30}
+    await kept.keeper.look()
+    assert await acted_on(kept, policy)
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "disconnect"])
+async def test_who_does_not_catch_up_in_time_is_no_longer_spared(world: World, policy: Any) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy=policy, messages=10)
+    await pause(world, kept.key)
+    kept.broker.waiting = {0: 30}
+    await world.lifecycles.resume(kept.key, None)
+    async with world.database.transaction() as session:
+        await session.execute(text("UPDATE subscriptions SET resumed_at = now() - interval '301s'"))
+    await kept.keeper.look()
+    assert await acted_on(kept, policy)
+
+
+async def acted_on(kept: Kept, policy: str) -> bool:
+    if policy == "drop_oldest":
+        return kept.broker.waiting == {0: 10}
+    return await kept.world.state(kept.key) == "paused"
+
+
+async def test_what_was_dropped_is_told_when_a_later_partition_fails(world: World) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", messages=10)
+    kept.broker.waiting = {0: 30, 1: 10}
+    kept.broker.failing = f"{(await get(world, kept.key)).topic}-partition-1"
+    await kept.keeper.look()
+    assert kept.broker.waiting == {0: 7, 1: 10}
+    entry = (await history(world, kept.key))[0]
+    assert (entry.type, entry.data["messages"]) == ("subscription.backlog_dropped", 23)
+    assert [part["partition"] for part in entry.data["partitions"]] == [0]
+    assert kept.counted("dds_backlog_dropped_messages") == 23
+    assert kept.counted("dds_reconcile_errors", dependency="backlog") == 1
+
+
+async def test_drops_one_after_the_other_are_one_entry_for_a_while_and_forgotten(
+    world: World,
+) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", messages=10)
+    kept.broker.waiting = {0: 30}
+    await kept.keeper.look()
+    kept.broker.waiting = {0: 12, 1: 4}
+    await kept.keeper.look()
+    entry, before, *_ = await history(world, kept.key)
+    assert before.type == "subscription.active"
+    until = entry.data.pop("until")
+    assert entry.data == {
+        "messages": 27,
+        "beyond": {"messages": 16},
+        "partitions": [
+            {"partition": 0, "messages": 25, "from": "7:-1", "to": "7:24"},
+            {"partition": 1, "messages": 2, "from": "7:-1", "to": "7:1"},
+        ],
+    }
+    assert (await kept.readings.health(kept.key)).reason.startswith(
+        f"27 messages of its backlog were dropped at {until}."
+    )
+    async with world.database.transaction() as session:
+        events = await session.scalars(
+            text("SELECT data -> 'messages' FROM events WHERE data ? 'beyond' ORDER BY id")
+        )
+        assert events.all() == [20, 7]
+    # Something else between, or time, begins another entry; what is too old goes.
+    await change(world, kept.key, labels={"now": "another"})
+    for age in ("11 minutes", "8 days"):
+        kept.broker.waiting = {0: 11}
+        await kept.keeper.look()
+        assert (await history(world, kept.key))[0].data["messages"] == 1
+        async with world.database.transaction() as session:
+            await session.execute(
+                text(f"UPDATE subscription_history SET at = at - interval '{age}'")
+            )
+    kept.broker.waiting = {0: 11}
+    await kept.keeper.look()
+    types = [entry.type for entry in await history(world, kept.key)]
+    assert types.count("subscription.backlog_dropped") == 1
+    assert "subscription.created" in types
+
+
+@pytest.mark.parametrize("pauses", [True, False])
+async def test_nothing_is_dropped_of_who_asks_for_something_else_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, pauses: bool
+) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", messages=10)
+    kept.broker.waiting = {0: 30}
+    look = kept.broker.partitioned_stats
+
+    async def while_somebody_asks(topic: str, *, oldest: bool) -> TopicStats:
+        monkeypatch.undo()
+        if pauses:
+            await pause(world, kept.key)
+        else:
+            await change(world, kept.key, on_backlog=OnBacklog("drop_oldest", messages=30))
+        return await look(topic, oldest=oldest)
+
+    monkeypatch.setattr(kept.broker, "partitioned_stats", while_somebody_asks)
+    await kept.keeper.look()
+    assert kept.broker.waiting == {0: 30}
+
+
+async def test_one_that_fails_does_not_stop_the_others_and_time_bounds_a_look(
+    world: World,
+) -> None:
+    kept = Kept(world)
+    await kept.subscribe(policy="drop_oldest", messages=10)
+    limit = OnBacklog("drop_oldest", messages=10)
+    keys = [kept.key]
+    for name in ("two", "three"):
+        price = len(keys) + 1
+        keys.append(await world.subscribe(name, filter=f"price > {price}", on_backlog=limit))
+    await world.settle()
+    every = sorted([(out.view, out.topic) for out in [await get(world, key) for key in keys]])
+    kept.broker.waiting = {0: 1}
+    kept.broker.failing = every[0][1]
+    await kept.keeper.look()
+    assert kept.broker.asked == [topic for _, topic in every]
+    # Each takes longer than there is time for: one a look, in turn.
+    kept.broker.asked = []
+    kept.ticks = itertools.count(step=100.0)
+    for _ in range(4):
+        await kept.keeper.look()
+    assert kept.broker.asked == [topic for _, topic in [*every, every[0]]]
 
 
 @pytest.mark.parametrize(

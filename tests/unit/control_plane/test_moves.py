@@ -18,7 +18,11 @@ from control_plane.domains.instrument_sets.schemas import InstrumentSetCreate, I
 from control_plane.domains.instrument_sets.service import InstrumentSetService
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions.models import Move
-from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionOut
+from control_plane.domains.subscriptions.schemas import (
+    SubscriptionCreate,
+    SubscriptionOut,
+    SubscriptionUpdate,
+)
 from control_plane.errors import BrokerUnavailableError, ConflictError
 from marketdata.entitlements import Entitlements
 
@@ -159,6 +163,8 @@ async def test_who_comes_back_reads_on_where_it_was(world: World) -> None:
     after = await get(world, key)
     assert after.topic == before.topic
     assert after.plan == between.plan + 1
+    # What it had not read is its own: nothing was routed there meanwhile.
+    assert (before.from_plan, between.from_plan, after.from_plan) == (0, between.plan, 0)
     assert [left.topic for left in after.draining] == [between.topic]
     await drained(world)
     assert world.topics.cursors == {cursor(before)}
@@ -167,6 +173,74 @@ async def test_who_comes_back_reads_on_where_it_was(world: World) -> None:
         assert [v.topic for v in await plan_rows.retired_views(session, after.plan)] == [
             between.topic
         ]
+
+
+async def test_who_goes_to_and_fro_keeps_what_it_has_not_read_on_both_topics(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one")
+    twin = await world.subscribe("two")
+    await world.settle()
+    seen = []
+    for venues in (("XNAS",), None, ("XNAS",), None):
+        await entitle(world, venues=venues)
+        await world.settle()
+        seen.append(await get(world, key))
+    first = seen[0].plan
+    assert [out.from_plan for out in seen] == [first, 0, first, 0]
+    (left,) = seen[-1].draining
+    assert (left.topic, left.from_plan, left.plan) == (seen[0].topic, first, seen[-1].plan)
+    assert (await get(world, twin)).from_plan == 0
+
+
+async def test_who_comes_back_is_not_told_to_read_what_was_for_others_meanwhile(
+    world: World,
+) -> None:
+    await world.settle()
+    key = await world.subscribe("one")
+    await world.settle()
+    before = await get(world, key)
+    await entitle(world, venues=("XNAS",))
+    # Nothing is published between: the topic was not closed to it.
+    foreign = await other_desk(world)
+    assert foreign.topic == before.topic
+    await world.subscriptions.close(foreign.id, None)
+    await entitle(world, venues=None)
+    after = await get(world, key)
+    assert after.topic == before.topic
+    assert after.from_plan == after.plan
+
+
+async def test_who_comes_back_is_not_told_to_read_what_another_of_its_own_got(
+    world: World,
+) -> None:
+    await world.settle()
+    key = await world.subscribe("one", filter="venue = 'XNAS'")
+    await world.settle()
+    before = await get(world, key)
+    # A change of its own, and a twin that gets what was left.
+    await world.lifecycles.update(key, SubscriptionUpdate(filter=""), None)
+    twin = await world.subscribe("two", filter="venue = 'XNAS'")
+    await world.settle()
+    assert (await get(world, twin)).topic == before.topic
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    after = await get(world, key)
+    assert after.topic == before.topic
+    assert after.from_plan == after.plan
+
+
+async def test_who_comes_back_too_late_has_given_up_what_it_had_not_read(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one")
+    await world.settle()
+    before = await get(world, key)
+    await entitle(world, venues=("XNAS",))
+    async with world.database.transaction() as session:
+        await session.execute(text("UPDATE subscription_moves SET drain_until = now()"))
+    await entitle(world, venues=None)
+    after = await get(world, key)
+    assert after.topic == before.topic
+    assert after.from_plan == after.plan
 
 
 async def test_a_move_between_topics_that_both_go_on_makes_a_plan(world: World) -> None:
