@@ -381,10 +381,10 @@ class Reconciler:
         if newest is None or newest.published_at is None or applied < newest.number:
             return
         named = {one.digest for one in (decode_plan(newest.document).tables or {}).values()}
-        gone = await table_rows.withdrawable(session, named)
-        for digest, pieces in gone.items():
-            for number in range(pieces):
-                await self._broker.publish(REFERENCE, b"", key=f"{digest}/{number}")
+        gone = await table_rows.on_topic(session, without=named)
+        for version in gone.values():
+            for key in version.ref.keys:
+                await self._broker.publish(REFERENCE, b"", key=key)
         if gone:
             await table_rows.mark_withdrawn(session, gone)
             self._metrics.reconcile_actions.labels("table_withdrawn").inc(len(gone))

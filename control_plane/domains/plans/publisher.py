@@ -16,7 +16,8 @@ Guarantees:
 - Every step may be repeated: a crash anywhere is repaired by the next run.
 - The topic is compared with the database at the start and at intervals; a plan that is missing
   there (topic deleted, disk lost) is published again, and a topic that is ahead of the database
-  (database lost or restored) is answered with a plan of a higher number.
+  (database lost or restored) is answered with a plan of a higher number. Reference tables that are
+  not whole on their topic are published again, before the plan that names them.
 """
 
 from __future__ import annotations
@@ -369,16 +370,7 @@ class PlanPublisher:
             await _lock_publication(session)
             there = await self._plan_on_topic()
             newest = await repository.newest(session)
-            if (
-                newest is not None
-                and await table_rows.are_published(session)
-                and await self._broker.newest_message(REFERENCE) is None
-            ):
-                log.warning(
-                    "the reference tables are missing on their topic: publishing them again"
-                )
-                await table_rows.mark_lost(session)
-                newest.published_at = None
+            absent = await self._note_lost_tables(session, there)
             if newest is None:
                 number = there.number if there else 0
                 await repository.compile_next(session, "start", above=number)
@@ -403,6 +395,31 @@ class PlanPublisher:
                     topic_plan=there.number if there else None,
                 )
                 newest.published_at = None
+            elif newest.published_at is not None and absent:
+                # With the tables that it names.
+                newest.published_at = None
+
+    async def _note_lost_tables(self, session: AsyncSession, plan: Plan | None) -> list[str]:
+        """Look which reference tables stand on their topic, whole, and note those that do not.
+
+        PostgreSQL is no witness: it, or the topic, may be what was restored or made again.
+
+        Returns:
+            The names of tables of the plan on the topic that are not there.
+        """
+        noted = await table_rows.on_topic(session)
+        named = (plan.tables if plan else None) or {}
+        if not noted and not named:
+            return []
+        keys = await self._broker.keys(REFERENCE)
+        lost = [
+            digest for digest, version in noted.items() if not keys.issuperset(version.ref.keys)
+        ]
+        absent = sorted(name for name, one in named.items() if not keys.issuperset(one.keys))
+        if lost or absent:
+            log.warning("reference tables are missing on their topic", digests=lost, tables=absent)
+        await table_rows.mark_withdrawn(session, lost)
+        return absent
 
     async def _plan_on_topic(self) -> Plan | None:
         document = await self._broker.newest_message(PLANS)

@@ -151,33 +151,17 @@ async def mark_published(session: AsyncSession, digests: Collection[str]) -> Non
     )
 
 
-async def are_published(session: AsyncSession) -> bool:
-    """Whether the topic should hold anything."""
-    there = select(ReferenceTableVersion.table_id).where(
-        ReferenceTableVersion.published_at.is_not(None)
-    )
-    return bool(await session.scalar(select(there.exists())))
-
-
-async def mark_lost(session: AsyncSession) -> None:
-    """Note that the topic holds nothing."""
-    await session.execute(
-        update(ReferenceTableVersion)
-        .where(ReferenceTableVersion.published_at.is_not(None))
-        .values(published_at=None)
-        .execution_options(synchronize_session=False)
-    )
-
-
-async def withdrawable(session: AsyncSession, named: Collection[str]) -> dict[str, int]:
-    """Digest -> pieces of what stands on the topic and is not among those that a plan names."""
-    rows = await session.execute(
-        select(ReferenceTableVersion.digest, ReferenceTableVersion.pieces).where(
+async def on_topic(
+    session: AsyncSession, *, without: Collection[str] = ()
+) -> dict[str, ReferenceTableVersion]:
+    """Digest -> a version of what stands on the topic, but for some digests."""
+    rows = await session.scalars(
+        select(ReferenceTableVersion).where(
             ReferenceTableVersion.published_at.is_not(None),
-            ReferenceTableVersion.digest.not_in(named),
+            ReferenceTableVersion.digest.not_in(without),
         )
     )
-    return {digest: pieces for digest, pieces in rows}  # noqa: C416 - rows are no pairs to mypy
+    return {row.digest: row for row in rows}
 
 
 async def mark_withdrawn(session: AsyncSession, digests: Collection[str]) -> None:

@@ -16,7 +16,8 @@ from control_plane.database import Database
 from control_plane.domains.reference_tables import repository
 from control_plane.domains.reference_tables.reading import ARROW, CSV, JSON
 from control_plane.domains.reference_tables.schemas import ColumnSpec, ReferenceTableCreate
-from marketdata.reference import Enrichment, ReferenceTable
+from marketdata.plans import Plan, encode_plan
+from marketdata.reference import Enrichment, ReferenceTable, TableRef
 from marketdata.reference.table import assembled, read_content
 from marketdata.transformations import Transformation
 
@@ -254,8 +255,7 @@ async def test_content_stands_on_the_topic_before_the_plan_that_names_it(
     await world.settle()
     assert published(world) == [3, 4]
     async with database.transaction() as session:
-        gone = await repository.withdrawable(session, {changed.digest})
-        assert len(gone) == 0 or changed.digest not in gone
+        gone = await repository.on_topic(session, without={changed.digest})
         await repository.mark_withdrawn(session, gone)
         await repository.forget_contents(session)
     async with database.transaction() as session:
@@ -263,3 +263,43 @@ async def test_content_stands_on_the_topic_before_the_plan_that_names_it(
             text("SELECT version FROM reference_table_versions WHERE content IS NOT NULL")
         )
         assert list(kept) == [3]
+
+
+async def enriching(world: World) -> None:
+    """A table with a subscription that joins it, published."""
+    columns = [ColumnSpec("instrument", "text"), ColumnSpec("lot", "integer")]
+    await world.reference_tables.create(ReferenceTableCreate("masters", columns, ["instrument"]))
+    await filling(world, "masters", 1, 2)
+    wanted = Transformation(enrich=(Enrichment("masters", {"lot": "lot"}),))
+    await world.subscribe("s", transformation=wanted)
+    await world.settle()
+    assert published(world) == [1, 2]
+
+
+async def test_a_table_that_the_topic_lost_while_it_holds_another_is_published_again(
+    world: World,
+) -> None:
+    await enriching(world)
+    plan = world.broker.last
+    world.broker.tables = {f"{'0' * 64}/0": b"of another table, loaded since"}
+    await world.settle()
+    assert world.broker.last == plan
+    assert published(world) == [1, 2]
+    plans = len(world.broker.plans)
+    await world.settle()
+    assert len(world.broker.plans) == plans
+
+
+async def test_a_database_from_before_a_load_has_its_table_published_again(world: World) -> None:
+    """What the topic was told to forget since then, and what a later plan named, is known to it."""
+    await enriching(world)
+    ours = world.broker.last
+    for key in list(world.broker.tables):
+        world.broker.tables[key] = b""
+    world.broker.tables[f"{'0' * 64}/0"] = b"of the version that the database has forgotten"
+    later = {"masters": TableRef(9, "0" * 64, 1)}
+    world.broker.plans.append(encode_plan(Plan(ours.number + 3, "0" * 64, 0, "", (), {}, later)))
+    await world.settle()
+    assert world.broker.last.number > ours.number + 3
+    assert world.broker.last.tables == ours.tables
+    assert published(world) == [1, 2]
