@@ -121,7 +121,7 @@ class ReferenceTableService:
             InvalidRequestError: the rows are refused.
             ConflictError: the plan has no room.
         """
-        async with self._database.transaction() as session:
+        async with self._database.reading() as session:
             row = await repository.find(session, key)
             spec = row.spec
         rows = await _refusing(read_rows, body, media_type, spec)
