@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from decimal import Decimal
 from typing import Any
@@ -13,9 +14,10 @@ from sqlalchemy import text
 from world import World
 
 from control_plane.database import Database
-from control_plane.domains.reference_tables import repository
+from control_plane.domains.reference_tables import repository, service
 from control_plane.domains.reference_tables.reading import ARROW, CSV, JSON
 from control_plane.domains.reference_tables.schemas import ColumnSpec, ReferenceTableCreate
+from control_plane.errors import ConflictError, PreconditionFailedError
 from marketdata.plans import Plan, encode_plan
 from marketdata.reference import Enrichment, ReferenceTable, TableRef
 from marketdata.reference.table import assembled, read_content
@@ -263,6 +265,43 @@ async def test_content_stands_on_the_topic_before_the_plan_that_names_it(
             text("SELECT version FROM reference_table_versions WHERE content IS NOT NULL")
         )
         assert list(kept) == [3]
+
+
+async def test_rows_are_merged_again_when_the_table_has_changed_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = [ColumnSpec("instrument", "text"), ColumnSpec("lot", "integer")]
+    await world.reference_tables.create(ReferenceTableCreate("masters", columns, ["instrument"]))
+    merge, loop, overtaking = service._merged, asyncio.get_running_loop(), [3, 7]
+
+    def overtaken(*arguments: Any) -> Any:
+        """Merge, while somebody else fills the table; nobody holds up the plans meanwhile."""
+        made = merge(*arguments)
+        if overtaking:
+            other = filling(world, "masters", overtaking.pop())
+            asyncio.run_coroutine_threadsafe(other, loop).result(60)
+        return made
+
+    monkeypatch.setattr(service, "_merged", overtaken)
+
+    def adding(if_match: str | None) -> Any:
+        body = b"instrument,lot\nB,1\n"
+        return world.reference_tables.load("masters", body, CSV, if_match, replace=False)
+
+    added = await adding(None)
+    assert (added.version, added.rows) == (4, 2)
+    held = (await world.reference_tables.rows("masters", cursor=None, limit=9)).items
+    assert [row.values for row in held] == [
+        {"instrument": "B", "lot": 1},
+        {"instrument": "I0", "lot": 3},
+    ]
+    overtaking.append(9)
+    with pytest.raises(PreconditionFailedError):
+        await adding('"4"')
+    overtaking.extend(range(20, 20 + service.MOST_MERGES))
+    with pytest.raises(ConflictError, match="changed all the time"):
+        await adding(None)
+    assert overtaking == []
 
 
 async def enriching(world: World) -> None:
