@@ -46,8 +46,8 @@ from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import LIVE, Subscription
 from control_plane.errors import BrokerUnavailableError, UnavailableError
 from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
-from marketdata.plans import PLAN_KEY, Plan, ViewSpec, decode_plan
-from marketdata.reference import pieces_of
+from marketdata.plans import PLAN_KEY, Plan, ViewSpec, decode_plan, tables_in
+from marketdata.reference import TableRef, pieces_of
 from marketdata.topics import PLANS, REFERENCE, SEQUENCED_EVENTS
 from marketdata.view_schemas import topic_schema
 
@@ -333,7 +333,7 @@ class PlanPublisher:
         )
 
     async def _publish(self, session: AsyncSession, plan: PlanRow) -> None:
-        await self._publish_tables(session, decode_plan(plan.document))
+        await self._publish_tables(session, await asyncio.to_thread(tables_in, plan.document))
         # Before the send: functions may report the plan before the broker's answer is here.
         started_ns = time.time_ns()
         await self._broker.publish(PLANS, plan.document, key=PLAN_KEY)
@@ -354,9 +354,9 @@ class PlanPublisher:
             correlation_id=plan.correlation_id,
         )
 
-    async def _publish_tables(self, session: AsyncSession, plan: Plan) -> None:
-        """Make the contents of the plan's reference tables stand on their topic."""
-        digests = {one.digest for one in (plan.tables or {}).values()}
+    async def _publish_tables(self, session: AsyncSession, tables: dict[str, TableRef]) -> None:
+        """Make the contents of a plan's reference tables stand on their topic."""
+        digests = {one.digest for one in tables.values()}
         lacking = await table_rows.unpublished(session, digests)
         for digest, content in (await table_rows.contents(session, lacking)).items():
             for key, piece in pieces_of(digest, content).items():
@@ -426,7 +426,7 @@ class PlanPublisher:
         if document is None:
             return None
         try:
-            return decode_plan(document)
+            return await asyncio.to_thread(decode_plan, document)
         except (msgspec.DecodeError, UnicodeDecodeError):
             log.warning("the last message of the plan topic is no plan")
             return None

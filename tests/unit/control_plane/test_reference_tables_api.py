@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from decimal import Decimal
 from typing import Any
 
@@ -257,7 +258,9 @@ async def test_content_stands_on_the_topic_before_the_plan_that_names_it(
     await world.settle()
     assert published(world) == [3, 4]
     async with database.transaction() as session:
-        gone = await repository.on_topic(session, without={changed.digest})
+        gone = await repository.on_topic(session)
+        assert changed.digest in gone
+        del gone[changed.digest]
         await repository.mark_withdrawn(session, gone)
         await repository.forget_contents(session)
     async with database.transaction() as session:
@@ -342,3 +345,40 @@ async def test_a_database_from_before_a_load_has_its_table_published_again(world
     assert world.broker.last.number > ours.number + 3
     assert world.broker.last.tables == ours.tables
     assert published(world) == [1, 2]
+
+
+async def test_tables_are_made_ready_once_and_in_a_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_ready, made, here = repository._made_ready, [], threading.get_ident()
+    monkeypatch.setattr(repository, "_ready", {})
+    monkeypatch.setattr(repository, "MOST_READY", 2)
+
+    def recorded(content: bytes) -> ReferenceTable:
+        assert threading.get_ident() != here
+        made.append(content)
+        return make_ready(content)
+
+    monkeypatch.setattr(repository, "_made_ready", recorded)
+    columns = [ColumnSpec("instrument", "text"), ColumnSpec("lot", "integer")]
+    for lot, name in enumerate("abc"):
+        await world.reference_tables.create(ReferenceTableCreate(name, columns, ["instrument"]))
+        await filling(world, name, lot)
+
+    async def lots(*names: str) -> dict[str, list[Any]]:
+        async with world.database.transaction() as session:
+            found = await repository.tables(session, names)
+        return {
+            name: table.column("lot", table.groups(["I0"])).to_pylist()
+            for name, table in found.items()
+        }
+
+    assert await lots("a", "nope") == {"a": [0]}
+    assert await lots("a", "b") == {"a": [0], "b": [1]}
+    assert len(made) == 2
+    assert await lots("c", "b", "a") == {"a": [0], "b": [1], "c": [2]}
+    assert len(made) == 3
+    assert len(repository._ready) == 2
+    await filling(world, "a", 7)
+    assert await lots("a") == {"a": [7]}
+    assert len(made) == 4
