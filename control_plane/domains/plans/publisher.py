@@ -49,10 +49,12 @@ from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound,
 from marketdata.plans import PLAN_KEY, Plan, ViewSpec, decode_plan, tables_in
 from marketdata.reference import TableRef, pieces_of
 from marketdata.topics import PLANS, REFERENCE, SEQUENCED_EVENTS
-from marketdata.view_schemas import topic_schema
+from marketdata.view_schemas import PulsarSchema, topic_schema
 
 MAX_CONCURRENT_ADMIN_CALLS = 16
 MAX_BACKOFF_SECONDS = 5.0
+SCHEMA_REFUSED = (409, 422)
+"""HTTP statuses: it is not compatible with those that the topic has, or none for the broker."""
 
 log = structlog.get_logger(__name__)
 
@@ -80,11 +82,22 @@ class DeliveryTopics:
     """Creates and removes delivery topics, the Pulsar subscriptions on them and the grants to read.
 
     All of it may be repeated.
+
+    Args:
+        on_schema_refused: called when the broker takes no schema for a topic, which then has none
+            or an older one; its messages are written by the view's format all the same.
     """
 
-    def __init__(self, admin: PulsarAdmin, grants: BrokerGrants) -> None:
+    def __init__(
+        self,
+        admin: PulsarAdmin,
+        grants: BrokerGrants,
+        *,
+        on_schema_refused: Callable[[], None] | None = None,
+    ) -> None:
         self._admin = admin
         self._grants = grants
+        self._on_schema_refused = on_schema_refused
         self._limit = asyncio.Semaphore(MAX_CONCURRENT_ADMIN_CALLS)
 
     async def ensure(self, subscriptions: Sequence[Subscription], *, start: str | None) -> None:
@@ -163,7 +176,18 @@ class DeliveryTopics:
                 await self._admin.create_topic(topic, partitions=partitions)
                 log.info("delivery topic created", topic=topic, partitions=partitions)
             if schema is not None:
-                await self._admin.set_schema(topic, schema.type, schema.definition)
+                await self._register(topic, schema)
+
+    async def _register(self, topic: str, schema: PulsarSchema) -> None:
+        """Give a topic its schema; one that is refused must not hold up everybody's plans."""
+        try:
+            await self._admin.set_schema(topic, schema.type, schema.definition)
+        except AdminError as error:
+            if error.status not in SCHEMA_REFUSED:
+                raise
+            log.warning("the broker refuses the schema of a topic", topic=topic, error=str(error))
+            if self._on_schema_refused is not None:
+                self._on_schema_refused()
 
     async def _cursor(self, topic: str, subscription: str, start: str) -> None:
         async with self._limit:
