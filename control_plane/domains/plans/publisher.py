@@ -46,10 +46,11 @@ from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import LIVE, Subscription
 from control_plane.errors import BrokerUnavailableError, UnavailableError
 from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
+from marketdata.formats.pulsar_schemas import PulsarSchema
 from marketdata.plans import PLAN_KEY, Plan, ViewSpec, decode_plan, tables_in
 from marketdata.reference import TableRef, pieces_of
 from marketdata.topics import PLANS, REFERENCE, SEQUENCED_EVENTS
-from marketdata.view_schemas import PulsarSchema, topic_schema
+from marketdata.view_schemas import topic_schema
 
 MAX_CONCURRENT_ADMIN_CALLS = 16
 MAX_BACKOFF_SECONDS = 5.0

@@ -7,8 +7,8 @@ import pulsar
 import pytest
 
 from functions.runtime.outputs import Message, MessageTooLarge, Output, Registered
+from marketdata.formats.pulsar_schemas import PulsarSchema
 from marketdata.frames import MAX_MESSAGE_BYTES
-from marketdata.view_schemas import PulsarSchema
 
 
 class RaisingProducer:
