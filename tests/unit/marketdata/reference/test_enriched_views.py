@@ -94,7 +94,7 @@ def trades() -> pa.RecordBatch:
 
 def delivered(view: View, events: pa.RecordBatch, tables: dict[str, ReferenceTable]) -> bytes:
     joined = view.transformation.joined(events, tables)
-    return render(view, joined.events, checked=check(view, joined)).data
+    return b"".join(render(view, joined.events, checked=check(view, joined)).messages)
 
 
 def test_columns_stand_behind_those_of_the_events_and_are_null_without_a_row(
