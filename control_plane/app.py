@@ -134,7 +134,9 @@ class ControlPlane:
         self.board = StatusBoard(on_report=self.metrics.note_report)
         self.metrics.follow_functions(self.board)
         self.grants = BrokerGrants(self.admin)
-        self.topics = DeliveryTopics(self.admin, self.grants)
+        self.topics = DeliveryTopics(
+            self.admin, self.grants, on_schema_refused=self.metrics.schemas_refused.inc
+        )
         self.publisher = PlanPublisher(
             self.database,
             self.broker,

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 READ_POLL_MS = 500
 REOPEN_PAUSE_SECONDS = 1.0
+READ_ALL_SECONDS = 60.0
+"""So long a topic may take that is read as a whole."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +41,7 @@ class Broker:
         self._client: pulsar.Client | None = None
         self._producers: dict[str, pulsar.Producer] = {}
         self._producer_lock = threading.Lock()
+        self._keys: dict[str, tuple[pulsar.MessageId, frozenset[str]]] = {}
 
     async def open(self) -> None:
         """Make the client; does not need the broker to be up."""
@@ -123,6 +126,25 @@ class Broker:
 
         return await self._call(read)
 
+    async def keys(self, topic: str) -> frozenset[str]:
+        """The keys of a compacted topic of which the newest message is not empty.
+
+        The topic is read again only when its last message is another one than at the last call.
+        """
+
+        def read() -> frozenset[str]:
+            timeout_ms = int(self._timeout_seconds * 1000)
+            last = newest_message(self.client, topic, timeout_ms=timeout_ms, compacted=True)
+            if last is None:
+                return frozenset()
+            end, found = self._keys.get(topic, (None, frozenset()))
+            if end is None or end != last.message_id():
+                found = _keys(self.client, topic, timeout_ms=timeout_ms)
+                self._keys[topic] = last.message_id(), found
+            return found
+
+        return await self._call(read, seconds=READ_ALL_SECONDS)
+
     def _producer(self, topic: str) -> pulsar.Producer:
         with self._producer_lock:
             if topic not in self._producers:
@@ -143,10 +165,10 @@ class Broker:
             except pulsar.exceptions.PulsarException as error:
                 log.debug("producer did not close cleanly", topic=topic, error=repr(error))
 
-    async def _call(self, blocking: Callable[[], T]) -> T:
+    async def _call(self, blocking: Callable[[], T], *, seconds: float | None = None) -> T:
         try:
             # A little longer than the client's own bound, so that its error is the one seen.
-            async with asyncio.timeout(self._timeout_seconds + 1):
+            async with asyncio.timeout((seconds or self._timeout_seconds) + 1):
                 return await asyncio.to_thread(blocking)
         except (TimeoutError, pulsar.exceptions.PulsarException) as error:
             raise BrokerUnavailableError(
@@ -179,6 +201,22 @@ def newest_message(
         return reader.read_next(timeout_millis=timeout_ms)
     finally:
         reader.close()
+
+
+def _keys(client: pulsar.Client, topic: str, *, timeout_ms: int) -> frozenset[str]:
+    """The keys of a compacted topic whose newest message is not empty, read to its end. Blocks."""
+    found: set[str] = set()
+    reader = client.create_reader(
+        topic, pulsar.MessageId.earliest, receiver_queue_size=2, is_read_compacted=True
+    )
+    try:
+        while reader.has_message_available():
+            message = reader.read_next(timeout_millis=timeout_ms)
+            key = message.partition_key()
+            (found.add if message.data() else found.discard)(key)
+    finally:
+        reader.close()
+    return frozenset(found)
 
 
 class Follower:

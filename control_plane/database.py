@@ -62,7 +62,10 @@ _at_begin: ContextVar[tuple[AtBegin, ...]] = ContextVar("at_begin", default=())
 
 @contextmanager
 def at_begin(call: AtBegin) -> Iterator[None]:
-    """Have a call made first in every transaction of this context, and of tasks made in it."""
+    """Have a call made first in every transaction of this context, and of tasks made in it.
+
+    Not in those that only read before the change of a request (`Database.reading`).
+    """
     reset = _at_begin.set((*_at_begin.get(), call))
     try:
         yield
@@ -132,6 +135,16 @@ class Database:
         async with _unavailable_errors(), self._sessions() as session, session.begin():
             for call in _at_begin.get():
                 await call(session)
+            yield session
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A session in a transaction that changes nothing, before the one of a request's change.
+
+        What is to be called first in every transaction (`at_begin`) is left to that one.
+        """
+        async with _unavailable_errors(), self._sessions() as session, session.begin():
+            await session.execute(text("SET TRANSACTION READ ONLY"))
             yield session
 
     async def ping(self) -> None:

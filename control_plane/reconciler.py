@@ -62,7 +62,7 @@ from control_plane.topology import (
     load_topology,
     read_actual,
 )
-from marketdata.plans import decode_plan
+from marketdata.plans import tables_in
 from marketdata.topics import REFERENCE
 
 VIEWS_PER_LOOK = 200
@@ -377,14 +377,17 @@ class Reconciler:
 
     async def _tables(self, session: AsyncSession, applied: int) -> None:
         """Take those reference tables from their topic that no plan which may still run names."""
-        newest = await plan_rows.newest(session, with_document=True)
+        newest = await plan_rows.newest(session)
         if newest is None or newest.published_at is None or applied < newest.number:
             return
-        named = {one.digest for one in (decode_plan(newest.document).tables or {}).values()}
-        gone = await table_rows.withdrawable(session, named)
-        for digest, pieces in gone.items():
-            for number in range(pieces):
-                await self._broker.publish(REFERENCE, b"", key=f"{digest}/{number}")
+        gone = await table_rows.on_topic(session)
+        if gone:
+            document = (await plan_rows.find(session, newest.number)).document
+            named = {one.digest for one in (await asyncio.to_thread(tables_in, document)).values()}
+            gone = {digest: version for digest, version in gone.items() if digest not in named}
+        for version in gone.values():
+            for key in version.ref.keys:
+                await self._broker.publish(REFERENCE, b"", key=key)
         if gone:
             await table_rows.mark_withdrawn(session, gone)
             self._metrics.reconcile_actions.labels("table_withdrawn").inc(len(gone))

@@ -151,6 +151,13 @@ _canonical: Final = msgspec.json.Encoder(order="deterministic")
 _decode_plan: Final = msgspec.json.Decoder(Plan)
 
 
+class _NamedTables(msgspec.Struct):
+    tables: dict[str, TableRef] = {}
+
+
+_decode_tables: Final = msgspec.json.Decoder(_NamedTables)
+
+
 def view_of(spec: ViewSpec) -> View:
     """The view of a spec: its name is the first 16 hex digits of the canonical form's SHA-256."""
     form = _canonical.encode(
@@ -234,3 +241,12 @@ def decode_plan(data: bytes) -> Plan:
         msgspec.ValidationError: the bytes are no plan of this version.
     """
     return _decode_plan.decode(data)
+
+
+def tables_in(data: bytes) -> dict[str, TableRef]:
+    """The tables of the plan in a message, without making its views: they may have megabytes.
+
+    Raises:
+        msgspec.ValidationError: the bytes are no plan of this version.
+    """
+    return _decode_tables.decode(data).tables

@@ -595,7 +595,7 @@ GROUPS = (
                 "diffPlans",
                 "GET",
                 "/v1/plans/{before}/diff/{after}",
-                "What changes from one plan to another: views, subscriptions, sets.",
+                "What changes from one plan to another: views, subscriptions, sets, tables.",
                 (key("before"), key("after")),
             ),
             Command(

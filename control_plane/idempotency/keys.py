@@ -34,8 +34,8 @@ class Answer:
 class Claim:
     """One request's right to be carried out under a key.
 
-    `make` is called first in every transaction of the request: whoever commits first has the key,
-    and all others wait for that in PostgreSQL and are refused.
+    `make` is called first in every transaction of the request that may change something: whoever
+    commits first has the key, and all others wait for that in PostgreSQL and are refused.
     """
 
     caller: str

@@ -1,9 +1,9 @@
 """The middleware: a repeated request gets the answer to the first and is not carried out again.
 
 It stands between authentication and the router, so that keys are the caller's own. The key is
-claimed in the first transaction of the request, which is that of the change; what rolls back
-leaves no key, and is tried anew. Answers of 500 and above are never kept, nor those of routes that
-are not `Repeatable`: they may hold secrets.
+claimed in the first transaction of the request that may change something, which is that of the
+change; what rolls back leaves no key, and is tried anew. Answers of 500 and above are never kept,
+nor those of routes that are not `Repeatable`: they may hold secrets.
 """
 
 from __future__ import annotations
@@ -218,7 +218,8 @@ async def _carry_out(
 
     async def claim_key(session: AsyncSession) -> None:
         # Known only now that the request has been routed.
-        if getattr(scope.get("route_handler"), "operation_class", None) is not Repeatable:
+        told = getattr(scope.get("route_handler"), "operation_class", Operation)
+        if not issubclass(told, Repeatable):
             raise _refused("this route does not take it; a repetition is a request of its own")
         await claim.make(session)
 

@@ -83,7 +83,7 @@ class Output:
         topic: full name of the partition.
         producer_name: fixed, so that the broker knows what it has stored.
         together: messages may be sent as one entry (`send_together`).
-        schema: of the topic.
+        schema: of the topic; where the topic has another one, messages name none.
 
     Attributes:
         topic: full name of the partition.
@@ -117,7 +117,18 @@ class Output:
             pulsar.PulsarException: the broker is away or refuses; try again later.
         """
         self.close()
-        self._producer = client.create_producer(
+        try:
+            self._producer = self._created(client, self._schema)
+        except pulsar.exceptions.IncompatibleSchema:
+            # The topic has another one, and the control plane told so. Messages are written
+            # already; without a version they reach those who read bytes, and hold nobody up.
+            self._producer = self._created(client, None)
+        self.position = self._producer.last_sequence_id()
+        self._looks_unconnected = 0
+        self.broken = False
+
+    def _created(self, client: pulsar.Client, schema: PulsarSchema | None) -> pulsar.Producer:
+        return client.create_producer(
             self.topic,
             producer_name=self._name,
             access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
@@ -128,7 +139,7 @@ class Output:
             batching_max_messages=NEVER_REACHED,
             batching_max_allowed_size_in_bytes=NEVER_REACHED,
             batching_max_publish_delay_ms=NEVER_REACHED,
-            schema=Registered(self._schema) if self._schema else pulsar.schema.BytesSchema(),
+            schema=Registered(schema) if schema else pulsar.schema.BytesSchema(),
             # Every client reads it without being told; the broker then moves a third of the bytes.
             compression_type=pulsar.CompressionType.LZ4,
             # Inputs bound what is under way. An entry of single events counts as its messages, and
@@ -136,9 +147,6 @@ class Output:
             max_pending_messages=0 if self._together else 10_000,
             block_if_queue_full=True,
         )
-        self.position = self._producer.last_sequence_id()
-        self._looks_unconnected = 0
-        self.broken = False
 
     def close(self) -> None:
         """Close the producer; confirmations that are still under way become void."""

@@ -73,6 +73,11 @@ class TableRef(msgspec.Struct, frozen=True):
     digest: str
     pieces: int
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys of its messages on the topic, in their order."""
+        return [f"{self.digest}/{number}" for number in range(self.pieces)]
+
 
 class Enrichment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Columns that a view takes from a reference table.

@@ -19,6 +19,8 @@ from marketdata.schemas import declared_field
 MAX_ROWS: Final = 500_000
 MAX_CONTENT_BYTES: Final = 32 * 1024 * 1024
 """Of a version, compressed."""
+MAX_TABLE_BYTES: Final = 256 * 1024 * 1024
+"""Of a version in memory: every instance of the distributor holds it."""
 PIECE_BYTES: Final = 4 * 1024 * 1024
 """Most bytes of a version in one message."""
 
@@ -116,6 +118,11 @@ def _same_as_next(table: pa.Table, names: Sequence[str]) -> npt.NDArray[np.bool_
 
 
 def _encoded(table: pa.Table) -> TableContent:
+    if table.nbytes > MAX_TABLE_BYTES:
+        raise TableError(
+            f"the table would take {table.nbytes} bytes of memory; at most {MAX_TABLE_BYTES} fit:"
+            " shorten texts, or leave columns or rows out"
+        )
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:

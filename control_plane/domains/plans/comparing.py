@@ -23,6 +23,7 @@ from control_plane.domains.plans.schemas import (
     SetDifferenceOut,
     SubscriptionDifferenceOut,
     SubscriptionDifferencesOut,
+    TableDifferenceOut,
     ViewDifferencesOut,
     ViewOut,
 )
@@ -154,7 +155,11 @@ def _out(
         SetDifferenceOut(name, added[:MOST], removed[:MOST])
         for name, (added, removed) in found.sets.items()
     ]
-    lengths = [len(sets), *(len(each) for each in views)]
+    tables = [
+        TableDifferenceOut(name, *(each.version if each else None for each in versions))
+        for name, versions in found.tables.items()
+    ]
+    lengths = [len(sets), len(tables), *(len(each) for each in views)]
     lengths += [len(each) for changes in found.sets.values() for each in changes]
     return PlanDifferenceOut(
         before=before,
@@ -162,6 +167,7 @@ def _out(
         views=ViewDifferencesOut(*([_view_out(view) for view in each[:MOST]] for each in views)),
         subscriptions=subscriptions,
         sets=sets[:MOST],
+        tables=tables[:MOST],
         cut=cut or max(lengths) > MOST,
     )
 

@@ -16,7 +16,8 @@ Guarantees:
 - Every step may be repeated: a crash anywhere is repaired by the next run.
 - The topic is compared with the database at the start and at intervals; a plan that is missing
   there (topic deleted, disk lost) is published again, and a topic that is ahead of the database
-  (database lost or restored) is answered with a plan of a higher number.
+  (database lost or restored) is answered with a plan of a higher number. Reference tables that are
+  not whole on their topic are published again, before the plan that names them.
 """
 
 from __future__ import annotations
@@ -45,13 +46,16 @@ from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import LIVE, Subscription
 from control_plane.errors import BrokerUnavailableError, UnavailableError
 from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
-from marketdata.plans import PLAN_KEY, Plan, ViewSpec, decode_plan
-from marketdata.reference import pieces_of
+from marketdata.formats.pulsar_schemas import PulsarSchema
+from marketdata.plans import PLAN_KEY, Plan, ViewSpec, decode_plan, tables_in
+from marketdata.reference import TableRef, pieces_of
 from marketdata.topics import PLANS, REFERENCE, SEQUENCED_EVENTS
 from marketdata.view_schemas import topic_schema
 
 MAX_CONCURRENT_ADMIN_CALLS = 16
 MAX_BACKOFF_SECONDS = 5.0
+SCHEMA_REFUSED = (409, 422)
+"""HTTP statuses: it is not compatible with those that the topic has, or none for the broker."""
 
 log = structlog.get_logger(__name__)
 
@@ -79,11 +83,22 @@ class DeliveryTopics:
     """Creates and removes delivery topics, the Pulsar subscriptions on them and the grants to read.
 
     All of it may be repeated.
+
+    Args:
+        on_schema_refused: called when the broker takes no schema for a topic, which then has none
+            or an older one; its messages are written by the view's format all the same.
     """
 
-    def __init__(self, admin: PulsarAdmin, grants: BrokerGrants) -> None:
+    def __init__(
+        self,
+        admin: PulsarAdmin,
+        grants: BrokerGrants,
+        *,
+        on_schema_refused: Callable[[], None] | None = None,
+    ) -> None:
         self._admin = admin
         self._grants = grants
+        self._on_schema_refused = on_schema_refused
         self._limit = asyncio.Semaphore(MAX_CONCURRENT_ADMIN_CALLS)
 
     async def ensure(self, subscriptions: Sequence[Subscription], *, start: str | None) -> None:
@@ -162,7 +177,18 @@ class DeliveryTopics:
                 await self._admin.create_topic(topic, partitions=partitions)
                 log.info("delivery topic created", topic=topic, partitions=partitions)
             if schema is not None:
-                await self._admin.set_schema(topic, schema.type, schema.definition)
+                await self._register(topic, schema)
+
+    async def _register(self, topic: str, schema: PulsarSchema) -> None:
+        """Give a topic its schema; one that is refused must not hold up everybody's plans."""
+        try:
+            await self._admin.set_schema(topic, schema.type, schema.definition)
+        except AdminError as error:
+            if error.status not in SCHEMA_REFUSED:
+                raise
+            log.warning("the broker refuses the schema of a topic", topic=topic, error=str(error))
+            if self._on_schema_refused is not None:
+                self._on_schema_refused()
 
     async def _cursor(self, topic: str, subscription: str, start: str) -> None:
         async with self._limit:
@@ -332,7 +358,7 @@ class PlanPublisher:
         )
 
     async def _publish(self, session: AsyncSession, plan: PlanRow) -> None:
-        await self._publish_tables(session, decode_plan(plan.document))
+        await self._publish_tables(session, await asyncio.to_thread(tables_in, plan.document))
         # Before the send: functions may report the plan before the broker's answer is here.
         started_ns = time.time_ns()
         await self._broker.publish(PLANS, plan.document, key=PLAN_KEY)
@@ -353,9 +379,9 @@ class PlanPublisher:
             correlation_id=plan.correlation_id,
         )
 
-    async def _publish_tables(self, session: AsyncSession, plan: Plan) -> None:
-        """Make the contents of the plan's reference tables stand on their topic."""
-        digests = {one.digest for one in (plan.tables or {}).values()}
+    async def _publish_tables(self, session: AsyncSession, tables: dict[str, TableRef]) -> None:
+        """Make the contents of a plan's reference tables stand on their topic."""
+        digests = {one.digest for one in tables.values()}
         lacking = await table_rows.unpublished(session, digests)
         for digest, content in (await table_rows.contents(session, lacking)).items():
             for key, piece in pieces_of(digest, content).items():
@@ -369,16 +395,7 @@ class PlanPublisher:
             await _lock_publication(session)
             there = await self._plan_on_topic()
             newest = await repository.newest(session)
-            if (
-                newest is not None
-                and await table_rows.are_published(session)
-                and await self._broker.newest_message(REFERENCE) is None
-            ):
-                log.warning(
-                    "the reference tables are missing on their topic: publishing them again"
-                )
-                await table_rows.mark_lost(session)
-                newest.published_at = None
+            absent = await self._note_lost_tables(session, there)
             if newest is None:
                 number = there.number if there else 0
                 await repository.compile_next(session, "start", above=number)
@@ -403,13 +420,38 @@ class PlanPublisher:
                     topic_plan=there.number if there else None,
                 )
                 newest.published_at = None
+            elif newest.published_at is not None and absent:
+                # With the tables that it names.
+                newest.published_at = None
+
+    async def _note_lost_tables(self, session: AsyncSession, plan: Plan | None) -> list[str]:
+        """Look which reference tables stand on their topic, whole, and note those that do not.
+
+        PostgreSQL is no witness: it, or the topic, may be what was restored or made again.
+
+        Returns:
+            The names of tables of the plan on the topic that are not there.
+        """
+        noted = await table_rows.on_topic(session)
+        named = (plan.tables if plan else None) or {}
+        if not noted and not named:
+            return []
+        keys = await self._broker.keys(REFERENCE)
+        lost = [
+            digest for digest, version in noted.items() if not keys.issuperset(version.ref.keys)
+        ]
+        absent = sorted(name for name, one in named.items() if not keys.issuperset(one.keys))
+        if lost or absent:
+            log.warning("reference tables are missing on their topic", digests=lost, tables=absent)
+        await table_rows.mark_withdrawn(session, lost)
+        return absent
 
     async def _plan_on_topic(self) -> Plan | None:
         document = await self._broker.newest_message(PLANS)
         if document is None:
             return None
         try:
-            return decode_plan(document)
+            return await asyncio.to_thread(decode_plan, document)
         except (msgspec.DecodeError, UnicodeDecodeError):
             log.warning("the last message of the plan topic is no plan")
             return None

@@ -67,6 +67,14 @@ class SetDifferenceOut(msgspec.Struct):
     removed: list[str]
 
 
+class TableDifferenceOut(msgspec.Struct):
+    """A reference table of which a plan names a version, and another one a second or none."""
+
+    name: str
+    before: Annotated[int | None, Meta(description="The version; null where it is not named.")]
+    after: int | None
+
+
 class SubscriptionDifferenceOut(msgspec.Struct):
     """A subscription that one plan serves, and another one otherwise or not at all."""
 
@@ -86,7 +94,8 @@ class ViewDifferencesOut(msgspec.Struct):
     changed: Annotated[
         list[ViewOut],
         Meta(
-            description="In both plans, but an instrument set of the filter holds something else."
+            description="In both plans, but an instrument set of the filter, or a reference table "
+            "of the transformation, holds something else."
         ),
     ]
 
@@ -107,6 +116,7 @@ class PlanDifferenceOut(msgspec.Struct):
     views: ViewDifferencesOut
     subscriptions: SubscriptionDifferencesOut
     sets: list[SetDifferenceOut]
+    tables: list[TableDifferenceOut]
     cut: Annotated[bool, Meta(description="Whether a list holds the first 1,000 only.")]
 
 

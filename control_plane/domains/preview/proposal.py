@@ -26,6 +26,7 @@ from control_plane.domains.plans.differences import names_any
 from control_plane.domains.preview.comparison import Pair, Sets, Tables
 from control_plane.domains.preview.schemas import Proposal, SubscriptionChange
 from control_plane.domains.reference_tables import repository as table_rows
+from control_plane.domains.subscriptions import backlog
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import State, Subscription
 from control_plane.domains.subscriptions.references import refers, taken_over
@@ -113,7 +114,10 @@ async def propose(session: AsyncSession, data: Proposal, *, only: str | None) ->
     changed = _Effective()
     for number, version in enumerate(data.transformations):
         with _at(f"/transformations/{number}"):
-            checked = await asyncio.to_thread(checked_transformation, version.transformation)
+            tables = await table_rows.specs(session, named_tables(version.transformation))
+            checked = await asyncio.to_thread(
+                checked_transformation, version.transformation, tables
+            )
         following = await transformation_rows.next_version(session, version.name)
         changed.transformations[f"{version.name}@{following}"] = checked
     held = await set_rows.contents(session, list(data.instrument_sets))
@@ -161,6 +165,7 @@ async def _created(
     if consumer.suspended:
         raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
     with _at(f"/create/{number}"):
+        backlog.check(asked.on_backlog)
         after = await _view(session, asked, consumer, changed)
     return Affected(None, consumer.id, consumer.name, asked.name, "create", Pair(None, after))
 

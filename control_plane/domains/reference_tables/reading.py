@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from control_plane.domains.reference_tables.schemas import Value
+from marketdata import declared_sizes
 from marketdata.formats.base import FormatError
 from marketdata.formats.text_reading import unscaled
 from marketdata.reference import TableError, TableSpec
-from marketdata.reference.table import schema_of
+from marketdata.reference.table import MAX_ROWS, MAX_TABLE_BYTES, schema_of
 from marketdata.schemas import TIMESTAMP, declared_digits
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
@@ -69,11 +70,43 @@ def shown_rows(table: pa.Table, spec: TableSpec) -> list[dict[str, Value]]:
 
 
 def _of_arrow(body: bytes, _: TableSpec) -> Mapping[str, pa.Array]:
-    with pa.ipc.open_stream(body) as reader:
+    source = pa.BufferReader(body)
+    try:
+        claimed = declared_sizes.declared(source).decompressed_bytes
+    except (EOFError, OSError) as error:
+        raise pa.ArrowInvalid(str(error)) from error
+    _require_room(claimed)
+    source.seek(0)
+    with pa.ipc.open_stream(source) as reader:
         table = reader.read_all()
+    table.validate(full=True)
+    if table.num_rows > MAX_ROWS:
+        raise TableError(f"the body has {table.num_rows} rows; at most {MAX_ROWS} fit")
     if len(set(table.column_names)) < len(table.column_names):
         raise pa.ArrowInvalid("a column is there twice")
+    _require_room(sum(map(_decoded_bytes, table.columns)))
     return {name: _whole(table.column(name)) for name in table.column_names}
+
+
+def _require_room(size: int) -> None:
+    if size > MAX_TABLE_BYTES:
+        raise TableError(
+            f"the body would take {size} bytes of memory; at most {MAX_TABLE_BYTES} fit:"
+            " shorten texts, or send fewer columns or rows"
+        )
+
+
+def _decoded_bytes(column: pa.ChunkedArray) -> int:
+    """The bytes of a column without its dictionaries: many rows may share a long text."""
+    if not pa.types.is_dictionary(column.type):
+        return column.nbytes
+    size = 0
+    for chunk in column.chunks:
+        values = chunk.dictionary
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            size += pc.sum(pc.binary_length(values).take(chunk.indices)).as_py() or 0
+        size += 8 * len(chunk)
+    return size
 
 
 def _of_csv(body: bytes, spec: TableSpec) -> Mapping[str, pa.Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -21,6 +22,11 @@ from marketdata.reference.table import read_content
 _NEWEST = (ReferenceTableVersion.table_id == ReferenceTableRow.id) & (
     ReferenceTableVersion.version == ReferenceTableRow.version
 )
+
+MOST_READY = 4
+"""Tables that a process keeps ready to join: half a million rows take a while and much memory."""
+_ready: dict[str, ReferenceTable] = {}
+"""By digest, in the order in which they were asked for."""
 
 
 def new_table_id() -> str:
@@ -124,8 +130,21 @@ async def contents(session: AsyncSession, digests: Collection[str]) -> dict[str,
 async def tables(session: AsyncSession, names: Collection[str]) -> dict[str, ReferenceTable]:
     """Those of the named tables that exist, as they are now, made ready to join."""
     found = await refs(session, names)
-    held = await contents(session, {one.digest for one in found.values()})
-    return {name: ReferenceTable(read_content(held[one.digest])) for name, one in found.items()}
+    wanted = {one.digest for one in found.values()}
+    ready = {digest: _ready[digest] for digest in wanted & _ready.keys()}
+    for digest, content in (await contents(session, wanted - ready.keys())).items():
+        ready[digest] = await asyncio.to_thread(_made_ready, content)
+    for digest in sorted(wanted):
+        # Those asked for last stay.
+        _ready.pop(digest, None)
+        _ready[digest] = ready[digest]
+    while len(_ready) > MOST_READY:
+        del _ready[next(iter(_ready))]
+    return {name: ready[one.digest] for name, one in found.items()}
+
+
+def _made_ready(content: bytes) -> ReferenceTable:
+    return ReferenceTable(read_content(content))
 
 
 async def unpublished(session: AsyncSession, digests: Collection[str]) -> list[str]:
@@ -151,33 +170,12 @@ async def mark_published(session: AsyncSession, digests: Collection[str]) -> Non
     )
 
 
-async def are_published(session: AsyncSession) -> bool:
-    """Whether the topic should hold anything."""
-    there = select(ReferenceTableVersion.table_id).where(
-        ReferenceTableVersion.published_at.is_not(None)
+async def on_topic(session: AsyncSession) -> dict[str, ReferenceTableVersion]:
+    """Digest -> a version of what stands on the topic, as far as is known here."""
+    rows = await session.scalars(
+        select(ReferenceTableVersion).where(ReferenceTableVersion.published_at.is_not(None))
     )
-    return bool(await session.scalar(select(there.exists())))
-
-
-async def mark_lost(session: AsyncSession) -> None:
-    """Note that the topic holds nothing."""
-    await session.execute(
-        update(ReferenceTableVersion)
-        .where(ReferenceTableVersion.published_at.is_not(None))
-        .values(published_at=None)
-        .execution_options(synchronize_session=False)
-    )
-
-
-async def withdrawable(session: AsyncSession, named: Collection[str]) -> dict[str, int]:
-    """Digest -> pieces of what stands on the topic and is not among those that a plan names."""
-    rows = await session.execute(
-        select(ReferenceTableVersion.digest, ReferenceTableVersion.pieces).where(
-            ReferenceTableVersion.published_at.is_not(None),
-            ReferenceTableVersion.digest.not_in(named),
-        )
-    )
-    return {digest: pieces for digest, pieces in rows}  # noqa: C416 - rows are no pairs to mypy
+    return {row.digest: row for row in rows}
 
 
 async def mark_withdrawn(session: AsyncSession, digests: Collection[str]) -> None:

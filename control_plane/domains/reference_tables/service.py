@@ -8,10 +8,12 @@ a live view names cannot be deleted.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -42,7 +44,14 @@ from marketdata.plans import tables_of
 from marketdata.reference import TableContent, TableError, TableSpec, content_of
 from marketdata.reference.table import read_content, schema_of
 
+MOST_MERGES = 5
+"""So often rows are merged again with a version that came meanwhile."""
+
 log = structlog.get_logger(__name__)
+
+
+class _OvertakenError(Exception):
+    """A table has changed since its rows were merged with new ones."""
 
 
 class ReferenceTableService:
@@ -119,29 +128,54 @@ class ReferenceTableService:
         Raises:
             PreconditionFailedError: If-Match does not hold.
             InvalidRequestError: the rows are refused.
-            ConflictError: the plan has no room.
+            ConflictError: the plan has no room, or others change the table all the time.
         """
-        async with self._database.transaction() as session:
+        async with self._database.reading() as session:
             row = await repository.find(session, key)
+            check_match(if_match, row.version)
             spec = row.spec
         rows = await _refusing(read_rows, body, media_type, spec)
-        content = await _refusing(content_of, spec, rows) if replace else None
+        if replace:
+            content = await _refusing(content_of, spec, rows)
+            changed = await self._change(row.id, content, if_match)
+        else:
+            changed = await self._add(row.id, rows, if_match)
+        log.info("reference table filled", table=changed.name, version=changed.version)
+        await self._publication.published(self._wait_seconds)
+        return changed
+
+    async def _add(self, key: str, rows: pa.Table, if_match: str | None) -> ReferenceTableOut:
+        """Merge rows with those that are there: in a thread, before all plans have to wait."""
+        for _ in range(MOST_MERGES):
+            async with self._database.reading() as session:
+                row = await repository.find(session, key)
+                version = await repository.newest(session, row, with_content=True)
+                spec, held = row.spec, version.content or b""
+            content = await _refusing(_merged, spec, rows, held)
+            with suppress(_OvertakenError):
+                return await self._change(key, content, if_match, of=version.version)
+        raise ConflictError(f"The reference table {row.name!r} is changed all the time; try again.")
+
+    async def _change(
+        self, key: str, content: TableContent, if_match: str | None, *, of: int | None = None
+    ) -> ReferenceTableOut:
+        """Make a version, unless the newest holds the same.
+
+        Raises:
+            _OvertakenError: the content was made of the version `of`, and that is not the newest.
+        """
         async with self._database.transaction() as session:
             await lock(session, Lock.PLAN_SEQUENCE)
-            row = await repository.find(session, row.id, for_update=True)
+            row = await repository.find(session, key, for_update=True)
             check_match(if_match, row.version)
-            version = await repository.newest(session, row, with_content=True)
-            if content is None:
-                held = read_content(version.content or b"")
-                content = await _refusing(content_of, spec, rows, held)
+            if of not in (None, row.version):
+                raise _OvertakenError  # so that the transaction leaves no Idempotency-Key
+            version = await repository.newest(session, row)
             if content.digest != version.digest:
                 row.version += 1
                 version = await _store(session, row, content)
                 await record(session, _told(EventType.TABLE_CHANGED, row, version))
-            changed = _out(row, version)
-        log.info("reference table filled", table=changed.name, version=changed.version)
-        await self._publication.published(self._wait_seconds)
-        return changed
+            return _out(row, version)
 
     async def delete(self, key: str, if_match: str | None) -> None:
         """Delete a table; ConflictError while the transformation of a live view names it."""
@@ -209,6 +243,10 @@ async def _refusing(function: Any, *arguments: Any) -> Any:
         return await asyncio.to_thread(function, *arguments)
     except TableError as error:
         raise InvalidRequestError(str(error), [FieldProblem("", str(error))]) from error
+
+
+def _merged(spec: TableSpec, rows: pa.Table, held: bytes) -> TableContent:
+    return content_of(spec, rows, read_content(held))
 
 
 async def _store(

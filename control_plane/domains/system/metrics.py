@@ -79,6 +79,11 @@ class Metrics:
             "Subscriptions that were paused by `on_backlog`.",
             registry=self.registry,
         )
+        self.schemas_refused = Counter(
+            "dds_topic_schemas_refused",
+            "Schemas of views' topics that the broker did not take; the views go on without.",
+            registry=self.registry,
+        )
         self.event_streams = Gauge(
             "dds_event_streams", "Streams of /v1/events that are open.", registry=self.registry
         )

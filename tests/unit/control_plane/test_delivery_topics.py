@@ -1,23 +1,31 @@
 """Delivery topics and what is registered for them."""
 
 import json
+from functools import partial
 from typing import Any
 
 import httpx
 import msgspec
+import pytest
 
 from control_plane.broker_grants import BrokerGrants
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.plans.publisher import DeliveryTopics
 from control_plane.domains.subscriptions.models import Subscription
+from control_plane.errors import BrokerUnavailableError
 from control_plane.pulsar_admin import PulsarAdmin
 from marketdata.filters import compile_filter
 from marketdata.plans import Delivery, ViewSpec, view_of
 from marketdata.view_schemas import topic_schema
 
 
-async def _ensured(spec: ViewSpec, *, there: bool) -> list[tuple[str, str, Any]]:
-    """What a broker is asked to change for a subscription to a view."""
+async def _ensured(
+    spec: ViewSpec, *, there: bool, registers: int = 200, refused: list[None] | None = None
+) -> list[tuple[str, str, Any]]:
+    """What a broker is asked to change for a subscription to a view.
+
+    `registers` is its answer to a schema; to `refused` is added how often one is told to be.
+    """
     view = view_of(spec)
     changes: list[tuple[str, str, Any]] = []
 
@@ -28,13 +36,17 @@ async def _ensured(spec: ViewSpec, *, there: bool) -> list[tuple[str, str, Any]]
         changes.append((request.method, path, json.loads(request.content or b"null")))
         if there and path.endswith("/partitions"):
             return httpx.Response(409, json={"reason": "This topic already exists"})
+        if path.endswith("/schema"):
+            return httpx.Response(registers, json={"reason": "so it is"})
         return httpx.Response(204)
 
     row = ViewRow(id=view.id, topic=view.topic, spec=msgspec.to_builtins(spec))
     subscription = Subscription(id="s1", consumer_id="c1", view=row, start="latest")
     transport = httpx.MockTransport(answer)
     async with PulsarAdmin("http://broker", transport=transport, retry_for_s=0) as admin:
-        topics = DeliveryTopics(admin, BrokerGrants(admin))
+        counted: list[None] = [] if refused is None else refused
+        told = partial(counted.append, None)
+        topics = DeliveryTopics(admin, BrokerGrants(admin), on_schema_refused=told)
         await topics.ensure([subscription], start="latest")
     return changes
 
@@ -57,6 +69,23 @@ async def test_a_topic_of_single_events_has_its_schema_before_anybody_reads() ->
         body = {"type": "AVRO", "schema": schema.definition, "properties": {}}
         assert registered == ("POST", f"{path}/schema", body)
         assert "/subscription/" in cursor[1]
+
+
+@pytest.mark.parametrize("status", [409, 422])
+async def test_a_schema_that_the_broker_refuses_is_counted_and_holds_nobody_up(
+    status: int,
+) -> None:
+    refused: list[None] = []
+    *_, cursor = await _ensured(_spec("event"), there=True, registers=status, refused=refused)
+    assert "/subscription/" in cursor[1]
+    assert len(refused) == 1
+
+
+async def test_a_broker_that_may_take_the_schema_later_is_waited_for() -> None:
+    refused: list[None] = []
+    with pytest.raises(BrokerUnavailableError):
+        await _ensured(_spec("event"), there=True, registers=500, refused=refused)
+    assert refused == []
 
 
 async def test_a_topic_of_frames_has_none() -> None:

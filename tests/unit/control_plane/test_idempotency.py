@@ -314,3 +314,31 @@ async def test_keys_are_each_callers_own_and_no_answer_with_a_secret_is_kept(
         "resendDeadLetter",
         "revokeTokens",
     }
+
+
+async def test_rows_of_a_reference_table_are_added_once_and_their_key_comes_with_them(
+    client: Client, settings: Settings
+) -> None:
+    """The route reads the table before it changes it: that must not use the key up."""
+    columns = [{"name": "instrument", "type": "text"}, {"name": "lot", "type": "integer"}]
+    table = {"name": "masters", "columns": columns, "key": ["instrument"]}
+    assert (await client.post("/v1/reference-tables", json=table)).status_code == 201
+    path = "/v1/reference-tables/masters/rows"
+    kept = "SELECT status FROM idempotency_keys"
+    refused = await client.patch(path, json=[{"instrument": "A", "lot": "many"}], headers=KEY)
+    assert refused.status_code == 422
+    assert "lot" in refused.json()["detail"]
+    stale = {**KEY, "If-Match": '"7"'}
+    assert (await client.patch(path, json=[{"instrument": "A"}], headers=stale)).status_code == 412
+    assert rows(settings.database_url, kept) == []
+    first = await client.patch(path, json=[{"instrument": "A", "lot": 1}], headers=KEY)
+    assert (first.status_code, first.json()["version"]) == (200, 2)
+    assert rows(settings.database_url, kept) == [(200,)]
+    other = await client.patch(path, json=[{"instrument": "A", "lot": 2}])
+    assert other.json()["version"] == 3
+    again = await client.patch(path, json=[{"instrument": "A", "lot": 1}], headers=KEY)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.content == first.content
+    assert (await client.get("/v1/reference-tables/masters")).json()["version"] == 3
+    # A whole replacement is a request of its own each time.
+    assert (await client.put(path, json=[], headers=KEY)).json()["version"] == 4

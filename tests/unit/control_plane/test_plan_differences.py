@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from litestar.testing import AsyncTestClient
+from msgspec import UNSET
 from world import World
 
 from control_plane.domains.consumers.schemas import ConsumerUpdate, EntitlementsUpdate
@@ -18,7 +19,10 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.comparing import PlanComparison
 from control_plane.domains.plans.schemas import PlanDifferenceOut, SubscriptionDifferenceOut
 from control_plane.domains.plans.service import PlanService
+from control_plane.domains.reference_tables.schemas import ColumnSpec, ReferenceTableCreate
 from control_plane.errors import NotFoundError
+from marketdata.reference import Enrichment
+from marketdata.transformations import Transformation
 
 Client = AsyncTestClient[Any]
 
@@ -98,6 +102,30 @@ async def test_moves_and_sets_are_changes(world: World) -> None:
             row.view_after,
             row.view_before,
         )
+
+
+async def test_versions_of_reference_tables_are_changes(world: World) -> None:
+    await world.subscribe("other")
+    one = await newest(world)
+    table = ReferenceTableCreate(
+        "masters", [ColumnSpec("instrument", "text"), ColumnSpec("lot", "integer")], ["instrument"]
+    )
+    await world.reference_tables.create(table)
+    wanted = Transformation(enrich=(Enrichment("masters", {"lot": "lot"}),))
+    await world.subscribe("enriched", transformation=wanted)
+    two = await newest(world)
+    body = b"instrument,lot\nA,1\n"
+    await world.reference_tables.load("masters", body, "text/csv", None, replace=True)
+    three = await newest(world)
+
+    made = await compared(world, one, two)
+    assert [(each.name, each.before, each.after) for each in made.tables] == [("masters", None, 1)]
+    assert made.views.changed == []
+    loaded = await compared(world, two, three)
+    assert [(each.name, each.before, each.after) for each in loaded.tables] == [("masters", 1, 2)]
+    assert [view.transformation.enrich is not UNSET for view in loaded.views.changed] == [True]
+    assert (loaded.views.added, loaded.views.removed, loaded.sets) == ([], [], [])
+    assert (await compared(world, three, three)).tables == []
 
 
 async def test_long_lists_are_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -387,3 +387,24 @@ async def test_many_affected_subscriptions_are_told_of_in_part(
     assert (len(told["subscriptions"]), told["subscriptions_cut"]) == (1, True)
     monkeypatch.setattr("control_plane.domains.preview.proposal.MOST_ROWS", 0)
     assert (await previewed(client, instrument_sets=sets))["subscriptions_cut"]
+
+
+async def test_a_shared_transformation_may_enrich_and_on_backlog_is_checked(
+    client: Client, desk: str
+) -> None:
+    lots = {"enrich": [{"table": "masters", "columns": {"lot": "lot"}}]}
+    shared = {"name": "enriched", "transformation": lots}
+    create = {"consumer": desk, "name": "new", "shared_transformation": "enriched@1"}
+    proposal = {"transformations": [shared], "create": [create]}
+    refused = await client.post(PREVIEW, json=proposal)
+    assert refused.status_code == 422
+    pointer = refused.json()["errors"][0]["pointer"]
+    assert pointer == "/transformations/0/transformation/enrich/0"
+    columns = [{"name": "instrument", "type": "text"}, {"name": "lot", "type": "integer"}]
+    await made(client, "/v1/reference-tables", name="masters", columns=columns, key=["instrument"])
+    told = await previewed(client, **proposal)
+    assert [each["what"] for each in told["subscriptions"]] == ["create"]
+    create["on_backlog"] = {"policy": "drop_oldest"}
+    refused = await client.post(PREVIEW, json=proposal)
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "/create/0/on_backlog"

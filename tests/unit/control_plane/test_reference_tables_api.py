@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import threading
 from decimal import Decimal
 from typing import Any
 
@@ -13,10 +15,12 @@ from sqlalchemy import text
 from world import World
 
 from control_plane.database import Database
-from control_plane.domains.reference_tables import repository
+from control_plane.domains.reference_tables import repository, service
 from control_plane.domains.reference_tables.reading import ARROW, CSV, JSON
 from control_plane.domains.reference_tables.schemas import ColumnSpec, ReferenceTableCreate
-from marketdata.reference import Enrichment, ReferenceTable
+from control_plane.errors import ConflictError, PreconditionFailedError
+from marketdata.plans import Plan, encode_plan
+from marketdata.reference import Enrichment, ReferenceTable, TableRef
 from marketdata.reference.table import assembled, read_content
 from marketdata.transformations import Transformation
 
@@ -254,8 +258,9 @@ async def test_content_stands_on_the_topic_before_the_plan_that_names_it(
     await world.settle()
     assert published(world) == [3, 4]
     async with database.transaction() as session:
-        gone = await repository.withdrawable(session, {changed.digest})
-        assert len(gone) == 0 or changed.digest not in gone
+        gone = await repository.on_topic(session)
+        assert changed.digest in gone
+        del gone[changed.digest]
         await repository.mark_withdrawn(session, gone)
         await repository.forget_contents(session)
     async with database.transaction() as session:
@@ -263,3 +268,117 @@ async def test_content_stands_on_the_topic_before_the_plan_that_names_it(
             text("SELECT version FROM reference_table_versions WHERE content IS NOT NULL")
         )
         assert list(kept) == [3]
+
+
+async def test_rows_are_merged_again_when_the_table_has_changed_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = [ColumnSpec("instrument", "text"), ColumnSpec("lot", "integer")]
+    await world.reference_tables.create(ReferenceTableCreate("masters", columns, ["instrument"]))
+    merge, loop, overtaking = service._merged, asyncio.get_running_loop(), [3, 7]
+
+    def overtaken(*arguments: Any) -> Any:
+        """Merge, while somebody else fills the table; nobody holds up the plans meanwhile."""
+        made = merge(*arguments)
+        if overtaking:
+            other = filling(world, "masters", overtaking.pop())
+            asyncio.run_coroutine_threadsafe(other, loop).result(60)
+        return made
+
+    monkeypatch.setattr(service, "_merged", overtaken)
+
+    def adding(if_match: str | None) -> Any:
+        body = b"instrument,lot\nB,1\n"
+        return world.reference_tables.load("masters", body, CSV, if_match, replace=False)
+
+    added = await adding(None)
+    assert (added.version, added.rows) == (4, 2)
+    held = (await world.reference_tables.rows("masters", cursor=None, limit=9)).items
+    assert [row.values for row in held] == [
+        {"instrument": "B", "lot": 1},
+        {"instrument": "I0", "lot": 3},
+    ]
+    overtaking.append(9)
+    with pytest.raises(PreconditionFailedError):
+        await adding('"4"')
+    overtaking.extend(range(20, 20 + service.MOST_MERGES))
+    with pytest.raises(ConflictError, match="changed all the time"):
+        await adding(None)
+    assert overtaking == []
+
+
+async def enriching(world: World) -> None:
+    """A table with a subscription that joins it, published."""
+    columns = [ColumnSpec("instrument", "text"), ColumnSpec("lot", "integer")]
+    await world.reference_tables.create(ReferenceTableCreate("masters", columns, ["instrument"]))
+    await filling(world, "masters", 1, 2)
+    wanted = Transformation(enrich=(Enrichment("masters", {"lot": "lot"}),))
+    await world.subscribe("s", transformation=wanted)
+    await world.settle()
+    assert published(world) == [1, 2]
+
+
+async def test_a_table_that_the_topic_lost_while_it_holds_another_is_published_again(
+    world: World,
+) -> None:
+    await enriching(world)
+    plan = world.broker.last
+    world.broker.tables = {f"{'0' * 64}/0": b"of another table, loaded since"}
+    await world.settle()
+    assert world.broker.last == plan
+    assert published(world) == [1, 2]
+    plans = len(world.broker.plans)
+    await world.settle()
+    assert len(world.broker.plans) == plans
+
+
+async def test_a_database_from_before_a_load_has_its_table_published_again(world: World) -> None:
+    """What the topic was told to forget since then, and what a later plan named, is known to it."""
+    await enriching(world)
+    ours = world.broker.last
+    for key in list(world.broker.tables):
+        world.broker.tables[key] = b""
+    world.broker.tables[f"{'0' * 64}/0"] = b"of the version that the database has forgotten"
+    later = {"masters": TableRef(9, "0" * 64, 1)}
+    world.broker.plans.append(encode_plan(Plan(ours.number + 3, "0" * 64, 0, "", (), {}, later)))
+    await world.settle()
+    assert world.broker.last.number > ours.number + 3
+    assert world.broker.last.tables == ours.tables
+    assert published(world) == [1, 2]
+
+
+async def test_tables_are_made_ready_once_and_in_a_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_ready, made, here = repository._made_ready, [], threading.get_ident()
+    monkeypatch.setattr(repository, "_ready", {})
+    monkeypatch.setattr(repository, "MOST_READY", 2)
+
+    def recorded(content: bytes) -> ReferenceTable:
+        assert threading.get_ident() != here
+        made.append(content)
+        return make_ready(content)
+
+    monkeypatch.setattr(repository, "_made_ready", recorded)
+    columns = [ColumnSpec("instrument", "text"), ColumnSpec("lot", "integer")]
+    for lot, name in enumerate("abc"):
+        await world.reference_tables.create(ReferenceTableCreate(name, columns, ["instrument"]))
+        await filling(world, name, lot)
+
+    async def lots(*names: str) -> dict[str, list[Any]]:
+        async with world.database.transaction() as session:
+            found = await repository.tables(session, names)
+        return {
+            name: table.column("lot", table.groups(["I0"])).to_pylist()
+            for name, table in found.items()
+        }
+
+    assert await lots("a", "nope") == {"a": [0]}
+    assert await lots("a", "b") == {"a": [0], "b": [1]}
+    assert len(made) == 2
+    assert await lots("c", "b", "a") == {"a": [0], "b": [1], "c": [2]}
+    assert len(made) == 3
+    assert len(repository._ready) == 2
+    await filling(world, "a", 7)
+    assert await lots("a") == {"a": [7]}
+    assert len(made) == 4

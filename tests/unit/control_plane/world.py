@@ -47,8 +47,14 @@ class RecordingBroker:
     async def newest_message(self, topic: str) -> bytes | None:
         if self.down:
             raise BrokerUnavailableError("down")
-        there = list(self.tables.values()) if topic == REFERENCE else self.plans
-        return there[-1] if there else None
+        assert topic != REFERENCE
+        return self.plans[-1] if self.plans else None
+
+    async def keys(self, topic: str) -> frozenset[str]:
+        if self.down:
+            raise BrokerUnavailableError("down")
+        assert topic == REFERENCE
+        return frozenset(key for key, piece in self.tables.items() if piece)
 
     @property
     def last(self) -> Plan:

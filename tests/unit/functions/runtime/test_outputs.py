@@ -6,7 +6,8 @@ from typing import Any
 import pulsar
 import pytest
 
-from functions.runtime.outputs import Message, MessageTooLarge, Output
+from functions.runtime.outputs import Message, MessageTooLarge, Output, Registered
+from marketdata.formats.pulsar_schemas import PulsarSchema
 from marketdata.frames import MAX_MESSAGE_BYTES
 
 
@@ -67,3 +68,21 @@ def test_of_messages_too_large_together_none_is_sent() -> None:
     with pytest.raises(MessageTooLarge):
         output.send_together([half, half, half], 7, lambda *_: None)
     assert recorder.told == []
+
+
+def test_an_output_whose_topic_has_another_schema_names_none() -> None:
+    """Refused at every look it would hold up all views of the partition."""
+    named: list[Any] = []
+
+    def create_producer(_topic: str, *, schema: Any, **_: Any) -> Any:
+        named.append(schema)
+        if isinstance(schema, Registered):
+            raise pulsar.exceptions.IncompatibleSchema
+        return SimpleNamespace(last_sequence_id=lambda: 4)
+
+    definition = '{"type": "record", "name": "Trade", "fields": []}'
+    output = Output("topic-partition-0", "test", schema=PulsarSchema("AVRO", definition))
+    client: Any = SimpleNamespace(create_producer=create_producer)
+    output.open(client)
+    assert (output.position, output.broken) == (4, False)
+    assert [type(each) for each in named] == [Registered, pulsar.schema.BytesSchema]

@@ -74,6 +74,11 @@ def test_more_rows_or_bytes_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tables, "MAX_CONTENT_BYTES", 10)
     with pytest.raises(TableError, match="at most 10 fit"):
         content_of(SPEC, rows)
+    monkeypatch.setattr(tables, "MAX_CONTENT_BYTES", 10_000)
+    # However well it is compressed, this is what those who join it hold.
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 20)
+    with pytest.raises(TableError, match="bytes of memory; at most"):
+        content_of(SPEC, rows)
 
 
 def test_pieces_make_the_content_again_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
