@@ -16,6 +16,7 @@ MAX_MESSAGES = 2_000
 """Letters that one request looks at."""
 
 RECEIVER_QUEUE = 8
+RECONNECT_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,12 @@ def read_letters(
         here = after if after is not None and after[:2] == (function, partition) else None
         reader = _open(client, function, partition, here, wanted.since)
         try:
-            while reader.has_message_available():
+            while _has_more(reader, deadline):
                 message = reader.read_next(timeout_millis=_left_ms(deadline))
                 place = LetterId.of(function, partition, message)
                 if here is not None and place <= here:
                     continue
+                here = place  # after a reconnect some come again
                 letter = Letter.of(place, message, with_payload=False)
                 looked_at += 1
                 if wanted.takes(letter):
@@ -131,6 +133,21 @@ def _open(
             reader.close()
             raise
     return reader
+
+
+def _has_more(reader: pulsar.Reader, deadline: float) -> bool:
+    """Whether there is another letter; asked again while the broker does not know the reader.
+
+    It ends the connection of a reader that seeks, a moment after it has answered.
+    """
+    while True:
+        try:
+            more: bool = reader.has_message_available()
+            return more
+        except pulsar.BrokerMetadataError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(RECONNECT_POLL_S)
 
 
 def _left_ms(deadline: float) -> int:
