@@ -102,6 +102,8 @@ class Output:
     ) -> None:
         self.topic = topic
         self._together = together
+        # The broker deals whole entries out by this key; without it, by the first message's own.
+        self._ordering = str(partition_index(topic)) if together else None
         self._schema = schema
         self.position = NO_POSITION
         self.broken = True
@@ -210,8 +212,6 @@ class Output:
         size = sum(_size(data, properties) for data, properties, *_ in messages)
         if size > MAX_MESSAGE_BYTES:
             raise MessageTooLarge(f"{size} bytes do not fit a message of {MAX_MESSAGE_BYTES}")
-        # The broker deals whole entries out by this key; without it, by the first message's own.
-        ordering = str(partition_index(self.topic)) if self._together else None
         last = len(messages) - 1
         done = partial(on_done, self.generation)
         try:
@@ -221,7 +221,7 @@ class Output:
                     done if n == last else None,  # an entry is answered as a whole
                     properties=properties,
                     partition_key=key,
-                    ordering_key=ordering,
+                    ordering_key=self._ordering,
                     sequence_id=position,
                     event_timestamp=event_timestamp_ms,
                 )

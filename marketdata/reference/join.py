@@ -53,6 +53,8 @@ def enriched(
         tables: by name, at least those that the enrichments name.
     """
     missing: dict[str, Mask] = {}
+    if not enrichments:
+        return Joined(events, missing)
     kind = events.schema.metadata[b"kind"].decode()
     for one in enrichments:
         columns = FrameColumns(events, kind)

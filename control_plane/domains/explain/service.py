@@ -45,6 +45,7 @@ from marketdata.history import HistoryTimeout
 from marketdata.partitioning import partition_of
 from marketdata.plans import View, ViewSpec, decode_plan, tables_of, view_of
 from marketdata.positions import Position
+from marketdata.reference import ReferenceTable
 from marketdata.topics import SEQUENCED_EVENTS, partition_topic
 
 Sets = Mapping[str, Collection[str]]
@@ -125,8 +126,10 @@ class ExplainService:
     async def _broken(self, subject: _Subject, event: LoggedEvent) -> list[str]:
         """The rules that keep an event from a view; with reference tables as they are now."""
         view, named = subject.view, tables_of([subject.view])
-        async with self._database.transaction() as session:
-            tables = await table_rows.tables(session, named)
+        tables: dict[str, ReferenceTable] = {}
+        if named:
+            async with self._database.transaction() as session:
+                tables = await table_rows.tables(session, named)
         if len(tables) < len(named):
             return []  # deleted since the subscription was closed
         joined = view.transformation.joined(event.row, tables)

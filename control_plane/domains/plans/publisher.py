@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -105,7 +105,7 @@ class DeliveryTopics:
         """Make every topic and Pulsar subscription exist; `start` overrides where they begin."""
         if not subscriptions:
             return
-        try:
+        with _admin_errors():
             partitions = await self._admin.partitions(SEQUENCED_EVENTS)
             views = {row.view.topic: row.view for row in subscriptions}
             await asyncio.gather(
@@ -122,12 +122,6 @@ class DeliveryTopics:
                     for row in subscriptions
                 )
             )
-        except AdminNotFound as error:
-            raise BrokerUnavailableError(
-                "The topology is not applied: run scripts/deploy_functions.py apply."
-            ) from error
-        except AdminError as error:
-            raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
 
     async def drop_cursors(
         self, rows: Sequence[AnyCursor], *, still_granted: Collection[Grant]
@@ -160,14 +154,8 @@ class DeliveryTopics:
 
     async def block(self, subscription: str, *, blocked: bool) -> None:
         """Let nobody read under a Pulsar subscription, or whoever may read its topic again."""
-        try:
+        with _admin_errors():
             await self._grants.block(subscription, blocked=blocked)
-        except AdminNotFound as error:
-            raise BrokerUnavailableError(
-                "The topology is not applied: run scripts/deploy_functions.py apply."
-            ) from error
-        except AdminError as error:
-            raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
 
     async def _topic(self, view: ViewRow, partitions: int) -> None:
         topic = view.topic
@@ -198,6 +186,19 @@ class DeliveryTopics:
                 )
             except AdminConflict:
                 return
+
+
+@contextmanager
+def _admin_errors() -> Iterator[None]:
+    """Errors of the admin API become those of requests and of the outbox."""
+    try:
+        yield
+    except AdminNotFound as error:
+        raise BrokerUnavailableError(
+            "The topology is not applied: run scripts/deploy_functions.py apply."
+        ) from error
+    except AdminError as error:
+        raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
 
 
 class PlanPublisher:

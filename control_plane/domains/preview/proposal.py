@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.consumers import repository as consumer_rows
@@ -26,17 +25,16 @@ from control_plane.domains.plans.differences import names_any
 from control_plane.domains.preview.comparison import Pair, Sets, Tables
 from control_plane.domains.preview.schemas import Proposal, SubscriptionChange
 from control_plane.domains.reference_tables import repository as table_rows
-from control_plane.domains.subscriptions import backlog
+from control_plane.domains.subscriptions import backlog, changes
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import State, Subscription
-from control_plane.domains.subscriptions.references import refers, taken_over
-from control_plane.domains.subscriptions.schemas import SubscriptionCreate
+from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
+from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
 from control_plane.domains.subscriptions.view_check import (
     checked_transformation,
     entitled_spec,
     named_tables,
     require_sets,
-    view_spec,
 )
 from control_plane.domains.transformations import repository as transformation_rows
 from control_plane.errors import ConflictError, FieldProblem, ForbiddenError, InvalidRequestError
@@ -214,8 +212,7 @@ async def _view(
             asked, _ = await taken_over(session, asked)
         else:
             asked = msgspec.structs.replace(asked, transformation=taken)
-    declared = await table_rows.specs(session, named_tables(asked.transformation))
-    spec = await asyncio.to_thread(view_spec, asked, declared)
+    spec = await declared_spec(session, asked)
     known = {*await set_rows.contents(session, sets_of([spec])), *changed.sets}
     require_sets(asked, spec, known)
     return view_of(entitled_spec(asked, spec, changed.allowed(consumer)))
@@ -223,20 +220,8 @@ async def _view(
 
 def _asked(row: Subscription, change: SubscriptionChange) -> SubscriptionCreate:
     """What would be asked for: what was, with what is named in its place."""
-    spec = msgspec.convert(row.spec, ViewSpec)
-    asked = SubscriptionCreate(
-        consumer=row.consumer_id,
-        name=row.name,
-        filter=row.filter,
-        transformation=spec.transformation,
-        format=spec.format,
-        delivery=spec.delivery,
-    )
-    named = {name: getattr(change, name) for name in change.__struct_fields__[1:]}
-    named = {name: value for name, value in named.items() if value is not UNSET}
-    if "shared_transformation" in named:
-        named = {"transformation": Transformation(), **named}
-    return msgspec.structs.replace(asked, **named)
+    named = {name: getattr(change, name) for name in changes.VIEW_MEMBERS}
+    return changes.asked_after(changes.asked(row), SubscriptionUpdate(**named))
 
 
 async def _live(session: AsyncSession, key: str, only: str | None) -> Subscription:

@@ -60,8 +60,16 @@ async def enriched_spec(session: AsyncSession, data: SubscriptionCreate) -> View
     Raises:
         InvalidRequestError: the request is refused.
     """
-    named = named_tables(data.transformation)
-    if named:
+    if named_tables(data.transformation):
         await lock(session, Lock.PLAN_SEQUENCE)
-    declared = await table_rows.specs(session, named)
+    return await declared_spec(session, data)
+
+
+async def declared_spec(session: AsyncSession, data: SubscriptionCreate) -> ViewSpec:
+    """As `enriched_spec`, but the tables may be deleted at any time.
+
+    Raises:
+        InvalidRequestError: the request is refused.
+    """
+    declared = await table_rows.specs(session, named_tables(data.transformation))
     return await asyncio.to_thread(view_spec, data, declared)

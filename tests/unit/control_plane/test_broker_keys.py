@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pulsar
 import pytest
+from held_messages import HeldReader
 
 from control_plane.broker import Broker
 
@@ -24,22 +25,6 @@ class Message:
         return self._payload
 
 
-class Reader:
-    def __init__(self, messages: list[Message]) -> None:
-        self._messages = messages
-
-    def has_message_available(self) -> bool:
-        return bool(self._messages)
-
-    def read_next(self, timeout_millis: int) -> Message:
-        assert timeout_millis > 0
-        message, *self._messages = self._messages
-        return message
-
-    def close(self) -> None:
-        pass
-
-
 class Client:
     messages: ClassVar[list[Message]] = []
     whole_reads = 0
@@ -47,12 +32,12 @@ class Client:
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
-    def create_reader(self, _topic: str, start: Any, **options: Any) -> Reader:
+    def create_reader(self, _topic: str, start: Any, **options: Any) -> HeldReader[Message]:
         assert options["is_read_compacted"]
         if start == pulsar.MessageId.latest:
-            return Reader(self.messages[-1:])
+            return HeldReader(self.messages[-1:])
         Client.whole_reads += 1
-        return Reader(self.messages)
+        return HeldReader(self.messages)
 
     def close(self) -> None:
         pass

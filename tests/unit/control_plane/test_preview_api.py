@@ -14,6 +14,7 @@ import pytest
 from access import Tokens, secured
 from conftest import AwayClient
 from events import quotes, trades
+from held_messages import HeldReader
 from litestar.testing import AsyncTestClient
 
 from control_plane.app import create_app
@@ -49,31 +50,15 @@ class Message:
         return self._stored_ms
 
 
-class Reader:
-    def __init__(self, messages: list[Message]) -> None:
-        self._messages = messages
-
-    def has_message_available(self) -> bool:
-        return bool(self._messages)
-
-    def read_next(self, timeout_millis: int) -> Message:
-        assert timeout_millis > 0
-        message, *self._messages = self._messages
-        return message
-
-    def close(self) -> None:
-        pass
-
-
 class Log(AwayClient):
     """As a client of a broker that holds a log of two partitions."""
 
     partitions: ClassVar[list[list[Message]]] = [[], []]
 
-    def create_reader(self, topic: str, start: Any, **_: Any) -> Reader:  # type: ignore[override]
+    def create_reader(self, topic: str, start: Any, **_: Any) -> HeldReader[Message]:  # type: ignore[override]
         if not topic.startswith(SEQUENCED_EVENTS):
             raise pulsar.ConnectError("down")
-        return Reader(self.partitions[int(topic[-1])][start.entry_id() :])
+        return HeldReader(self.partitions[int(topic[-1])][start.entry_id() :])
 
 
 async def partitions(_self: Any, topic: str) -> int:
