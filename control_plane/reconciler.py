@@ -15,7 +15,9 @@ One control plane reconciles at a time (advisory lock). Each look:
    instances have not changed for `unhealthy_after_seconds`, is restarted (after a broker restart
    nothing else brings it back), with a growing pause between attempts: instances that start, or
    that the worker starts again, are left to it; one that is gone for as long is created again with
-   the code that it had when it was last seen.
+   the code that it had when it was last seen. What does not become healthy gets its config from
+   before again, unless the topology's was seen running: then what was before is what somebody
+   altered by hand.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
 fought. Functions that were never deployed are reported, not created: their code comes from
@@ -54,6 +56,7 @@ from control_plane.topology import (
     Actual,
     ApplyError,
     Change,
+    FunctionSpec,
     FunctionState,
     Topology,
     TopologyError,
@@ -154,6 +157,7 @@ class Reconciler:
         self._failure: str | None = None
         self._after_view = ""
         self._codes = FunctionCodes(database, admin)
+        self._ran: dict[str, FunctionSpec] = {}
 
     def wake(self) -> None:
         """Look now rather than at the next interval."""
@@ -230,6 +234,10 @@ class Reconciler:
         actual = await read_actual(self._admin, topology)
         changes = diff(topology, actual)
         self._note(topology, actual, changes)
+        differing = {change.name for change in changes}
+        self._ran |= {
+            name: spec for name, spec in topology.functions.items() if name not in differing
+        }
         kept = await self._codes.keep(topology, actual)
         repairable = [
             change
@@ -245,7 +253,10 @@ class Reconciler:
             self._patience.tried(change.name, self._clock())
             try:
                 await apply(
-                    self._admin, [await self._codes.add(change)], timeout_s=APPLY_TIMEOUT_SECONDS
+                    self._admin,
+                    [await self._codes.add(change)],
+                    timeout_s=APPLY_TIMEOUT_SECONDS,
+                    roll_back=self._ran.get(change.name) != topology.functions[change.name],
                 )
             except ApplyError as error:
                 self._metrics.reconcile_errors.labels("function").inc()

@@ -83,11 +83,17 @@ class _Previous:
 
 class _Applier:
     def __init__(
-        self, admin: PulsarAdmin, timeout_s: float, settle_s: float, on_event: OnEvent | None
+        self,
+        admin: PulsarAdmin,
+        timeout_s: float,
+        settle_s: float,
+        roll_back: bool,
+        on_event: OnEvent | None,
     ) -> None:
         self.admin = admin
         self.timeout_s = timeout_s
         self.settle_s = settle_s
+        self.roll_back = roll_back
         self._on_event = on_event
         self.previous: list[_Previous] = []
 
@@ -105,7 +111,7 @@ class _Applier:
                 elapsed_s = time.monotonic() - began_s
                 cause = str(error) or "interrupted"
                 self.tell(Event("failed", change, cause, elapsed_s))
-                rolled_back = await self._roll_back()
+                rolled_back = await self._roll_back() if self.roll_back else ()
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 raise ApplyError(change, cause, rolled_back) from error
@@ -368,6 +374,7 @@ async def apply(
     *,
     timeout_s: float = 90.0,
     settle_s: float = 2.0,
+    roll_back: bool = True,
     on_event: OnEvent | None = None,
 ) -> None:
     """Carry out the changes of a difference, one after the other.
@@ -377,13 +384,14 @@ async def apply(
         changes: what `diff` or `destruction` gave for it.
         timeout_s: how long the instances of one function may take to run.
         settle_s: how long they must run without a break to count as running.
+        roll_back: whether functions get their config from before again when one fails.
         on_event: called with every step.
 
     Raises:
-        ApplyError: at the first change that fails, after the roll-back of the functions; or,
+        ApplyError: at the first change that fails, after the roll-back of the functions if any; or,
             before anything is touched, at a change that is refused.
     """
     for change in changes:
         if change.action == "refuse":
             raise ApplyError(change, change.reason)
-    await _Applier(admin, timeout_s, settle_s, on_event).run(changes)
+    await _Applier(admin, timeout_s, settle_s, roll_back, on_event).run(changes)

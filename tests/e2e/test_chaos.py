@@ -38,6 +38,5 @@ def test_nothing_is_lost_doubled_or_reordered_in_chaos(stack: Stack) -> None:
     assert outcome.ok, "\n".join([*said, markdown(outcome)])
     happened = Counter(each.fault.lane for each in outcome.injected)
     assert set(happened) == set(LANES), markdown(outcome)
-    assert happened["functions"] >= 2
     assert FaultKind.KILL_PUBLISHER in {each.fault.kind for each in outcome.injected}
     assert sum(part.accepted for part in outcome.parts) > RATE * SECONDS / 4

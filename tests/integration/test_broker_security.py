@@ -234,11 +234,12 @@ def test_who_pauses_is_cut_off_and_goes_on_where_it_was(world: World) -> None:
     twin = world.api.subscribe(party.id, "twin", filter=party.subscription["filter"])
     assert twin["topic"] == party.topic
     other = Consumer(party.client, twin["topic"], twin["subscription_name"])
-    reader = party.read()
-    publish_for(world, party, 20)
-    assert sequences(reader, 20) == sequences(other, 20) == list(range(1, 21))
-    assert world.api.request("POST", f"{path}/pause")["state"] == "paused"
-    eventually(lambda: world.connected(party) == 0)
+    # Closed once it is cut off: its client would try again, and read on after the resumption.
+    with party.read() as reader:
+        publish_for(world, party, 20)
+        assert sequences(reader, 20) == sequences(other, 20) == list(range(1, 21))
+        assert world.api.request("POST", f"{path}/pause")["state"] == "paused"
+        eventually(lambda: world.connected(party) == 0)
     assert all(isinstance(outcome, REFUSED) for outcome in attempts(party.read))
     publish_for(world, party, 20)
     # It is one subscription that pauses: another one of the consumer to the topic reads on.

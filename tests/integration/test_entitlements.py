@@ -246,7 +246,7 @@ def test_a_set_of_entitlements_changes_between_two_frames(stack: Any, api: Api) 
     request = {"consumer": consumer, "name": "s"}
     made = api.http.post("/subscriptions", json=request).raise_for_status().json()
     api.made.append(f"/subscriptions/{made['id']}")
-    reading = Reading(made)
+    reading = Reading(api.active(made))
     with flow:
         flow.pass_by(100)
         change = {"remove": flow.names[:1]}

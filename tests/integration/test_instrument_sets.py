@@ -1,5 +1,6 @@
 """An instrument set changes while events flow: its subscriptions follow between two frames."""
 
+import json
 import threading
 import time
 import uuid
@@ -52,6 +53,41 @@ class Flow:
             time.sleep(0.01)
 
 
+class Delivered:
+    """What a plain client reads of a view, message by message: properties and events."""
+
+    def __init__(self, made: dict[str, Any], watched: str) -> None:
+        self._client = pulsar.Client(made["service_url"])
+        self._consumer = self._client.subscribe(made["topic"], made["subscription_name"])
+        self._format, self._watched, self._last = made["format"], watched, 0
+        self.messages: list[tuple[dict[str, str], list[dict[str, Any]]]] = []
+
+    def read_until(self, sequence: int) -> None:
+        """Read up to this event of the watched instrument."""
+        while self._last < sequence:
+            self._keep(self._consumer.receive(timeout_millis=120_000))
+
+    def read_rest(self) -> None:
+        """Read until nothing comes, and leave."""
+        try:
+            while True:
+                self._keep(self._consumer.receive(timeout_millis=1_000))
+        except pulsar.Timeout:
+            self._client.close()
+
+    def _keep(self, message: pulsar.Message) -> None:
+        properties = message.properties()
+        if properties["count"] == "0":
+            return
+        if self._format == "json":
+            events = [json.loads(line) for line in message.data().splitlines()]
+        else:
+            events = read_frame(message.data()).to_pylist()
+        watched = (each["sequence"] for each in events if each["instrument"] == self._watched)
+        self._last = max([self._last, *watched])
+        self.messages.append((properties, events))
+
+
 @pytest.fixture
 def http(stack: Any) -> Iterator[httpx.Client]:
     with httpx.Client(
@@ -77,39 +113,30 @@ def test_a_change_is_live_at_a_frame_boundary(stack: Any, http: httpx.Client) ->
     )
     answer.raise_for_status()
     made = answer.json()
-    client = pulsar.Client(made["service_url"])
-    reader = client.subscribe(made["topic"], made["subscription_name"])
+    view = Delivered(made, always)
     with (
         ControlApi(stack.control_plane_url) as api,
         Flow(stack.service_url, [always, *changing]) as flow,
     ):
         flow.pass_by(50)
+        view.read_until(flow.frames)
         grown = http.patch(f"/instrument-sets/{name}", json={"add": changing}).json()
         api.await_applied(grown["plan"])
         flow.pass_by(50)
+        view.read_until(flow.frames)
         shrunk = http.patch(f"/instrument-sets/{name}", json={"remove": changing}).json()
         api.await_applied(shrunk["plan"])
         flow.pass_by(50)
     sequences: dict[str, list[int]] = {}
     plans: dict[str, set[int]] = {}
     deliveries = []
-    last = 0
-    while True:
-        try:
-            # All of it, and what comes right behind.
-            message = reader.receive(timeout_millis=60_000 if last < flow.frames else 1_000)
-        except pulsar.Timeout:
-            break
-        properties = message.properties()
-        if properties["count"] == "0":
-            continue
+    view.read_until(flow.frames)
+    view.read_rest()
+    for properties, events in view.messages:
         deliveries.append((int(properties["delivery_sequence"]), int(properties["count"])))
-        for event in read_frame(message.data()).to_pylist():
-            instrument = event["instrument"]
-            sequences.setdefault(instrument, []).append(event["sequence"])
-            plans.setdefault(instrument, set()).add(int(properties["plan"]))
-            last = event["sequence"] if instrument == always else last
-    client.close()
+        for event in events:
+            sequences.setdefault(event["instrument"], []).append(event["sequence"])
+            plans.setdefault(event["instrument"], set()).add(int(properties["plan"]))
     assert sequences[always] == list(range(1, flow.frames + 1))
     # All that came and went together came with one frame and went with one.
     runs = {tuple(sequences[each]) for each in changing}
