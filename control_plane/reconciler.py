@@ -28,8 +28,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -199,7 +200,7 @@ class Reconciler:
         """One look at everything; returns at once while another control plane reconciles.
 
         Raises:
-            UnavailableError, AdminError: something is down; the next look repeats all.
+            UnavailableError, AdminError: something is down or refused; the next look repeats all.
         """
         topology = self._load()
         if topology is not None:
@@ -210,14 +211,31 @@ class Reconciler:
             if not await try_lock(session, Lock.RECONCILE):
                 return
             self._metrics.reconcile_runs.inc()
-            await self._delivery()
-            await self._access()
-            await self._removals()
-            await self._backlogs.look()
-            await self._rollout()
+            steps = [self._delivery, self._access, self._removals, self._backlogs.look]
+            steps.append(self._rollout)
             if topology is not None:
                 # Last: to repair one takes a minute where it does not become healthy.
-                await self._functions(topology)
+                steps.append(partial(self._functions, topology))
+            failures = [failure for step in steps if (failure := await self._step(step))]
+        if failures:
+            raise failures[0]
+
+    async def _step(self, step: Callable[[], Awaitable[None]]) -> AdminError | None:
+        """Take a step; what fails in it does not keep the others from being taken.
+
+        Raises:
+            UnavailableError: something is down, which the other steps need too.
+        """
+        try:
+            await step()
+        except UnavailableError:
+            raise
+        except AdminError as error:
+            return error
+        except Exception:
+            self._metrics.reconcile_errors.labels("none").inc()
+            log.exception("reconciliation failed")
+        return None
 
     def _load(self) -> Topology | None:
         try:

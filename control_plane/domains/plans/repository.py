@@ -37,7 +37,9 @@ async def newest(session: AsyncSession, *, with_document: bool = False) -> PlanR
 
 async def find(session: AsyncSession, number: int) -> PlanRow:
     """A plan with its document; NotFoundError for none."""
-    row = await session.get(PlanRow, number, options=[undefer(PlanRow.document)])
+    # No `get`: it would answer with a row that the session has, without the document.
+    query = select(PlanRow).where(PlanRow.number == number).options(undefer(PlanRow.document))
+    row = await session.scalar(query)
     if row is None:
         raise NotFoundError("plan", number)
     return row

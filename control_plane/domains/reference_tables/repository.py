@@ -57,8 +57,12 @@ async def newest(
     session: AsyncSession, row: ReferenceTableRow, *, with_content: bool = False
 ) -> ReferenceTableVersion:
     """The newest version of a table."""
-    options = [undefer(ReferenceTableVersion.content)] if with_content else []
-    found = await session.get(ReferenceTableVersion, (row.id, row.version), options=options)
+    query = select(ReferenceTableVersion).where(
+        ReferenceTableVersion.table_id == row.id, ReferenceTableVersion.version == row.version
+    )
+    if with_content:
+        query = query.options(undefer(ReferenceTableVersion.content))
+    found = await session.scalar(query)
     if found is None:
         raise NotFoundError("version", row.version)
     return found
