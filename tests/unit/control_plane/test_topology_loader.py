@@ -156,17 +156,20 @@ LANE = """
 """
 
 
-def with_lanes(folder: Path, **lanes: str) -> None:
+def with_lanes(folder: Path, *, instances: int = 1, **lanes: str) -> None:
     path = folder / "functions.yaml"
     added = (
-        LANE.replace("distributor-high", name).replace("priority-3", lane)
+        LANE.replace("distributor-high", name)
+        .replace("priority-3", lane)
+        .replace("lane:", f"parallelism: {instances}\n    lane:")
         for name, lane in lanes.items()
     )
     path.write_text(path.read_text() + "".join(added))
 
 
 def test_a_function_with_a_lane_takes_its_views_from_the_distributor(folder: Path) -> None:
-    with_lanes(folder, **{"distributor-high": "priority-3", "distributor-delayed": "delay-900"})
+    lanes = {"distributor-high": "priority-3", "distributor-delayed": "delay-900"}
+    with_lanes(folder, instances=4, **lanes)
     topology = load_topology(folder)
     assert topology.lanes == {
         "": "marketdata/functions/distributor",
@@ -197,7 +200,19 @@ def test_two_functions_of_one_lane_are_refused(folder: Path) -> None:
 
 def test_only_a_distributor_has_a_lane(folder: Path) -> None:
     edit(
-        folder, "functions.yaml", "    inputs: [ingest]", "    inputs: [ingest]\n    lane: delay-2"
+        folder, "functions.yaml", "    inputs: [ingest]", "    inputs: [ingest]\n    lane: priority-2"
     )
     (problem,) = problems(folder)
     assert "only a function with the operator 'route' has a lane" in problem
+
+
+def test_the_example_of_lanes_fits_the_project_s_topology(folder: Path) -> None:
+    shutil.copy(TOPOLOGY.parent / "docs" / "examples" / "lanes" / "lanes.yaml", folder)
+    assert load_topology(folder).lanes.keys() == {"", "priority-3", "delay-900"}
+
+
+def test_what_is_delayed_has_an_instance_for_each_partition(folder: Path) -> None:
+    with_lanes(folder, late="delay-2")
+    (problem,) = problems(folder)
+    assert "an instance for each partition" in problem
+    assert "Allowed: 4" in problem
