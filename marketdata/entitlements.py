@@ -16,7 +16,7 @@ from msgspec import Meta
 from marketdata.filters import Filter
 from marketdata.filters.normalize import normalize
 from marketdata.filters.tree import And, Column, Expression, In, InSet, Or, Text, Truth
-from marketdata.plans import ViewSpec
+from marketdata.plans import DelaySeconds, Delivery, ViewSpec
 
 Kind = Literal["trade", "quote", "bar", "book", "status", "statistic"]
 Mic = Annotated[str, Meta(pattern="^[A-Z0-9]{4}$")]
@@ -53,12 +53,22 @@ InstrumentSets = Annotated[
 ]
 
 
+MinimumDelay = Annotated[
+    DelaySeconds,
+    Meta(
+        description="How old an event is at least when it is delivered, in seconds since it was "
+        "written to the log; a subscription may ask for more.",
+        examples=[900],
+    ),
+]
+
+
 class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a consumer may receive: events that are within every bound.
 
     A bound is a list of what is allowed; null is no bound, an empty list allows nothing.
     `instruments` and `instrument_sets` are one bound: what is in either is allowed. Lists are kept
-    sorted and without doubles.
+    sorted and without doubles. `minimum_delay_seconds` is how old events are at least; 0 is none.
     """
 
     venues: Venues | None = None
@@ -66,11 +76,14 @@ class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: Sources | None = None
     instruments: Instruments | None = None
     instrument_sets: InstrumentSets | None = None
+    minimum_delay_seconds: MinimumDelay | None = None
 
     def __post_init__(self) -> None:
+        if not self.minimum_delay_seconds:
+            msgspec.structs.force_setattr(self, "minimum_delay_seconds", None)
         for name in self.__struct_fields__:
             values = getattr(self, name)
-            if values is not None:
+            if isinstance(values, tuple):
                 msgspec.structs.force_setattr(self, name, tuple(sorted(set(values))))
 
     def filter(self) -> Filter:
@@ -93,6 +106,9 @@ def bounded(spec: ViewSpec, entitlements: Entitlements) -> ViewSpec:
     Where they leave nothing, all views of a form become the same one, with the filter `FALSE`.
     What the instrument sets hold now is not looked at, since it may change.
     """
+    delivery = delayed(spec.delivery, entitlements)
+    if delivery != spec.delivery:
+        spec = msgspec.structs.replace(spec, delivery=delivery)
     asked = Filter.from_json(spec.predicate)
     left = asked & entitlements.filter()
     if left == asked:
@@ -100,6 +116,18 @@ def bounded(spec: ViewSpec, entitlements: Entitlements) -> ViewSpec:
     if not left.kinds:
         left = Filter.nothing()
     return msgspec.structs.replace(spec, filter=left.canonical, predicate=left.to_json())
+
+
+def delayed(delivery: Delivery, entitlements: Entitlements) -> Delivery:
+    """A delivery with the longer one of the delays that was asked for and that must be.
+
+    >>> delayed(Delivery(priority=3), Entitlements(minimum_delay_seconds=900)).delay_seconds
+    900
+    """
+    asked, least = delivery.delay_seconds or 0, entitlements.minimum_delay_seconds or 0
+    if asked >= least:
+        return delivery
+    return msgspec.structs.replace(delivery, delay_seconds=least).canonical()
 
 
 def receives_nothing(spec: ViewSpec) -> bool:

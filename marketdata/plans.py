@@ -28,6 +28,12 @@ Compression = Literal["none", "lz4", "zstd"]
 Kinds = Literal["apart", "together"]
 Granularity = Literal["frame", "event"]
 
+USUAL_PRIORITY: Final = 1
+LONGEST_DELAY_S: Final = 86_400
+"""The log has to keep what waits."""
+
+DelaySeconds = Annotated[int, Meta(ge=0, le=LONGEST_DELAY_S)]
+
 
 class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a view's frames are written.
@@ -38,6 +44,8 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             the log, of several (`together`; see `marketdata.mixed`).
         granularity: whether a message is a frame (if absent) or one event.
         max_events: most events in a frame; absent: as many as its format takes.
+        priority: 3 before 0; absent: 1. See `marketdata.lanes`.
+        delay_seconds: how old an event is at least when it is taken from the log; absent: 0.
     """
 
     compression: Compression = "none"
@@ -75,6 +83,30 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    priority: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=3,
+                description="3 is the highest; 1 if absent. Priorities that have functions of "
+                "their own in the topology are not held up by what others have to do. Does "
+                "nothing for what is delayed.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    delay_seconds: (
+        Annotated[
+            DelaySeconds,
+            Meta(
+                description="How old an event is at least, since it was written to the log, when "
+                "it is delivered; 0 if absent. The topology says which delays there are. The "
+                "consumer's entitlements may ask for more: then that is what holds.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
     @property
     def by_event(self) -> bool:
@@ -88,10 +120,13 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def canonical(self) -> "Delivery":
         """The one form of all that say the same."""
+        usual = self.priority == USUAL_PRIORITY or self.delay_seconds
         return msgspec.structs.replace(
             self,
             kinds=self.kinds if self.together else UNSET,
             granularity=self.granularity if self.by_event else UNSET,
+            priority=UNSET if usual else self.priority,
+            delay_seconds=self.delay_seconds or UNSET,
         )
 
 
