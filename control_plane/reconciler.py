@@ -202,6 +202,7 @@ class Reconciler:
             self._board.expected = {
                 _short(name): spec.parallelism for name, spec in topology.functions.items()
             }
+            self._board.lanes = {lane: _short(name) for lane, name in topology.lanes.items()}
         async with self._database.transaction() as session:
             if not await try_lock(session, Lock.RECONCILE):
                 return
@@ -355,11 +356,9 @@ class Reconciler:
             )
 
     async def _removals(self) -> None:
-        live = self._board.live("distributor")
-        expected = self._board.expected.get("distributor")
-        if expected is None or len(live) < expected:
+        applied = self._board.least_plan()
+        if applied is None:
             return
-        applied = min((report.plan for report in live), default=0)
         async with self._database.transaction() as session:
             await lock(session, Lock.PUBLISH)
             for view in await plan_rows.retired_views(session, applied):

@@ -30,9 +30,7 @@ from functions.runtime.inputs import Input
 from functions.runtime.outputs import Message, MessageTooLarge, NotYetReadable
 from functions.runtime.view_output import ViewOutput
 from marketdata.conflation import (
-    BEHIND_PROPERTY,
     SINCE_PROPERTY,
-    SKIPPED_PROPERTY,
     Entry,
     Pace,
     Part,
@@ -42,6 +40,12 @@ from marketdata.conflation import (
 from marketdata.frames import encode_frame, frame_properties
 from marketdata.plans import View
 from marketdata.positions import NO_POSITION, place_before
+from marketdata.skipped import (
+    BEHIND_PROPERTY,
+    INTERVAL_LENGTH_PROPERTY,
+    INTERVAL_PROPERTY,
+    SKIPPED_PROPERTY,
+)
 from marketdata.splitting import Rows, split_rows
 from marketdata.view_events import taken
 
@@ -272,6 +276,8 @@ class ConflatorStage(DistributorStage):
         properties = frame_properties(rows, part.kind)
         properties.update(self._views.delivery_properties(view, output, entry.place))
         properties["delivery_sequence"] = str(number)
+        properties[INTERVAL_PROPERTY] = str(each.window.number * each.pace.every_ms)
+        properties[INTERVAL_LENGTH_PROPERTY] = str(each.pace.every_ms)
         if not entry.complete:
             properties[SINCE_PROPERTY] = str(each.since)
         time_ms = int(properties["ts_event_last"]) // 1_000_000

@@ -1,4 +1,4 @@
-"""The distributor: routes the log's frames to views, transforms and converts them.
+"""The distributor: routes the log's frames to the views of its lane, transforms and converts them.
 
 Delivery guarantee: each event that a view's filter lets pass is in the view's topic exactly once,
 in the order of its partition. A view's output depends only on the view, never on the plan's number,
@@ -39,6 +39,7 @@ from marketdata.errors import DistributionError, InvalidFrame, described
 from marketdata.formats import formats
 from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
+from marketdata.lanes import part_of, served_by
 from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.positions import NO_POSITION, place_before
 from marketdata.reference import Joined
@@ -50,7 +51,7 @@ MAX_GROUP_BYTES = 2 * MAX_FRAME_BYTES
 
 
 class DistributorFunction(FrameFunction):
-    """Deployed as `marketdata/functions/distributor`."""
+    """Deployed as `marketdata/functions/distributor`, and once more for every lane of its own."""
 
     name: ClassVar[str] = "distributor"
     applies_again: ClassVar[bool] = True
@@ -60,6 +61,7 @@ class DistributorFunction(FrameFunction):
         self.openers = ThreadPoolExecutor(OPENERS, thread_name_prefix="open")
         self.custom = CustomCalls(self.settings.custom_timeout_s, self.reporter)
         self.tables = ReferenceTables(self.client, self.settings.topics.reference)
+        self._serves = served_by(self.settings.lane, self.settings.elsewhere)
         self.router = Router(EMPTY_PLAN)
         self._next_router = self.router
         self._plans = PlanFollower(
@@ -128,6 +130,7 @@ class DistributorFunction(FrameFunction):
 
     def _plan_changed(self, plan: Plan) -> bool:
         """Make a plan ready; False while its reference tables are not there."""
+        plan = part_of(plan, self._serves)
         try:
             tables = self.tables.of(plan)
         except TableNotThere as error:
@@ -187,8 +190,8 @@ class DistributorStage(PartitionStage):
 
     def _take(self, items: Sequence[Input]) -> None:
         telling = [item for item in items if item.properties.get("kind") != HEARTBEAT]
-        for is_epoch, run in groupby(telling, key=is_epoch):
-            if is_epoch:
+        for anew, run in groupby(telling, key=is_epoch):
+            if anew:
                 self._failures.send()
                 for item in run:
                     self._views.announce_epoch(item)

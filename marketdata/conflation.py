@@ -3,31 +3,22 @@
 A `Window` holds what a view has got of one partition since its last delivery, until the log's own
 time leaves the interval that it began in. Nothing outlives a window: what it gives depends on the
 events of its interval alone, in the order of the log, so it can be made again from there after any
-crash. Each event is delivered, or is within a range that is told as skipped (`Skipped`). Pure.
+crash. Each event is delivered, or is within a range that is told as skipped (`marketdata.skipped`). Pure.
 """
 
 from typing import Final, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from marketdata.arrays import codes_of, joined, values_of
 from marketdata.plans import Delivery
+from marketdata.skipped import Skipped
 from marketdata.splitting import Rows, split_rows
 
 RATE_INTERVAL_MS: Final = 1_000
 """Interval of views that have a rate and no interval."""
-
-SKIPPED_PROPERTY: Final = "skipped"
-"""Message property: the events skipped right before those of the message, as `Skipped.encode`."""
-
-BEHIND_PROPERTY: Final = "skipped_behind"
-"""Message property: the same of events behind those of the message."""
-
-ONE_OF_PROPERTY: Final = "one_of"
-"""Message property of views that get 1 of N: of each instrument the multiples of this number."""
 
 SINCE_PROPERTY: Final = "since"
 """Message property of a window's entry that others of it follow: the position it began behind."""
@@ -87,40 +78,6 @@ def pace_of(delivery: Delivery, partitions: int) -> Pace:
     every_ms = max(every_ms, -(-1_000 * partitions // delivery.max_rate))
     most = delivery.max_rate * every_ms // (1_000 * partitions)
     return Pace(every_ms, latest=bool(delivery.conflate), most=most)
-
-
-class Skipped(NamedTuple):
-    """Ranges of an instrument's sequences in which events of a view were skipped.
-
-    Where the view has a filter, sequences of the range may be of events that it never had.
-
-    Attributes:
-        instrument: of each range.
-        first, last: sequences of the first and the last skipped event of each range.
-        events: how many were skipped in it.
-    """
-
-    instrument: tuple[str, ...] = ()
-    first: tuple[int, ...] = ()
-    last: tuple[int, ...] = ()
-    events: tuple[int, ...] = ()
-
-    def encode(self) -> str:
-        """As JSON: the columns by name.
-
-        >>> Skipped(("A",), (3,), (5,), (3,)).encode()
-        '{"instrument":["A"],"first":[3],"last":[5],"events":[3]}'
-        """
-        return msgspec.json.encode(self._asdict()).decode()
-
-    @classmethod
-    def decode(cls, text: str) -> "Skipped":
-        """What `encode` made.
-
-        Raises:
-            msgspec.MsgspecError: it is something else.
-        """
-        return cls(**msgspec.json.decode(text, type=dict[str, tuple[str | int, ...]]))  # type: ignore[arg-type]
 
 
 class Part(NamedTuple):

@@ -29,6 +29,12 @@ Kinds = Literal["apart", "together"]
 Granularity = Literal["frame", "event"]
 MaxRate = Annotated[int, Meta(ge=1, le=10_000_000)]
 
+USUAL_PRIORITY: Final = 1
+LONGEST_DELAY_S: Final = 86_400
+"""The log has to keep what waits."""
+
+DelaySeconds = Annotated[int, Meta(ge=0, le=LONGEST_DELAY_S)]
+
 
 class Conflate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The latest event of each instrument and kind in each interval; the others are skipped.
@@ -62,6 +68,8 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         conflate: see `marketdata.conflation`; absent: every event is delivered.
         sample: 1 of N; absent: every event is delivered.
         max_rate: most events a second, of all partitions together; absent: no bound.
+        priority: 3 before 0; absent: 1. See `marketdata.lanes`.
+        delay_seconds: how old an event is at least when it is taken from the log; absent: 0.
     """
 
     compression: Compression = "none"
@@ -99,7 +107,30 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
-
+    priority: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=3,
+                description="3 is the highest; 1 if absent. Priorities that have functions of "
+                "their own in the topology are not held up by what others have to do. Does "
+                "nothing for what is delayed or conflated.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    delay_seconds: (
+        Annotated[
+            DelaySeconds,
+            Meta(
+                description="How old an event is at least, since it was written to the log, when "
+                "it is delivered; 0 if absent. The topology says which delays there are. The "
+                "consumer's entitlements may ask for more: then that is what holds.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     conflate: (
         Annotated[
             Conflate,
@@ -151,14 +182,17 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def together(self) -> bool:
         """Whether a message may hold events of several kinds."""
-        return self.kinds == "together"
+        return self.kinds == "together" and not self.conflates
 
     def canonical(self) -> "Delivery":
         """The one form of all that say the same."""
+        usual = self.priority == USUAL_PRIORITY or self.delay_seconds or self.conflates
         return msgspec.structs.replace(
             self,
             kinds=self.kinds if self.together else UNSET,
             granularity=self.granularity if self.by_event else UNSET,
+            priority=UNSET if usual else self.priority,
+            delay_seconds=self.delay_seconds or UNSET,
         )
 
 

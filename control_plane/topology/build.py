@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from control_plane.topology.model import (
+    ROUTE,
     FunctionSpec,
     Input,
     Namespace,
@@ -18,6 +19,7 @@ from control_plane.topology.model import (
     Topic,
     Topology,
 )
+from marketdata.lanes import DEFAULT_LANE, delay_of
 from marketdata.ordering import SourcePolicy
 
 _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -28,7 +30,17 @@ _SEQUENCE: Final = "sequence"
 """The operator that looks at the order of the sources."""
 
 _OWN_KEYS: Final = frozenset(
-    {"operators", "topics", "partitions", "epoch", "sources", "log_level", "bundle_digest"}
+    {
+        "bundle_digest",
+        "elsewhere",
+        "epoch",
+        "lane",
+        "log_level",
+        "operators",
+        "partitions",
+        "sources",
+        "topics",
+    }
 )
 
 
@@ -71,11 +83,35 @@ def build_topology(source: Source) -> Topology | None:
         if _SEQUENCE in each["operators"]:
             spec = replace(spec, user_config={**spec.user_config, "sources": sources})
         functions[spec.name] = spec
+    functions = _with_lanes(source, functions)
     policies = {name: msgspec.convert(each, SourcePolicy) for name, each in sources.items()}
     floor = int(source.epoch["floor"]) if source.epoch else 1
     return Topology(
         source.partitions, tenants, namespaces, topics, functions, names, policies, floor
     )
+
+
+def _with_lanes(source: Source, functions: Mapping[str, FunctionSpec]) -> dict[str, FunctionSpec]:
+    """Functions that know which lanes others serve; two of one lane would fight for its views."""
+    taken: dict[str, str] = {}
+    for name, spec in functions.items():
+        if ROUTE in spec.user_config["operators"]:
+            lane = spec.user_config.get("lane", DEFAULT_LANE)
+            if lane in taken:
+                short, told = name.rsplit("/", 1)[-1], lane or "without a lane"
+                text = f"{taken[lane]} serves the same views ({told}); choose another lane"
+                source.refuse(("functions", short), text, key=True)
+            taken.setdefault(lane, name)
+        elif "lane" in spec.user_config:
+            short = name.rsplit("/", 1)[-1]
+            text = f"only a function with the operator {ROUTE!r} has a lane; remove it"
+            source.refuse(("functions", short, "lane"), text, key=True)
+    elsewhere = sorted(taken.keys() - {DEFAULT_LANE})
+    if elsewhere and DEFAULT_LANE in taken:
+        name = taken[DEFAULT_LANE]
+        user_config = {**functions[name].user_config, "elsewhere": elsewhere}
+        return {**functions, name: replace(functions[name], user_config=user_config)}
+    return dict(functions)
 
 
 def _sources(source: Source) -> dict[str, dict[str, Any]]:
@@ -229,6 +265,7 @@ def _function(
         source.refuse((*path, "config", key), text, key=True)
     _refuse_nulls(source, (*path, "config"), config)
     resources = declared.get("resources", {})
+    lane = declared.get("lane", DEFAULT_LANE)
     return FunctionSpec(
         name=f"{declared['namespace']}/{name}",
         class_name=declared["class"],
@@ -241,9 +278,12 @@ def _function(
         cpu=float(resources.get("cpu", 1.0)),
         ram_bytes=size_bytes(resources["ram"]) if "ram" in resources else _DEFAULT_RAM_BYTES,
         disk_bytes=size_bytes(resources["disk"]) if "disk" in resources else _DEFAULT_DISK_BYTES,
+        # What is delayed has no views before its function runs, and none may begin with old events.
+        subscription_position="latest" if delay_of(lane) else "earliest",
         log_topic=names.get(declared.get("log_topic", ""), ""),
         user_config={
             **config,
+            **({"lane": lane} if lane else {}),
             "operators": list(declared["operators"]),
             "topics": {
                 role: names[each]

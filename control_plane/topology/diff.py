@@ -179,11 +179,16 @@ def _refusal(topic: Topic, found: TopicState) -> str:
 
 
 def _subscriptions(desired: Topology, actual: Actual) -> Iterator[Change]:
+    deployed = {
+        spec.subscription for name, spec in desired.functions.items() if name in actual.functions
+    }
     for each in desired.subscriptions:
         if (each.topic, each.name) not in actual.subscriptions:
-            attributes = _attributes({}, {"position": each.position})
+            # One that was lost begins where nothing is missing: its function skips what views have.
+            wanted = replace(each, position="earliest") if each.name in deployed else each
+            attributes = _attributes({}, {"position": wanted.position})
             yield Change(
-                "create", "subscription", subscription_name(each), attributes, desired=each
+                "create", "subscription", subscription_name(each), attributes, desired=wanted
             )
 
 

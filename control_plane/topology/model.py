@@ -11,7 +11,11 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from marketdata.lanes import DEFAULT_LANE
 from marketdata.ordering import SourcePolicy
+
+ROUTE: Final = "route"
+"""The operator of functions that serve views."""
 
 BUNDLE_DIGEST: Final = "bundle_digest"
 
@@ -126,6 +130,15 @@ class Topology:
     """What happens to events that are out of order, by a source's name or pattern."""
     epoch_floor: int = 1
     """The least epoch of the sequences."""
+
+    @property
+    def lanes(self) -> dict[str, str]:
+        """The names of the functions that serve views, by lane (`marketdata.lanes`)."""
+        return {
+            str(function.user_config.get("lane", DEFAULT_LANE)): name
+            for name, function in self.functions.items()
+            if ROUTE in function.user_config.get("operators", ())
+        }
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:

@@ -300,7 +300,7 @@ class FrameFunction(ABC):
             self.client = own_client(self.context)
             self.reporter = StatusReporter(
                 self.context,
-                function=self.name,
+                function=self.context.get_function_name(),
                 version=self.settings.bundle_digest,
                 topic=self.settings.topics.status,
             )

@@ -15,10 +15,10 @@ from functions.operators.quiet import QuietPace
 from functions.runtime.inputs import Input
 from functions.runtime.view_openings import ViewOpenings
 from functions.runtime.view_output import ViewOutput
-from marketdata.conflation import ONE_OF_PROPERTY
 from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.formats import format_of_view
 from marketdata.plans import View
+from marketdata.skipped import CONFLATED_PROPERTY, ONE_OF_PROPERTY
 
 if TYPE_CHECKING:
     from functions.distributor import DistributorFunction
@@ -101,6 +101,7 @@ class PartitionViews:
             output.delivery_epoch = position
         sample = view.delivery.sample
         return {
+            **({CONFLATED_PROPERTY: "1"} if view.delivery.conflates else {}),
             **({ONE_OF_PROPERTY: str(sample.one_of)} if sample else {}),
             "format": view.format,
             "plan": str(self._function.router.plan.number),

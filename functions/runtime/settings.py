@@ -6,6 +6,7 @@ import msgspec
 
 from marketdata import topics
 from marketdata.frames import MAX_ROWS
+from marketdata.lanes import DEFAULT_LANE
 from marketdata.ordering import SourcePolicy
 
 
@@ -46,6 +47,8 @@ class FunctionSettings(msgspec.Struct, frozen=True):
         custom_timeout_s: how long the events of a view wait for its custom transformation, and with
             them all others.
         epoch: the least epoch of the sequences.
+        lane: which views a distributor serves (`marketdata.lanes`).
+        elsewhere: the lanes that other distributors serve.
         sources: policies by a source's name or pattern, or `default`.
         bundle_digest: of the code; reported as the instance's version.
     """
@@ -59,6 +62,8 @@ class FunctionSettings(msgspec.Struct, frozen=True):
     heartbeat_max_interval_s: float = 30.0
     custom_timeout_s: float = 5.0
     epoch: EpochFloor = EpochFloor()
+    lane: str = DEFAULT_LANE
+    elsewhere: tuple[str, ...] = ()
     sources: dict[str, SourcePolicy] = {}
     bundle_digest: str = ""
 

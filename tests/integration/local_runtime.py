@@ -121,12 +121,15 @@ def connect(service_url: str) -> pulsar.Client:
 class Context:
     """What the runtime hands a function, as far as the functions use it."""
 
-    def __init__(self, client: pulsar.Client, consumers: dict[str, Any], config: Any) -> None:
+    def __init__(
+        self, client: pulsar.Client, consumers: dict[str, Any], config: Any, name: str
+    ) -> None:
         self.consumers = consumers
         self.message: pulsar.Message | None = None
         self.metrics: dict[str, float] = {}
         self._client = client
         self._config = config
+        self._name = name
 
     def get_pulsar_client(self) -> pulsar.Client:
         return self._client
@@ -136,6 +139,9 @@ class Context:
 
     def get_logger(self) -> logging.Logger:
         return logging.getLogger("function")
+
+    def get_function_name(self) -> str:
+        return self._name
 
     def get_instance_id(self) -> str:
         return "0"
@@ -147,6 +153,7 @@ class Context:
 class LocalInstance:
     """One instance of a function.
 
+    It is deployed under `name`, which its subscription has, too; that of its class if absent.
     `passed_over` messages are not handed on when they come for the first time: a broker does that
     to a consumer which takes a partition over, when the old owner has them and acknowledged none.
     """
@@ -158,15 +165,17 @@ class LocalInstance:
         input_name: str,
         *,
         passed_over: int = 0,
+        name: str | None = None,
         **config: Any,
     ) -> None:
+        name = name or function.name
         self.client = connect(cluster.service_url)
         self.contextimpl: Context | None = None
         self._queue: queue.Queue[pulsar.Message] = queue.Queue(1)
         self._passed_over = passed_over
         self.consumer = self.client.subscribe(
             cluster.topics[input_name],
-            f"{function.name}",
+            name,
             consumer_type=pulsar.ConsumerType.Failover,
             initial_position=pulsar.InitialPosition.Earliest,
             message_listener=self._listen,
@@ -175,7 +184,8 @@ class LocalInstance:
         # Numbers come back from the admin API as floats.
         settings = {"partitions": float(cluster.partitions), "topics": topics, **config}
         self.function = function()
-        self.context = Context(self.client, {cluster.topics[input_name]: self.consumer}, settings)
+        consumers = {cluster.topics[input_name]: self.consumer}
+        self.context = Context(self.client, consumers, settings, name)
         self.contextimpl = self.context
         threading.Thread(target=self._execute, daemon=True).start()
         # One left behind by a failed test must not be called back while Python ends.

@@ -22,9 +22,10 @@ from control_plane.domains.functions.schemas import (
     StatusReport,
 )
 from control_plane.errors import NotFoundError
+from marketdata.lanes import DEFAULT_LANE
 
 PLAN_RUNNER = "distributor"
-"""The function that executes plans."""
+"""The function that executes plans where no topology says which do."""
 
 FRESH_FOR_NS = 10_000_000_000
 """An instance that has not reported for this long does not count as running."""
@@ -62,6 +63,8 @@ class StatusBoard:
         self._cluster: dict[str, ClusterState] = {}
         self.expected: Mapping[str, int] = {}
         """Instances that each function should have; set by who knows the topology."""
+        self.lanes: Mapping[str, str] = {DEFAULT_LANE: PLAN_RUNNER}
+        """The functions that execute plans, by lane; set by who knows the topology."""
 
     def take(self, payload: bytes) -> None:
         """Take in one report; msgspec.DecodeError when it is none."""
@@ -102,11 +105,29 @@ class StatusBoard:
         """The reports of the instances that run now."""
         return [report for report in self.reports(function) if self.is_fresh(report)]
 
-    def progress(self, plan: int, function: str = PLAN_RUNNER) -> Progress:
-        """How many instances of a function run this plan or a later one."""
-        live = self.live(function)
-        expected = self.expected.get(function, len(live))
-        return Progress(min(sum(report.plan >= plan for report in live), expected), expected)
+    def plan_reports(self) -> list[StatusReport]:
+        """The last reports of all functions that execute plans."""
+        return [report for name in sorted(self.lanes.values()) for report in self.reports(name)]
+
+    def progress(self, plan: int) -> Progress:
+        """How many instances of all functions that execute plans run this plan or a later one."""
+        applied = expected = 0
+        for function in self.lanes.values():
+            live = self.live(function)
+            wanted = self.expected.get(function, len(live))
+            applied += min(sum(report.plan >= plan for report in live), wanted)
+            expected += wanted
+        return Progress(applied, expected)
+
+    def least_plan(self) -> int | None:
+        """The lowest plan that an instance may run; None while one does not tell."""
+        plans = []
+        for function in self.lanes.values():
+            live = self.live(function)
+            if len(live) < self.expected.get(function, len(live) + 1):
+                return None
+            plans += [report.plan for report in live]
+        return min(plans, default=0)
 
     def listing(self) -> FunctionList:
         """Every function that is described, reported or known to the cluster."""

@@ -8,7 +8,7 @@ import msgspec
 
 from control_plane.database import Database
 from control_plane.domains.functions.schemas import StatusReport
-from control_plane.domains.functions.service import PLAN_RUNNER, StatusBoard, moment
+from control_plane.domains.functions.service import StatusBoard, moment
 from control_plane.domains.plans import repository
 from control_plane.domains.plans.models import PlanRow
 from control_plane.domains.plans.schemas import (
@@ -72,7 +72,7 @@ class PlanService:
 
     def _rollout_out(self, row: PlanRow, published: int) -> RolloutOut:
         rollout = self._rollout(row, published)
-        reports = [] if rollout.state == "superseded" else self._board.reports(PLAN_RUNNER)
+        reports = [] if rollout.state == "superseded" else self._board.plan_reports()
         return RolloutOut(
             plan=row.number,
             created_at=row.created_at,

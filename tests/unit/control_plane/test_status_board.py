@@ -68,3 +68,16 @@ def test_what_was_never_deployed_is_listed_all_the_same(board: StatusBoard) -> N
     assert (function.name, function.expected_instances) == ("sequencer", 2)
     assert function.cluster is not None
     assert function.cluster.state == "not deployed"
+
+
+def test_a_plan_is_applied_when_the_functions_of_all_lanes_run_it(board: StatusBoard) -> None:
+    board.expected = {"distributor": 1, "distributor-high": 1, "sequencer": 1}
+    board.lanes = {"": "distributor", "priority-3": "distributor-high"}
+    board.take(report(0, plan=5))
+    assert (board.progress(5).applied, board.progress(5).expected) == (1, 2)
+    assert board.least_plan() is None
+    board.take(report(0, plan=4, function="distributor-high"))
+    assert not board.progress(5).complete
+    assert board.progress(4).complete
+    assert board.least_plan() == 4
+    assert [each.function for each in board.plan_reports()] == ["distributor", "distributor-high"]

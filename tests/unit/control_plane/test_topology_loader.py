@@ -143,3 +143,61 @@ def test_a_file_that_is_no_mapping_or_no_text_is_refused(folder: Path) -> None:
     assert "must be a mapping" in problems(folder)[0]
     (folder / "list.yaml").write_bytes(b"\xff\xfe\x00")
     assert "not YAML" in problems(folder)[0]
+
+
+LANE = """
+  distributor-high:
+    namespace: marketdata/functions
+    class: functions.distributor.DistributorFunction
+    operators: [route, transform, convert]
+    lane: priority-3
+    inputs: [sequenced]
+    serde: functions.runtime.serde.BytesSerDe
+"""
+
+
+def with_lanes(folder: Path, **lanes: str) -> None:
+    path = folder / "functions.yaml"
+    added = (
+        LANE.replace("distributor-high", name).replace("priority-3", lane)
+        for name, lane in lanes.items()
+    )
+    path.write_text(path.read_text() + "".join(added))
+
+
+def test_a_function_with_a_lane_takes_its_views_from_the_distributor(folder: Path) -> None:
+    with_lanes(folder, **{"distributor-high": "priority-3", "distributor-delayed": "delay-900"})
+    topology = load_topology(folder)
+    assert topology.lanes == {
+        "": "marketdata/functions/distributor",
+        "priority-3": "marketdata/functions/distributor-high",
+        "delay-900": "marketdata/functions/distributor-delayed",
+    }
+    functions = desired_functions(topology)
+    usual, high, delayed = (functions[name] for name in topology.lanes.values())
+    assert usual.user_config["elsewhere"] == ["delay-900", "priority-3"]
+    assert (high.user_config["lane"], high.subscription) == ("priority-3", "distributor-high")
+    # It takes over what the distributor served; a delay was served by nobody.
+    assert high.subscription_position == "earliest"
+    assert delayed.subscription_position == "latest"
+
+
+def test_a_topology_without_lanes_says_nothing_of_them() -> None:
+    topology = load_topology(TOPOLOGY)
+    assert topology.lanes == {"": "marketdata/functions/distributor"}
+    keys = {key for each in desired_functions(topology).values() for key in each.user_config}
+    assert not keys & {"lane", "elsewhere"}
+
+
+def test_two_functions_of_one_lane_are_refused(folder: Path) -> None:
+    with_lanes(folder, one="priority-3", two="priority-3")
+    (problem,) = problems(folder)
+    assert "marketdata/functions/one serves the same views (priority-3)" in problem
+
+
+def test_only_a_distributor_has_a_lane(folder: Path) -> None:
+    edit(
+        folder, "functions.yaml", "    inputs: [ingest]", "    inputs: [ingest]\n    lane: delay-2"
+    )
+    (problem,) = problems(folder)
+    assert "only a function with the operator 'route' has a lane" in problem

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import marketdata.conflation
-from marketdata.conflation import Entry, Pace, Skipped, Window, pace_of
+from marketdata.conflation import Entry, Pace, Window, pace_of
 from marketdata.plans import Conflate, Delivery
+from marketdata.skipped import Skipped
 
 
 class Event(NamedTuple):
