@@ -181,6 +181,7 @@ class ControlPlane:
             self.database,
             self.publisher,
             default_entitlements=by_default,
+            delays=self.board.delays,
             drain_seconds=settings.drain_seconds,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
@@ -188,6 +189,7 @@ class ControlPlane:
             self.database,
             self.publisher,
             require_broker=self.health.require_broker,
+            delays=self.board.delays,
             service_url=settings.consumer_service_url,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
@@ -196,6 +198,7 @@ class ControlPlane:
             self.publisher,
             self.subscriptions,
             require_broker=self.health.require_broker,
+            delays=self.board.delays,
             drain_seconds=settings.drain_seconds,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
@@ -218,7 +221,11 @@ class ControlPlane:
         self.plans = PlanService(self.database, self.board)
         self.plan_comparison = PlanComparison(self.database)
         self.previews = PreviewService(
-            self.database, self.broker, self.admin, seconds=settings.preview_seconds
+            self.database,
+            self.broker,
+            self.admin,
+            delays=self.board.delays,
+            seconds=settings.preview_seconds,
         )
         self.ring = _key_ring(settings)
         self.revocations = Revocations(

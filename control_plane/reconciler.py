@@ -11,7 +11,8 @@ One control plane reconciles at a time (advisory lock). Each look:
    and so does what stands on the topic of reference tables;
 4. backlogs: what subscriptions ask to be done about theirs;
 5. rollout: that every distributor runs the newest plan is noted, and told as an event;
-6. functions: config drift is redeployed, one function at a time; a function that is down, and whose
+6. lanes: views that were left for another lane leave the plans when their lane has come so far;
+7. functions: config drift is redeployed, one function at a time; a function that is down, and whose
    instances have not changed for `unhealthy_after_seconds`, is restarted (after a broker restart
    nothing else brings it back), with a growing pause between attempts: instances that start, or
    that the worker starts again, are left to it; one that is gone for as long is created again with
@@ -44,6 +45,7 @@ from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.backlog import BacklogKeeper
+from control_plane.domains.subscriptions.lane_moves import LaneMoves
 from control_plane.domains.subscriptions.models import ROUTED, State
 from control_plane.domains.system.metrics import Metrics
 from control_plane.domains.tokens import repository as token_rows
@@ -62,6 +64,7 @@ from control_plane.topology import (
     load_topology,
     read_actual,
 )
+from marketdata.lanes import DEFAULT_LANE
 from marketdata.plans import tables_in
 from marketdata.topics import REFERENCE
 
@@ -154,6 +157,7 @@ class Reconciler:
         self._failure: str | None = None
         self._after_view = ""
         self._codes = FunctionCodes(database, admin)
+        self._lane_moves = LaneMoves(database, admin, drain_seconds=settings.drain_seconds)
 
     def wake(self) -> None:
         """Look now rather than at the next interval."""
@@ -212,6 +216,8 @@ class Reconciler:
             await self._removals()
             await self._backlogs.look()
             await self._rollout()
+            if topology is not None:
+                await self._lanes(topology)
             if topology is not None:
                 # Last: to repair one takes a minute where it does not become healthy.
                 await self._functions(topology)
@@ -399,6 +405,13 @@ class Reconciler:
             progress = self._board.progress(newest)
             if newest and progress.complete:
                 await plan_rows.mark_applied(session, newest, progress.applied)
+
+    async def _lanes(self, topology: Topology) -> None:
+        cursors = {
+            lane: topology.functions[name].subscription for lane, name in topology.lanes.items()
+        }
+        if DEFAULT_LANE in cursors and await self._lane_moves.look(cursors) is not None:
+            self.wake()
 
 
 def _repair(change: Change, *, failure: str = "") -> Repair:

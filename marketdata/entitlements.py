@@ -8,7 +8,6 @@ transformation and format do comes behind it.
     bounded(spec, Entitlements(venues=("XNAS",)))  # the view that is left of what was asked for
 """
 
-from collections.abc import Collection
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -17,7 +16,7 @@ from msgspec import Meta
 from marketdata.filters import Filter, compile_filter
 from marketdata.filters.normalize import normalize
 from marketdata.filters.tree import And, Column, Expression, In, InSet, Or, Text, Truth
-from marketdata.plans import Delivery, MaxRate, ViewSpec
+from marketdata.plans import DelaySeconds, Delivery, MaxRate, ViewSpec
 
 Kind = Literal["trade", "quote", "bar", "book", "status", "statistic"]
 Mic = Annotated[str, Meta(pattern="^[A-Z0-9]{4}$")]
@@ -58,6 +57,14 @@ MaximumRate = Annotated[
     MaxRate,
     Meta(description="Most events a second of each of its views; see `delivery.max_rate`."),
 ]
+MinimumDelay = Annotated[
+    DelaySeconds,
+    Meta(
+        description="How old an event is at least when it is delivered, in seconds since it was "
+        "written to the log; a subscription may ask for more.",
+        examples=[900],
+    ),
+]
 
 
 class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +72,8 @@ class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     A bound is a list of what is allowed; null is no bound, an empty list allows nothing.
     `instruments` and `instrument_sets` are one bound: what is in either is allowed. Lists are kept
-    sorted and without doubles. `maximum_rate` bounds each view by itself.
+    sorted and without doubles. `minimum_delay_seconds` is how old events are at least; 0 is none.
+    `maximum_rate` bounds each view by itself.
     """
 
     venues: Venues | None = None
@@ -74,11 +82,14 @@ class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     instruments: Instruments | None = None
     instrument_sets: InstrumentSets | None = None
     maximum_rate: MaximumRate | None = None
+    minimum_delay_seconds: MinimumDelay | None = None
 
     def __post_init__(self) -> None:
+        if not self.minimum_delay_seconds:
+            msgspec.structs.force_setattr(self, "minimum_delay_seconds", None)
         for name in self.__struct_fields__:
             values = getattr(self, name)
-            if isinstance(values, Collection):
+            if isinstance(values, tuple):
                 msgspec.structs.force_setattr(self, name, tuple(sorted(set(values))))
 
     def filter(self) -> Filter:
@@ -101,7 +112,9 @@ def bounded(spec: ViewSpec, entitlements: Entitlements) -> ViewSpec:
     Where they leave nothing, all views of a form become the same one, with the filter `FALSE`.
     What the instrument sets hold now is not looked at, since it may change.
     """
-    spec = msgspec.structs.replace(spec, delivery=_paced(spec.delivery, entitlements))
+    delivery = _paced(delayed(spec.delivery, entitlements), entitlements)
+    if delivery != spec.delivery:
+        spec = msgspec.structs.replace(spec, delivery=delivery)
     asked = Filter.from_json(spec.predicate)
     left = asked & entitlements.filter() & _sampled(spec.delivery)
     if left == asked:
@@ -124,6 +137,18 @@ def _sampled(delivery: Delivery) -> Filter:
     if not delivery.sample:
         return Filter.everything()
     return compile_filter(f"sequence % {delivery.sample.one_of} = 0")
+
+
+def delayed(delivery: Delivery, entitlements: Entitlements) -> Delivery:
+    """A delivery with the longer one of the delays that was asked for and that must be.
+
+    >>> delayed(Delivery(priority=3), Entitlements(minimum_delay_seconds=900)).delay_seconds
+    900
+    """
+    asked, least = delivery.delay_seconds or 0, entitlements.minimum_delay_seconds or 0
+    if asked >= least:
+        return delivery
+    return msgspec.structs.replace(delivery, delay_seconds=least).canonical()
 
 
 def receives_nothing(spec: ViewSpec) -> bool:

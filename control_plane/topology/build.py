@@ -258,6 +258,13 @@ def _function(
     if parallelism > most:
         text = f"found {parallelism}, but its inputs have {most} partitions; more would stand idle"
         source.refuse((*path, "parallelism"), f"{text}. Allowed: 1 to {most}")
+    lane = declared.get("lane", DEFAULT_LANE)
+    if delay_of(lane) and parallelism != partitions:
+        text = (
+            f"found {parallelism}; what is delayed needs an instance for each partition, since one"
+        )
+        allowed = f"frame that waits holds up all of its instance. Allowed: {partitions}"
+        source.refuse((*path, "parallelism"), f"{text} {allowed}")
     shared = {"partitions": partitions} | ({"epoch": source.epoch} if source.epoch else {})
     config = declared.get("config", {})
     for key in sorted(_OWN_KEYS & config.keys()):
@@ -265,7 +272,6 @@ def _function(
         source.refuse((*path, "config", key), text, key=True)
     _refuse_nulls(source, (*path, "config"), config)
     resources = declared.get("resources", {})
-    lane = declared.get("lane", DEFAULT_LANE)
     return FunctionSpec(
         name=f"{declared['namespace']}/{name}",
         class_name=declared["class"],

@@ -27,11 +27,13 @@ from typing import Any, ClassVar, NamedTuple
 import pulsar
 
 from functions.runtime.connection import own_client
+from functions.runtime.delay import Delay
 from functions.runtime.inputs import Input, Offer, PartitionInputs
 from functions.runtime.outputs import Message, NotYetReadable, Output
 from functions.runtime.room import Room
 from functions.runtime.settings import FunctionSettings
 from functions.runtime.status import StatusReporter
+from marketdata.lanes import delay_of
 from marketdata.topics import partition_index
 
 MAX_FRAMES_A_TURN = 64
@@ -150,13 +152,19 @@ class FrameFunction(ABC):
         self._partitions: dict[int, _Partition] = {}
         self._start_lock = threading.Lock()
         self._worker: threading.Thread | None = None
+        self._configured = threading.Event()
         self._start_early(sys._getframe(1).f_locals.get("self"))  # noqa: SLF001
 
     def process(self, data: bytes, context: Any) -> None:
-        """Called by the runtime for each message; blocks while too much is in flight."""
+        """Called by the runtime for each message; blocks while too much is in flight.
+
+        And until the message is as old as its lane wants it.
+        """
         try:
             self._start(context)
             message = context.message
+            self._configured.wait()
+            self._delay.hold(message.publish_timestamp())
             event = _Received(
                 partition_index(message.topic_name()),
                 Input(
@@ -297,6 +305,8 @@ class FrameFunction(ABC):
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
             self.settings = FunctionSettings.from_user_config(self.context.get_user_config_map())
+            self._delay = Delay(delay_of(self.settings.lane))
+            self._configured.set()
             self.client = own_client(self.context)
             self.reporter = StatusReporter(
                 self.context,

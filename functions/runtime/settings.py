@@ -1,12 +1,13 @@
 """The configuration of a function: its `userConfig`, checked on first use."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from marketdata import topics
 from marketdata.frames import MAX_ROWS
-from marketdata.lanes import DEFAULT_LANE
+from marketdata.lanes import DEFAULT_LANE, LANE_PATTERN
 from marketdata.ordering import SourcePolicy
 
 
@@ -62,7 +63,7 @@ class FunctionSettings(msgspec.Struct, frozen=True):
     heartbeat_max_interval_s: float = 30.0
     custom_timeout_s: float = 5.0
     epoch: EpochFloor = EpochFloor()
-    lane: str = DEFAULT_LANE
+    lane: Annotated[str, Meta(pattern=f"^$|{LANE_PATTERN}")] = DEFAULT_LANE
     elsewhere: tuple[str, ...] = ()
     sources: dict[str, SourcePolicy] = {}
     bundle_digest: str = ""

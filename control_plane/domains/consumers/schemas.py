@@ -14,6 +14,7 @@ from marketdata.entitlements import (
     InstrumentSets,
     Kinds,
     MaximumRate,
+    MinimumDelay,
     Sources,
     Venues,
 )
@@ -64,6 +65,7 @@ class EntitlementsUpdate(msgspec.Struct, forbid_unknown_fields=True):
     instruments: Instruments | UnsetType | None = UNSET
     instrument_sets: InstrumentSets | UnsetType | None = UNSET
     maximum_rate: MaximumRate | UnsetType | None = UNSET
+    minimum_delay_seconds: MinimumDelay | UnsetType | None = UNSET
 
     def applied_to(self, before: Entitlements) -> Entitlements:
         """The entitlements after the change."""

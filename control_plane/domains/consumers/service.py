@@ -6,6 +6,7 @@ with the plan that it makes for its subscriptions. A set that entitlements name 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +32,7 @@ from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer, follow_entitlements
 from control_plane.domains.subscriptions.service import Publication
+from control_plane.domains.subscriptions.view_check import delay_problems
 from control_plane.domains.tokens.repository import revoke_subject
 from control_plane.errors import (
     ConflictError,
@@ -69,12 +71,14 @@ class ConsumerService:
         publication: Publication,
         *,
         default_entitlements: Entitlements,
+        delays: Callable[[], Collection[int]],
         drain_seconds: float,
         wait_seconds: float,
     ) -> None:
         self._database = database
         self._publication = publication
         self._default_entitlements = default_entitlements
+        self._delays = delays
         self._drain_seconds = drain_seconds
         self._wait_seconds = wait_seconds
 
@@ -88,6 +92,7 @@ class ConsumerService:
         entitlements = data.entitlements
         if entitlements is UNSET:
             entitlements = self._default_entitlements
+        self._require_delay(entitlements)
         row = Consumer(
             id=repository.new_consumer_id(),
             name=data.name,
@@ -157,7 +162,7 @@ class ConsumerService:
             before = row.allowed
             fields = {name: getattr(row, name) for name in data.__struct_fields__}
             if data.entitlements is not UNSET:
-                row.entitlements = await _changed(session, row, data.entitlements)
+                row.entitlements = await self._changed(session, row, data.entitlements)
             for name in ("owner", "contact", "region", "labels", "suspended"):
                 value = getattr(data, name)
                 if value is not UNSET:
@@ -197,6 +202,27 @@ class ConsumerService:
             await record(session, _told(EventType.CONSUMER_DELETED, row))
         log.info("consumer deleted", consumer=row.id)
 
+    async def _changed(
+        self, session: AsyncSession, row: Consumer, change: EntitlementsUpdate
+    ) -> dict[str, Any]:
+        """The entitlements of a consumer after a change; what they name must be there."""
+        before = msgspec.convert(row.entitlements, Entitlements)
+        after = change.applied_to(before)
+        if after == before:
+            return row.entitlements
+        await _require_sets(session, after)
+        if change.minimum_delay_seconds:
+            self._require_delay(after)
+        made: dict[str, Any] = msgspec.to_builtins(after)
+        return made
+
+    def _require_delay(self, entitlements: Entitlements) -> None:
+        """Refuse a delay that no function has: nothing would come."""
+        pointer, least = "/entitlements/minimum_delay_seconds", entitlements.minimum_delay_seconds
+        problems = list(delay_problems(pointer, least or 0, self._delays()))
+        if problems:
+            raise InvalidRequestError(f"entitlements: {problems[0].detail}.", problems)
+
 
 def _told(what: EventType, row: Consumer, **more: Any) -> Change:
     return Change(what, {"name": row.name, **more}, consumer=row.id)
@@ -210,19 +236,6 @@ def _told_of(row: Consumer, changed: list[str], plan: int | None) -> list[Change
     if "suspended" in changed:
         what = EventType.CONSUMER_SUSPENDED if row.suspended else EventType.CONSUMER_RESUMED
     return [_told(what, row, changed=changed, plan=plan)]
-
-
-async def _changed(
-    session: AsyncSession, row: Consumer, change: EntitlementsUpdate
-) -> dict[str, Any]:
-    """The entitlements of a consumer after a change; sets that it names must be there."""
-    before = msgspec.convert(row.entitlements, Entitlements)
-    after = change.applied_to(before)
-    if after == before:
-        return row.entitlements
-    await _require_sets(session, after)
-    made: dict[str, Any] = msgspec.to_builtins(after)
-    return made
 
 
 async def _require_sets(session: AsyncSession, entitlements: Entitlements) -> None:

@@ -108,7 +108,7 @@ def judge(
             "not_yet",
             (
                 "The filter lets the event pass, and the view has not come to it yet: its"
-                " distributor is behind or does not run."
+                " distributor is behind or does not run, or the view is delayed."
             ),
         ),
         (hidden and begins, "before_start", "The view began behind the event."),

@@ -22,7 +22,7 @@ from control_plane.domains.functions.schemas import (
     StatusReport,
 )
 from control_plane.errors import NotFoundError
-from marketdata.lanes import DEFAULT_LANE
+from marketdata.lanes import DEFAULT_LANE, delay_of
 
 PLAN_RUNNER = "distributor"
 """The function that executes plans where no topology says which do."""
@@ -118,6 +118,13 @@ class StatusBoard:
             applied += min(sum(report.plan >= plan for report in live), wanted)
             expected += wanted
         return Progress(applied, expected)
+
+    def delays(self) -> list[int]:
+        """The delays in seconds, rising, that functions have which have been seen running."""
+        lanes = self.lanes.items()
+        return sorted(
+            delay_of(lane) for lane, name in lanes if delay_of(lane) and self.reports(name)
+        )
 
     def least_plan(self) -> int | None:
         """The lowest plan that an instance may run; None while one does not tell."""

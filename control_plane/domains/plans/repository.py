@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-from sqlalchemy import exists, false, func, or_, select, update
+from sqlalchemy import ColumnElement, exists, false, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
@@ -98,12 +98,8 @@ async def is_live(session: AsyncSession, view_id: str) -> bool:
 
 
 async def live_specs(session: AsyncSession) -> list[ViewSpec]:
-    """What the views are made of that a subscription which is not closed points at."""
-    specs = await session.scalars(
-        select(ViewRow.spec).where(
-            exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED)
-        )
-    )
+    """What the views are made of that a subscription has, or has left while they go on."""
+    specs = await session.scalars(select(ViewRow.spec).where(_is_planned()))
     return [msgspec.convert(spec, ViewSpec) for spec in specs]
 
 
@@ -188,6 +184,14 @@ async def mark_applied(session: AsyncSession, number: int, instances: int) -> No
         await record(session, Change(EventType.PLAN_APPLIED, applied))
 
 
+def _is_planned() -> ColumnElement[bool]:
+    """Whether the next plan holds a view, as a condition on its row."""
+    return or_(
+        exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED),
+        exists().where(Move.view_id == ViewRow.id, Move.goes_on),
+    )
+
+
 def _stored_bytes(document: bytes) -> int:
     """The size of a plan's message, which is compressed; at most, where it is small anyhow."""
     if len(document) <= ROOM_BYTES:
@@ -197,10 +201,9 @@ def _stored_bytes(document: bytes) -> int:
 
 async def retire_views(session: AsyncSession, view_ids: Collection[str], number: int) -> None:
     """Note of those views that nobody has that a plan is the first without them."""
-    live = exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED)
     await session.execute(
         update(ViewRow)
-        .where(ViewRow.id.in_(view_ids), ~live)
+        .where(ViewRow.id.in_(view_ids), ~_is_planned())
         .values(retired_in_plan=number)
         .execution_options(synchronize_session=False)
     )

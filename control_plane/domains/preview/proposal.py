@@ -73,6 +73,7 @@ class Proposed:
         sets_before, sets_after: at least the instrument sets that the views name.
         tables: the reference tables that the views name, as they are now.
         not_before: the caller may not see samples of events from before.
+        delay_seconds: nor of events that are not so old yet.
     """
 
     plan: int
@@ -82,6 +83,7 @@ class Proposed:
     sets_after: Sets
     tables: Tables
     not_before: datetime | None
+    delay_seconds: int
 
 
 @dataclass(slots=True)
@@ -91,14 +93,19 @@ class _Effective:
     entitlements: dict[str, Entitlements] = field(default_factory=dict)
     sets: dict[str, list[str]] = field(default_factory=dict)
     transformations: dict[str, Transformation] = field(default_factory=dict)
+    delays: Collection[int] = ()
 
     def allowed(self, consumer: Consumer) -> Entitlements:
         """What a consumer may receive."""
         return self.entitlements.get(consumer.id, consumer.allowed)
 
 
-async def propose(session: AsyncSession, data: Proposal, *, only: str | None) -> Proposed:
+async def propose(
+    session: AsyncSession, data: Proposal, *, delays: Collection[int], only: str | None
+) -> Proposed:
     """What a proposal comes to.
+
+    `delays` are those in seconds that there are functions for.
 
     `only` is the id of the one consumer of whose subscriptions the caller may know.
 
@@ -109,7 +116,7 @@ async def propose(session: AsyncSession, data: Proposal, *, only: str | None) ->
     """
     _require_own(data, only)
     _require_once(data)
-    changed = _Effective()
+    changed = _Effective(delays=delays)
     for number, version in enumerate(data.transformations):
         with _at(f"/transformations/{number}"):
             tables = await table_rows.specs(session, named_tables(version.transformation))
@@ -150,6 +157,7 @@ async def propose(session: AsyncSession, data: Proposal, *, only: str | None) ->
         affected=affected[:MOST_SUBSCRIPTIONS],
         cut=more or len(affected) > MOST_SUBSCRIPTIONS,
         not_before=await _not_before(session, only),
+        delay_seconds=await _delay_seconds(session, only),
         tables=await _tables(session, affected),
         **await _sets(session, affected, changed),
     )
@@ -215,7 +223,8 @@ async def _view(
     spec = await declared_spec(session, asked)
     known = {*await set_rows.contents(session, sets_of([spec])), *changed.sets}
     require_sets(asked, spec, known)
-    return view_of(entitled_spec(asked, spec, changed.allowed(consumer)))
+    effective = entitled_spec(asked, spec, changed.allowed(consumer), changed.delays)
+    return view_of(effective)
 
 
 def _asked(row: Subscription, change: SubscriptionChange) -> SubscriptionCreate:
@@ -259,6 +268,13 @@ async def _not_before(session: AsyncSession, only: str | None) -> datetime | Non
     consumer = await consumer_rows.find(session, only)
     newest = await set_rows.newest_versions(session, consumer.allowed.instrument_sets or ())
     return max((version.created_at for version in newest.values()), default=None)
+
+
+async def _delay_seconds(session: AsyncSession, only: str | None) -> int:
+    """How old events are at least that a consumer may see."""
+    if only is None:
+        return 0
+    return (await consumer_rows.find(session, only)).allowed.minimum_delay_seconds or 0
 
 
 def _require_own(data: Proposal, only: str | None) -> None:

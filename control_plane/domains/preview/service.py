@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
 import pulsar
@@ -45,14 +45,22 @@ class PreviewService:
     """Says what a change would do.
 
     Args:
+        delays: those in seconds that there are functions for.
         seconds: that the log is read for at most.
     """
 
     def __init__(
-        self, database: Database, broker: Broker, admin: PulsarAdmin, *, seconds: float
+        self,
+        database: Database,
+        broker: Broker,
+        admin: PulsarAdmin,
+        *,
+        delays: Callable[[], Collection[int]],
+        seconds: float,
     ) -> None:
         self._database = database
         self._admin = admin
+        self._delays = delays
         self._reads = TopicReads(broker, "The log", timeout_seconds=seconds)
         self._under_way: list[str] = []
 
@@ -74,20 +82,21 @@ class PreviewService:
         """
         with self._admitted(caller):
             async with self._database.transaction() as session:
-                proposed = await propose(session, data, only=only)
-            begun_ms = time.time_ns() // 1_000_000
+                proposed = await propose(session, data, delays=self._delays(), only=only)
+            end_ms = time.time_ns() // 1_000_000 - proposed.delay_seconds * 1000
             stored = await self._stored()
 
             def read(client: pulsar.Client, seconds: float) -> PreviewOut:
                 bounds = Bounds(
                     begin_ms=max(
-                        begun_ms - data.minutes * 60_000, _milliseconds(proposed.not_before)
+                        end_ms - data.minutes * 60_000, _milliseconds(proposed.not_before)
                     ),
+                    end_ms=end_ms if proposed.delay_seconds else None,
                     events=data.max_events,
                     size=MAX_BYTES,
                     seconds=seconds,
                 )
-                return _tried(Window(client, stored, bounds), bounds, begun_ms, data, proposed)
+                return _tried(Window(client, stored, bounds), bounds, end_ms, data, proposed)
 
             return await self._reads.read(read)
 

@@ -32,12 +32,14 @@ class Bounds:
     Attributes:
         begin_ms: when the first message was stored at the earliest; milliseconds since the epoch.
         seconds: from the first reading on.
+        end_ms: no message is read that was stored later; None for no such bound.
     """
 
     begin_ms: int
     events: int
     size: int
     seconds: float
+    end_ms: int | None = None
 
 
 @dataclass
@@ -91,6 +93,7 @@ class Window:
                 (self._bounds.events - sum(each.events for each in self.read)) // left,
                 (self._bounds.size - sum(each.size for each in self.read)) // left,
                 max(0.0, (self._deadline - time.monotonic()) / left),
+                self._bounds.end_ms,
             )
             try:
                 yield from self._partition(stored, read, share)
@@ -109,6 +112,8 @@ class Window:
         )
         with closing(stored.read(self._client, place.number, len(stored), budget)) as messages:
             for _, message in messages:
+                if share.end_ms is not None and message.publish_timestamp() > share.end_ms:
+                    return
                 read.cut = _spent(read, share)
                 if read.cut:
                     return

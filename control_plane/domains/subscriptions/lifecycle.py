@@ -5,7 +5,7 @@ A change and its plan commit together; publication follows by the outbox, as for
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 from msgspec import UNSET
@@ -58,6 +58,7 @@ class LifecycleService:
         subscriptions: SubscriptionService,
         *,
         require_broker: Callable[[], Awaitable[None]],
+        delays: Callable[[], Collection[int]],
         drain_seconds: float,
         wait_seconds: float,
     ) -> None:
@@ -65,6 +66,7 @@ class LifecycleService:
         self._publication = publication
         self._subscriptions = subscriptions
         self._require_broker = require_broker
+        self._delays = delays
         self._drain_seconds = drain_seconds
         self._wait_seconds = wait_seconds
 
@@ -148,7 +150,8 @@ class LifecycleService:
             # It may have been deleted meanwhile.
             await transformation_rows.find(session, shared.id)
         require_sets(after, spec, await set_rows.contents(session, sets_of([spec])))
-        view = await plan_rows.ensure_view(session, entitled_spec(after, spec, consumer.allowed))
+        effective = entitled_spec(after, spec, consumer.allowed, self._delays())
+        view = await plan_rows.ensure_view(session, effective)
         row.filter, row.spec = after.filter, plan_rows.spec_json(spec)
         row.transformation_id = shared.id if shared else None
         told = difference(now, after, VIEW_MEMBERS)

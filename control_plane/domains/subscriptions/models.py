@@ -183,6 +183,7 @@ class Move(Base):
             postgresql_where=text("ended_at IS NULL"),
         ),
         Index("ix_subscription_moves_view", "view_id", postgresql_where=text("ended_at IS NULL")),
+        Index("ix_subscription_moves_going", "view_id", postgresql_where=text("goes_on")),
         CheckConstraint("plan >= 1", name="plan_positive"),
     )
 
@@ -197,6 +198,9 @@ class Move(Base):
     # Whether the consumer may see what others get on the topic from then on: its entitlements allow
     # it, as they do when it was the subscription that changed.
     allowed: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    # Whether the view stays in the plans, for this subscription too: its lane has not come to where
+    # the next view, of another lane, begins. Then `plan` becomes the first without it.
+    goes_on: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     correlation_id: Mapped[str] = mapped_column(Text, server_default="")
     moved_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.clock_timestamp()

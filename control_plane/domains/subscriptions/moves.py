@@ -12,12 +12,17 @@ What happens to the Pulsar subscription on the topic that was left:
   the plan of a message says whether it is for the subscription. It can be read until `drain_until`.
 - Somebody else has the view, and its topic goes on with events that may no longer be the
   consumer's. The Pulsar subscription is removed before the plan that routes them is published.
+
+Where the next view is of another lane, the one that was left goes on until its lane has come to
+where that begins (`lane_moves`), provided that the entitlements allow it: else events would be lost
+between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select, update
@@ -33,7 +38,21 @@ from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import ConflictError
 from control_plane.requests import current_request_id
 from marketdata.entitlements import Entitlements, bounded
+from marketdata.lanes import delay_of, lane_of
 from marketdata.plans import ViewSpec, view_of
+
+
+class _Change(NamedTuple):
+    """A subscription and its next view; what becomes of the one that it leaves."""
+
+    row: Subscription
+    view: ViewRow
+    goes_on: bool
+    allowed: bool
+
+
+_UNKNOWN_YET = 2**62
+"""In place of a plan that is being made."""
 
 
 async def follow_entitlements(
@@ -48,17 +67,21 @@ async def follow_entitlements(
     """
     entitlements = consumer.allowed
     lost = await _allow_no_longer(session, consumer.id, entitlements)
-    others: list[tuple[Subscription, ViewRow]] = []
+    others: list[_Change] = []
     for row in await _live_of(session, consumer.id):
         spec = bounded(msgspec.convert(row.spec, ViewSpec), entitlements)
         if view_of(spec).id != row.view_id:
-            others.append((row, await plan_rows.ensure_view(session, spec)))
+            left = msgspec.convert(row.view.spec, ViewSpec)
+            still = view_of(bounded(left, entitlements)).id == row.view_id
+            goes_on = still and _falls_behind(left, spec) and row.activated_at is not None
+            view = await plan_rows.ensure_view(session, spec)
+            others.append(_Change(row, view, goes_on=goes_on, allowed=goes_on))
             if entitlements.instrument_sets and row.activated_at is None:
                 row.start = "latest"  # as for a new one (`entitled_spec`)
     if not others and not lost:
         return None
-    number = await _move(session, others, allowed=False, drain_seconds=drain_seconds)
-    rows = [row for row, _ in others]
+    number = await _move(session, others, growing=False, drain_seconds=drain_seconds)
+    rows = [change.row for change in others]
     await repository.note(session, EventType.SUBSCRIPTION_MOVED, rows, reason="entitlements")
     return number
 
@@ -82,7 +105,10 @@ async def change_view(
             "The subscription had what this asks for before, and drains it until"
             f" {left.drain_until.isoformat(timespec='seconds')}: change it after that."
         )
-    await _move(session, [(row, view)], allowed=True, drain_seconds=drain_seconds)
+    specs = (msgspec.convert(each.spec, ViewSpec) for each in (row.view, view))
+    goes_on = _falls_behind(*specs) and row.activated_at is not None
+    change = _Change(row, view, goes_on=goes_on, allowed=True)
+    await _move(session, [change], growing=True, drain_seconds=drain_seconds)
 
 
 async def lock_open(session: AsyncSession, of: ColumnElement[bool]) -> None:
@@ -97,15 +123,15 @@ async def lock_open(session: AsyncSession, of: ColumnElement[bool]) -> None:
 
 async def _move(
     session: AsyncSession,
-    others: Sequence[tuple[Subscription, ViewRow]],
+    others: Sequence[_Change],
     *,
-    allowed: bool,
+    growing: bool,
     drain_seconds: float,
 ) -> int:
     """Let subscriptions have other views from a plan on that is made here; gives its number."""
     now = datetime.now(UTC)
     moves = []
-    for row, view in others:
+    for row, view, goes_on, allowed in others:
         # Who was never active has read nothing, and begins on the new view as it would have here.
         drain_until = now + timedelta(seconds=drain_seconds) if row.activated_at else now
         moves.append(
@@ -115,6 +141,7 @@ async def _move(
                 subscription_name=row.subscription_name,
                 from_plan=row.from_plan,
                 allowed=allowed,
+                goes_on=goes_on,
                 correlation_id=current_request_id(),
                 drain_until=drain_until,
             )
@@ -124,16 +151,21 @@ async def _move(
         repository.touch(row)
     await session.flush()
     left = {move.view_id for move in moves}
-    given = await _come_back(session, [row for row, _ in others], left)
+    rows = [change.row for change in others]
+    # Before the plan is compiled: what goes on is in it.
+    for move in moves:
+        move.plan = _UNKNOWN_YET
+    session.add_all(moves)
+    await session.flush()
+    given = await _come_back(session, rows, left)
     newest = await plan_rows.newest(session)
     number = await plan_rows.compile_next(
-        session, current_request_id(), above=newest.number if newest else 0, growing=allowed
+        session, current_request_id(), above=newest.number if newest else 0, growing=growing
     )
-    for (row, _), move in zip(others, moves, strict=True):
+    for row, move in zip(rows, moves, strict=True):
         row.plan = move.plan = number
         if row.activated_at:
             row.from_plan = given.get(row.id, number)
-    session.add_all(moves)
     await session.flush()
     await plan_rows.retire_views(session, left, number)
     return number
@@ -180,7 +212,7 @@ async def overdue(session: AsyncSession) -> Sequence[Move]:
     query = (
         _open()
         .join(Move.subscription)
-        .where(Move.drain_until <= func.clock_timestamp(), ~waits)
+        .where(Move.drain_until <= func.clock_timestamp(), ~waits, ~Move.goes_on)
         .limit(1000)
         .with_for_update(of=Move, skip_locked=True)
     )
@@ -206,6 +238,15 @@ async def end(session: AsyncSession, ids: Collection[int]) -> None:
         )
 
 
+def _falls_behind(left: ViewSpec, following: ViewSpec) -> bool:
+    """Whether a view's lane may come only later to where the next one begins.
+
+    A lane that is delayed more than the other begins before that.
+    """
+    lane, other = lane_of(left.delivery), lane_of(following.delivery)
+    return lane != other and delay_of(lane) >= delay_of(other)
+
+
 _LIVE = Subscription.state != State.CLOSED
 
 
@@ -225,7 +266,7 @@ async def _allow_no_longer(
     for move in (await session.scalars(query)).all():
         spec = msgspec.convert(move.view.spec, ViewSpec)
         if view_of(bounded(spec, entitlements)).id != move.view_id:
-            move.allowed, lost = False, True
+            move.allowed, move.goes_on, lost = False, False, True
     await session.flush()
     return lost
 
@@ -236,7 +277,8 @@ async def _live_of(session: AsyncSession, consumer_id: str) -> Sequence[Subscrip
         select(Subscription)
         .where(Subscription.consumer_id == consumer_id, _LIVE)
         .order_by(Subscription.id)
-        .with_for_update()
+        .options(joinedload(Subscription.view))
+        .with_for_update(of=Subscription)
         .execution_options(populate_existing=True)
     )
     return (await session.scalars(query)).all()

@@ -161,8 +161,11 @@ class DrainingOut(msgspec.Struct):
         int, Meta(description="What has a lower `plan` here is not for this subscription.")
     ]
     plan: Annotated[
-        int,
-        Meta(description="The plan from which nothing for this subscription comes here: skip it."),
+        int | None,
+        Meta(
+            description="The plan from which nothing for this subscription comes here: skip it. "
+            "null while events go on coming here: their lane has not got to where `topic` begins."
+        ),
     ]
     until: Annotated[
         datetime, Meta(description="When the Pulsar subscription is removed, read out or not.")

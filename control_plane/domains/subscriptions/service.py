@@ -8,7 +8,7 @@ time; when it takes longer the subscription is told as `pending` and becomes `ac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from typing import Literal, Protocol, cast
 
@@ -76,12 +76,14 @@ class SubscriptionService:
         publication: Publication,
         *,
         require_broker: Callable[[], Awaitable[None]],
+        delays: Callable[[], Collection[int]],
         service_url: str,
         wait_seconds: float,
     ) -> None:
         self._database = database
         self._publication = publication
         self._require_broker = require_broker
+        self._delays = delays
         self._service_url = service_url
         self._wait_seconds = wait_seconds
 
@@ -145,7 +147,7 @@ class SubscriptionService:
             # It may have been deleted meanwhile.
             await transformation_rows.find(session, reference.id)
         require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
-        effective = entitled_spec(data, spec, consumer.allowed)
+        effective = entitled_spec(data, spec, consumer.allowed, self._delays())
         view = await plan_rows.ensure_view(session, effective)
         latest = await plan_rows.newest(session)
         shared = latest is not None and await plan_rows.is_live(session, view.id)
@@ -262,7 +264,12 @@ class SubscriptionService:
             plan=row.plan,
             from_plan=row.from_plan,
             draining=[
-                DrainingOut(move.view.topic, move.from_plan, move.plan, move.drain_until)
+                DrainingOut(
+                    move.view.topic,
+                    move.from_plan,
+                    None if move.goes_on else move.plan,
+                    move.drain_until,
+                )
                 for move in row.draining
             ],
             created_at=row.created_at,

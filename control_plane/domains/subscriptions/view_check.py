@@ -205,12 +205,21 @@ def require_sets(data: SubscriptionCreate, spec: ViewSpec, known: Collection[str
     raise InvalidRequestError(f"filter: {problems[0].detail}.", problems)
 
 
-def entitled_spec(data: SubscriptionCreate, spec: ViewSpec, entitlements: Entitlements) -> ViewSpec:
+def entitled_spec(
+    data: SubscriptionCreate,
+    spec: ViewSpec,
+    entitlements: Entitlements,
+    delays: Collection[int],
+) -> ViewSpec:
     """What the entitlements of a consumer leave of the view that its request asks for.
 
+    Args:
+        delays: those in seconds that there are functions for.
+
     Raises:
-        InvalidRequestError: nothing is left; or old events are asked for, and what the consumer may
-            receive is told by sets, which may have held something else when those were routed.
+        InvalidRequestError: nothing is left; there is no function for its delay; or old events are
+            asked for, and what the consumer may receive is told by sets, which may have held
+            something else when those were routed.
     """
     problems = []
     effective = bounded(spec, entitlements)
@@ -221,9 +230,20 @@ def entitled_spec(data: SubscriptionCreate, spec: ViewSpec, entitlements: Entitl
     if data.start == "earliest" and entitlements.instrument_sets:
         detail = "entitlements by instrument sets hold for what comes from now on"
         problems.append(FieldProblem("/start", detail, hint="begin with 'latest'"))
+    problems += delay_problems(
+        "/delivery/delay_seconds", effective.delivery.delay_seconds or 0, delays
+    )
     if problems:
         raise _refused(problems)
     return effective
+
+
+def delay_problems(pointer: str, seconds: int, delays: Collection[int]) -> Iterator[FieldProblem]:
+    """What is wrong with a delay: nobody would deliver what has one without a function."""
+    if seconds and seconds not in delays:
+        there = f"there are {', '.join(map(str, sorted(delays)))}" if delays else "there are none"
+        hint = f"{there}; the platform team makes others in the topology, with a lane"
+        yield FieldProblem(pointer, f"no function delays by {seconds} s", hint=hint)
 
 
 def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:

@@ -24,6 +24,9 @@ from marketdata.entitlements import EVERYTHING
 from marketdata.plans import PLAN_KEY, Plan, decode_plan
 from marketdata.topics import REFERENCE
 
+DELAYS = (2, 900)
+"""In seconds, of functions that are deployed."""
+
 
 class RecordingBroker:
     """The plan topic as a list, that of reference tables by key; `down` makes every call fail."""
@@ -123,6 +126,7 @@ class World:
             database,
             self.publisher,
             default_entitlements=EVERYTHING,
+            delays=lambda: DELAYS,
             drain_seconds=300,
             wait_seconds=0,
         )
@@ -131,6 +135,7 @@ class World:
             database,
             self.publisher,
             require_broker=self._broker_is_there,
+            delays=lambda: DELAYS,
             service_url="pulsar://there:6650",
             wait_seconds=0,
         )
@@ -139,6 +144,7 @@ class World:
             self.publisher,
             self.subscriptions,
             require_broker=self._broker_is_there,
+            delays=lambda: DELAYS,
             drain_seconds=300,
             wait_seconds=0,
         )

@@ -1,0 +1,193 @@
+"""A move to another lane: what was left goes on until nothing is missing between the two topics."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import text
+from test_moves import cursor, drained, entitle, get, topics
+from world import World
+
+from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.subscriptions.lane_moves import LaneMoves
+from control_plane.domains.subscriptions.schemas import SubscriptionOut, SubscriptionUpdate
+from control_plane.errors import InvalidRequestError
+from control_plane.pulsar_admin import PulsarAdmin
+from control_plane.pulsar_values import TopicStats, topic_stats
+from marketdata.plans import Delivery
+
+HIGH, DELAYED = Delivery(priority=3), Delivery(delay_seconds=900)
+CURSORS = {"": "distributor", "priority-3": "distributor-high", "delay-900": "distributor-delayed"}
+
+
+class Log:
+    """The statistics of the log: by when each lane's oldest unread message was written."""
+
+    def __init__(self, **oldest: datetime | None) -> None:
+        self.oldest: dict[str, datetime | None] = {"distributor": None, **oldest}
+
+    async def partitioned_stats(self, _topic: str, *, oldest: bool) -> TopicStats:
+        assert oldest
+        subscriptions = {
+            name: {
+                "msgBacklog": 0 if at is None else 5,
+                "earliestMsgPublishTimeInBacklog": 0 if at is None else at.timestamp() * 1e3,
+            }
+            for name, at in self.oldest.items()
+        }
+        partition: dict[str, Any] = {"subscriptions": subscriptions}
+        return topic_stats({"partitions": {"log-partition-0": partition}})
+
+
+def lane_moves(world: World, log: Log) -> LaneMoves:
+    return LaneMoves(world.database, cast(PulsarAdmin, log), drain_seconds=300)
+
+
+async def applied(world: World) -> datetime:
+    """Every function runs the newest plan."""
+    async with world.database.transaction() as session:
+        await plan_rows.mark_applied(session, world.broker.last.number, 3)
+        at = await session.scalar(text("SELECT max(applied_at) FROM plans"))
+    return cast(datetime, at).astimezone(UTC)
+
+
+async def moved(world: World, delivery: Delivery = HIGH) -> tuple[str, SubscriptionOut]:
+    """A subscription that has left the usual lane; as it was before."""
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    await world.settle()
+    before = await get(world, key)
+    await world.lifecycles.update(key, SubscriptionUpdate(delivery=delivery), None)
+    await world.settle()
+    return key, before
+
+
+async def test_what_was_left_goes_on_until_its_lane_has_come_far_enough(world: World) -> None:
+    key, before = await moved(world)
+    after = await get(world, key)
+    assert topics(world) == {before.topic, after.topic}
+    (left,) = after.draining
+    assert (left.topic, left.plan) == (before.topic, None)
+    log = Log()
+    looks = lane_moves(world, log)
+    # Nobody has seen the new view's function run it; nothing is over, not even by time.
+    assert await looks.look(CURSORS) is None
+    await drained(world)
+    at = await applied(world)
+    log.oldest["distributor"] = at - timedelta(seconds=1)
+    assert await looks.look(CURSORS) is None
+    assert topics(world) == {before.topic, after.topic}
+    assert cursor(before) in world.topics.cursors
+    log.oldest["distributor"] = at + timedelta(seconds=6)
+    number = await looks.look(CURSORS)
+    await world.settle()
+    assert (world.broker.last.number, topics(world)) == (number, {after.topic})
+    (left,) = (await get(world, key)).draining
+    assert (left.plan, left.until > datetime.now(UTC)) == (number, True)
+    assert cursor(before) in world.topics.cursors
+    await drained(world)
+    assert world.topics.cursors == {cursor(after)}
+    async with world.database.transaction() as session:
+        (retired,) = await plan_rows.retired_views(session, world.broker.last.number)
+        assert retired.topic == before.topic
+    assert await looks.look(CURSORS) is None
+
+
+async def test_a_lane_of_which_the_broker_tells_nothing_has_not_come_far_enough(
+    world: World,
+) -> None:
+    await moved(world)
+    await applied(world)
+    log = Log()
+    del log.oldest["distributor"]
+    assert await lane_moves(world, log).look(CURSORS) is None
+
+
+async def test_a_lane_that_has_read_all_has_come_far_enough(world: World) -> None:
+    key, _ = await moved(world)
+    await applied(world)
+    assert await lane_moves(world, Log()).look(CURSORS) == world.broker.last.number + 1
+    await world.settle()
+    assert topics(world) == {(await get(world, key)).topic}
+
+
+async def test_a_longer_delay_begins_before_so_nothing_goes_on(world: World) -> None:
+    key, before = await moved(world, DELAYED)
+    after = await get(world, key)
+    assert topics(world) == {after.topic}
+    (left,) = after.draining
+    assert (left.topic, left.plan) == (before.topic, after.plan)
+
+
+async def test_a_delay_that_is_taken_away_lets_the_delayed_view_go_on(world: World) -> None:
+    await entitle(world, minimum_delay_seconds=900)
+    await world.settle()
+    key = await world.subscribe("one")
+    await world.settle()
+    before = await get(world, key)
+    assert before.delivery.delay_seconds == 900
+    await entitle(world, minimum_delay_seconds=None)
+    await world.settle()
+    after = await get(world, key)
+    assert after.delivery == Delivery()
+    assert topics(world) == {before.topic, after.topic}
+    at = await applied(world)
+    log = Log(**{"distributor-delayed": at - timedelta(seconds=899)})
+    assert await lane_moves(world, log).look(CURSORS) is None
+    log.oldest["distributor-delayed"] = at + timedelta(seconds=6)
+    assert await lane_moves(world, log).look(CURSORS) is not None
+
+
+async def test_a_delay_that_is_imposed_ends_the_view_at_once(world: World) -> None:
+    key, before = await moved(world)
+    high = await get(world, key)
+    assert topics(world) == {before.topic, high.topic}
+    await entitle(world, minimum_delay_seconds=900)
+    await world.settle()
+    after = await get(world, key)
+    assert after.delivery == DELAYED
+    # Also what went on for a move before.
+    assert topics(world) == {after.topic}
+    # The consumer cannot ask for less, and for more only where there is a function.
+    await world.lifecycles.update(key, SubscriptionUpdate(delivery=Delivery(delay_seconds=2)), None)
+    assert (await get(world, key)).topic == after.topic
+    with pytest.raises(InvalidRequestError, match="no function delays by 1000 s"):
+        await world.lifecycles.update(
+            key, SubscriptionUpdate(delivery=Delivery(delay_seconds=1000)), None
+        )
+
+
+async def test_entitlements_with_a_delay_that_no_function_has_are_refused(world: World) -> None:
+    await world.settle()
+    with pytest.raises(InvalidRequestError, match="no function delays by 60 s"):
+        await entitle(world, minimum_delay_seconds=60)
+
+
+async def test_what_goes_on_for_a_closed_subscription_is_let_go(world: World) -> None:
+    key, _ = await moved(world)
+    await world.subscriptions.close(key, None)
+    await world.settle()
+    assert await lane_moves(world, Log()).look(CURSORS) is not None
+    await world.settle()
+    assert topics(world) == set()
+    await drained(world)
+    assert world.topics.cursors == set()
+
+
+async def test_who_comes_back_reads_the_view_that_went_on(world: World) -> None:
+    await world.settle()
+    await entitle(world, minimum_delay_seconds=900)
+    key = await world.subscribe("one")
+    await world.settle()
+    before = await get(world, key)
+    for delay in (None, 900):
+        await entitle(world, minimum_delay_seconds=delay)
+        await world.settle()
+    after = await get(world, key)
+    assert (after.topic, after.from_plan) == (before.topic, 0)
+    assert topics(world) == {before.topic}
+    await lane_moves(world, Log()).look(CURSORS)
+    await world.settle()
+    assert topics(world) == {before.topic}
