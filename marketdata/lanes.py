@@ -2,7 +2,8 @@
 
 A lane is an instance of the distributor's function with a subscription of its own to the log. Every
 view belongs to one lane, which follows from its delivery, and so from its name: a view never
-changes its lane. What is conflated is served by a function of its own, the conflator. The lane without a name is that of the function `distributor`, which also serves
+changes its lane. What is conflated is served by a function of its own, the
+conflator; what is to be delayed as well, by nobody. The lane without a name is that of the function `distributor`, which also serves
 the priorities that no function has. What is delayed is served by the function of that delay only.
 """
 
@@ -17,9 +18,7 @@ from marketdata.plans import Delivery, Plan, ViewSpec, sets_of, tables_of
 
 DEFAULT_LANE: Final = ""
 CONFLATED_LANE: Final = "conflated"
-LANE_PATTERN: Final = (
-    r"^(priority-[023]|delay-[1-9][0-9]{0,5}|conflated(-delay-[1-9][0-9]{0,5})?)$(?!\n)"
-)
+LANE_PATTERN: Final = r"^(priority-[023]|delay-[1-9][0-9]{0,5}|conflated)$(?!\n)"
 """The names of lanes but for the default one."""
 
 _PRIORITY: Final = "priority-"
@@ -36,8 +35,8 @@ def lane_of(delivery: Delivery) -> str:
     """
     delivery = delivery.canonical()
     if delivery.conflates:
-        delay = delivery.delay_seconds or 0
-        return f"{CONFLATED_LANE}-{_DELAY}{delay}" if delay else CONFLATED_LANE
+        delayed = delivery.delay_seconds is not UNSET
+        return f"{CONFLATED_LANE}-{_DELAY}{delivery.delay_seconds}" if delayed else CONFLATED_LANE
     if delivery.delay_seconds is not UNSET:
         return f"{_DELAY}{delivery.delay_seconds}"
     if delivery.priority is not UNSET:

@@ -233,6 +233,10 @@ def entitled_spec(
     problems += delay_problems(
         "/delivery/delay_seconds", effective.delivery.delay_seconds or 0, delays
     )
+    if effective.delivery.conflates and effective.delivery.delay_seconds:
+        detail = "no function both delays and conflates; entitlements may ask for either"
+        hint = "drop delay_seconds, or conflate and max_rate"
+        problems.append(FieldProblem("/delivery/delay_seconds", detail, hint=hint))
     if problems:
         raise _refused(problems)
     return effective
