@@ -11,7 +11,7 @@ A custom transformation that keeps failing is cut off for its view (`runtime/cus
 it was to work on goes to the dead letters, too, until a trial goes well.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
@@ -147,7 +147,7 @@ class DistributorFunction(FrameFunction):
         return True
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """A message for a view: the inputs it is made of, their rows for the view, its position.
 
     `numbers` are those of the rows in the merged batch; None for all.
@@ -181,20 +181,27 @@ class DistributorStage(PartitionStage):
         # What failed is told before anything that follows it, or nothing follows it.
         self._failures.send()
         self._views.begin_turn()
+        self._take(items)
+        # A heartbeat would make a failed input look delivered when done again.
+        failing = self._failures.views()
+        if items and None not in failing:
+            self._views.tell_quiet(items[-1], but=failing.union(self._waiting()))
+        self._failures.send()
+
+    def _take(self, items: Sequence[Input]) -> None:
         telling = [item for item in items if item.properties.get("kind") != HEARTBEAT]
-        for is_epoch, run in groupby(telling, key=_is_epoch):
-            if is_epoch:
+        for anew, run in groupby(telling, key=is_epoch):
+            if anew:
                 self._failures.send()
                 for item in run:
                     self._views.announce_epoch(item)
                 continue
             for group in self._groups(run):
                 self._distribute(group)
-        # A heartbeat would make a failed input look delivered when done again.
-        failing = self._failures.views()
-        if items and None not in failing:
-            self._views.tell_quiet(items[-1], but=failing)
-        self._failures.send()
+
+    def _waiting(self) -> Collection[str]:
+        """The views that have rows of inputs which are not sent yet."""
+        return ()
 
     def confirmed(self, output: Output, message_id: Any, position: int) -> None:  # noqa: ARG002
         """A failure is remembered until its letter is stored: it need not show itself again."""
@@ -257,7 +264,7 @@ class DistributorStage(PartitionStage):
                 return
         self._function.reporter.observe_latency(batch.column("ts_publish")[-1].value)
 
-    def _deliver(self, group: FrameGroup[Input], piece: _Piece) -> bool:
+    def _deliver(self, group: FrameGroup[Input], piece: Piece) -> bool:
         """Send a view its rows; False when every view has been served input by input instead."""
         try:
             joined = self._joined(piece.view, piece.rows)
@@ -267,7 +274,7 @@ class DistributorStage(PartitionStage):
         except CutOff as error:
             # It was not tried, so there is no input at fault to look for.
             for item in piece.items:
-                self._fail(item, _view_failure(piece.view.id, error))
+                self._fail(item, view_failure(piece.view.id, error))
             return True
         except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
             return self._isolate_view(group, piece.view.id, error)
@@ -279,7 +286,7 @@ class DistributorStage(PartitionStage):
             return self._isolate_view(group, piece.view.id, error)
         return True
 
-    def _note_broken(self, group: FrameGroup[Input], piece: _Piece, checked: Checked) -> None:
+    def _note_broken(self, group: FrameGroup[Input], piece: Piece, checked: Checked) -> None:
         """Count the events that broke rules, once, and keep those that are to be kept."""
         view, rules = piece.view, piece.view.transformation.all_rules
         if not rules or piece.place <= self._noted.get(view.id, NO_POSITION):
@@ -312,7 +319,7 @@ class DistributorStage(PartitionStage):
             try:
                 for items, numbers, place in runs:
                     rows = batch if numbers is None else next(split_rows(batch, [numbers]))
-                    piece = _Piece(view, items, rows, place, numbers)
+                    piece = Piece(view, items, rows, place, numbers)
                     self._note_broken(group, piece, check(view, self._joined(view, rows)))
             except Exception as error:  # noqa: BLE001 - whatever a view does, others go on
                 if not self._isolate_view(group, view.id, error):
@@ -327,12 +334,12 @@ class DistributorStage(PartitionStage):
         return self._function.custom(view, rows)
 
     def _isolate_view(self, group: FrameGroup[Input], view_id: str, error: Exception) -> bool:
-        self._isolate(group, _view_failure(view_id, error))
+        self._isolate(group, view_failure(view_id, error))
         return len(group.items) == 1
 
     def _pieces(
         self, group: FrameGroup[Input], batch: pa.RecordBatch, routed: Iterable[Routed]
-    ) -> Iterator[_Piece]:
+    ) -> Iterator[Piece]:
         """What each view lacks of the batch, a message each."""
         cut: list[tuple[View, list[Input], Rows, int]] = []
         fitting = MAX_FRAME_BYTES // max(1, batch.nbytes // batch.num_rows)
@@ -344,12 +351,12 @@ class DistributorStage(PartitionStage):
                 max_message_rows=self._function.router.max_rows[view.id],
             ):
                 if rows is None:
-                    yield _Piece(view, items, batch, place, None)
+                    yield Piece(view, items, batch, place, None)
                 else:
                     cut.append((view, items, rows, place))
         pieces = split_rows(batch, [rows for _, _, rows, _ in cut])
         for (view, items, rows, place), piece in zip(cut, pieces, strict=True):
-            yield _Piece(view, items, piece, place, rows)
+            yield Piece(view, items, piece, place, rows)
 
     def _isolate(self, group: FrameGroup[Input], failure: Failure) -> None:
         """Find the input at fault: one by one the others still arrive.
@@ -366,7 +373,7 @@ class DistributorStage(PartitionStage):
         if self._failures.note(item, failure):
             self._counters["render_failures"] += 1
 
-    def _send(self, piece: _Piece, kind: str, messages: list[bytes]) -> None:
+    def _send(self, piece: Piece, kind: str, messages: list[bytes]) -> None:
         view, items, rows, place, _ = piece
         output = self._views.output(view)
         if output.restarted:
@@ -399,10 +406,12 @@ class DistributorStage(PartitionStage):
         self._counters["frames_out"] += 1
 
 
-def _view_failure(view_id: str, error: Exception) -> Failure:
+def view_failure(view_id: str, error: Exception) -> Failure:
+    """What is told of a view that failed."""
     code = error.code if isinstance(error, CustomFailed) else "not_rendered"
     return Failure(f"view {view_id}: {described(error)}", code, view_id)
 
 
-def _is_epoch(item: Input) -> bool:
+def is_epoch(item: Input) -> bool:
+    """Whether an input says that sequences start anew."""
     return item.properties.get("kind") == EPOCH

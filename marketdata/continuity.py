@@ -14,6 +14,7 @@ on, so each check finds it once. Heartbeats tell a loss at the end of a burst.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ from marketdata.findings import (
     Reversal,
 )
 from marketdata.instrument_continuity import InstrumentContinuity
+from marketdata.skipped import ranges_of
 
 __all__ = [
     "Continuity",
@@ -77,12 +79,14 @@ class Continuity:
         view: str | None = None,
         delivery_sequence: int | None = None,
         delivery_epoch: int = 0,
+        properties: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Finding]:
         """Check a frame; columns that its view does not carry are not checked.
 
         Args:
             view, delivery_sequence: from the frame's properties; None outside `delivery`.
             delivery_epoch: from the frame's properties.
+            properties: what the frame tells as skipped (`marketdata.skipped`) is no gap.
         """
         findings: list[Finding] = []
         if view is not None and delivery_sequence is not None:
@@ -90,7 +94,7 @@ class Continuity:
                 view, partition, delivery_sequence, batch.num_rows, delivery_epoch
             )
             batch = _without_repeated(batch, delivery_sequence, findings)
-        findings += self._check_instruments(partition, batch)
+        findings += self._check_instruments(partition, batch, properties)
         self.count(findings)
         return findings
 
@@ -128,16 +132,17 @@ class Continuity:
         view: str | None = None,
         delivery_sequence: int | None = None,
         delivery_epoch: int = 0,
+        properties: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Events of a gap were read again: what comes of them after this is a `Duplicate`.
 
         Args:
-            batch, view, delivery_sequence, delivery_epoch: as for `check`.
+            batch, view, delivery_sequence, delivery_epoch, properties: as for `check`.
         """
         if view is not None and delivery_sequence is not None:
             self._delivery.check(view, partition, delivery_sequence, batch.num_rows, delivery_epoch)
         if self._contiguous:
-            self._check_instruments(partition, batch)
+            self._check_instruments(partition, batch, properties)
 
     def count(self, findings: Iterable[Finding]) -> None:
         """Count findings that were made elsewhere."""
@@ -158,21 +163,25 @@ class Continuity:
             )
         return checker
 
-    def _check_instruments(self, partition: int, batch: pa.RecordBatch) -> list[Finding]:
+    def _check_instruments(
+        self, partition: int, batch: pa.RecordBatch, properties: Mapping[str, str]
+    ) -> list[Finding]:
         names = batch.schema.names
         if "instrument" not in names or "sequence" not in names or "epoch" not in names:
             return []
         instruments = batch.column("instrument")
         columns = (instruments, batch.column("sequence"), batch.column("epoch"))
-        if any(column.null_count for column in columns):
+        if not batch.num_rows or any(column.null_count for column in columns):
             return []
         if not pa.types.is_dictionary(instruments.type):
             instruments = instruments.dictionary_encode()
-        return self._instruments_of(partition).check(
-            instruments,
-            columns[1].cast(pa.uint64()).to_numpy(zero_copy_only=False),
-            columns[2].cast(pa.uint32()).to_numpy(zero_copy_only=False),
-        )
+        sequences = columns[1].cast(pa.uint64()).to_numpy(zero_copy_only=False)
+        epochs = columns[2].cast(pa.uint32()).to_numpy(zero_copy_only=False)
+        checker = self._instruments_of(partition)
+        if not self._contiguous:
+            return checker.check(instruments, sequences, epochs)
+        ranges = ranges_of(instruments, sequences, epochs, properties)
+        return checker.check(ranges.instruments, ranges.lasts, ranges.epochs, ranges.firsts)
 
 
 def _announced(

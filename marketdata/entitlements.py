@@ -13,10 +13,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from marketdata.filters import Filter
+from marketdata.filters import Filter, compile_filter
 from marketdata.filters.normalize import normalize
 from marketdata.filters.tree import And, Column, Expression, In, InSet, Or, Text, Truth
-from marketdata.plans import DelaySeconds, Delivery, ViewSpec
+from marketdata.plans import DelaySeconds, Delivery, MaxRate, ViewSpec
 
 Kind = Literal["trade", "quote", "bar", "book", "status", "statistic"]
 Mic = Annotated[str, Meta(pattern="^[A-Z0-9]{4}$")]
@@ -53,6 +53,10 @@ InstrumentSets = Annotated[
 ]
 
 
+MaximumRate = Annotated[
+    MaxRate,
+    Meta(description="Most events a second of each of its views; see `delivery.max_rate`."),
+]
 MinimumDelay = Annotated[
     DelaySeconds,
     Meta(
@@ -69,6 +73,7 @@ class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     A bound is a list of what is allowed; null is no bound, an empty list allows nothing.
     `instruments` and `instrument_sets` are one bound: what is in either is allowed. Lists are kept
     sorted and without doubles. `minimum_delay_seconds` is how old events are at least; 0 is none.
+    `maximum_rate` bounds each view by itself.
     """
 
     venues: Venues | None = None
@@ -76,6 +81,7 @@ class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: Sources | None = None
     instruments: Instruments | None = None
     instrument_sets: InstrumentSets | None = None
+    maximum_rate: MaximumRate | None = None
     minimum_delay_seconds: MinimumDelay | None = None
 
     def __post_init__(self) -> None:
@@ -106,16 +112,31 @@ def bounded(spec: ViewSpec, entitlements: Entitlements) -> ViewSpec:
     Where they leave nothing, all views of a form become the same one, with the filter `FALSE`.
     What the instrument sets hold now is not looked at, since it may change.
     """
-    delivery = delayed(spec.delivery, entitlements)
+    delivery = _paced(delayed(spec.delivery, entitlements), entitlements)
     if delivery != spec.delivery:
         spec = msgspec.structs.replace(spec, delivery=delivery)
     asked = Filter.from_json(spec.predicate)
-    left = asked & entitlements.filter()
+    left = asked & entitlements.filter() & _sampled(spec.delivery)
     if left == asked:
         return spec
     if not left.kinds:
         left = Filter.nothing()
     return msgspec.structs.replace(spec, filter=left.canonical, predicate=left.to_json())
+
+
+def _paced(delivery: Delivery, entitlements: Entitlements) -> Delivery:
+    """The delivery with the lower one of two rates."""
+    rate = entitlements.maximum_rate
+    if rate is None or (delivery.max_rate and delivery.max_rate <= rate):
+        return delivery
+    return msgspec.structs.replace(delivery, max_rate=rate).canonical()
+
+
+def _sampled(delivery: Delivery) -> Filter:
+    """What passes of 1 of N: no state is needed, and whoever looks at filters knows of it."""
+    if not delivery.sample:
+        return Filter.everything()
+    return compile_filter(f"sequence % {delivery.sample.one_of} = 0")
 
 
 def delayed(delivery: Delivery, entitlements: Entitlements) -> Delivery:

@@ -23,6 +23,7 @@ from marketdata.history import read_stretch
 from marketdata.missing_events import MissingDeliveries, MissingInstruments
 from marketdata.positions import Position
 from marketdata.reference import Joined
+from marketdata.skipped import CONFLATED_PROPERTY
 from marketdata.topics import SEQUENCED_EVENTS
 from marketdata.transformations import Transformation
 from marketdata.view_history import NotInHistory, ViewHistory
@@ -244,6 +245,8 @@ class GapFiller:
             raise NotInHistory("the messages beside the hole do not name their position in the log")
         if left.epoch != right.delivery_epoch:
             raise NotInHistory("the count started anew within the gap")
+        if CONFLATED_PROPERTY in right.properties:
+            raise NotInHistory("what the view is conflated to is known to the functions only")
         if self._transformation.custom:
             raise NotInHistory("the view's custom transformation works in the functions only")
         if self._transformation.enrich:

@@ -196,4 +196,5 @@ def _delivery(frame: Frame) -> dict[str, Any]:
         "view": frame.properties.get("view"),
         "delivery_sequence": frame.delivery_sequence,
         "delivery_epoch": frame.delivery_epoch,
+        "properties": frame.properties,
     }

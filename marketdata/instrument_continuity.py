@@ -4,7 +4,7 @@ Frames that keep the contract cost a few vector operations; only instruments wit
 walked through.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -47,19 +47,23 @@ class InstrumentContinuity:
         instruments: pa.DictionaryArray,
         sequences: npt.NDArray[np.uint64],
         epochs: npt.NDArray[np.uint32],
+        firsts: npt.NDArray[np.uint64] | None = None,
     ) -> list[Finding]:
         """Check the events of a frame, in their order.
 
         Args:
             instruments: dictionary of strings, no nulls.
             sequences, epochs: of the same length.
+            firsts: of the same length, where what is checked are ranges that end with `sequences`.
         """
         if not len(sequences):
             return []
+        firsts = sequences if firsts is None else firsts
         names = instruments.dictionary.to_pylist()
         ids = self._ids_of(names)[instruments.indices.to_numpy(zero_copy_only=False)]
         order = np.argsort(ids, kind="stable")
         ids, sequences, epochs = ids[order], sequences[order], epochs[order]
+        firsts = firsts[order]
         starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
         ends = np.append(starts[1:], len(ids))
 
@@ -69,7 +73,7 @@ class InstrumentContinuity:
         known = np.ones(len(ids), dtype=np.bool_)
         known[starts] = self._known[first_ids]
 
-        rises = sequences == before + np.uint64(1) if self._contiguous else sequences > before
+        rises = firsts == before + np.uint64(1) if self._contiguous else firsts > before
         sound = ~known | ((epochs == before_epoch) & rises)
         if not sound.all():
             odd = np.unique(np.searchsorted(starts, np.flatnonzero(~sound), side="right") - 1)
@@ -77,7 +81,14 @@ class InstrumentContinuity:
                 (int(order[i]), finding)
                 for group in odd.tolist()
                 for i, finding in self._walk(
-                    int(ids[starts[group]]), sequences, epochs, int(starts[group]), int(ends[group])
+                    int(ids[starts[group]]),
+                    zip(
+                        firsts[starts[group] : ends[group]].tolist(),
+                        sequences[starts[group] : ends[group]].tolist(),
+                        epochs[starts[group] : ends[group]].tolist(),
+                        strict=True,
+                    ),
+                    int(starts[group]),
                 )
             ]
         else:
@@ -143,41 +154,39 @@ class InstrumentContinuity:
         return ids
 
     def _walk(
-        self,
-        instrument: int,
-        sequences: npt.NDArray[np.uint64],
-        epochs: npt.NDArray[np.uint32],
-        start: int,
-        end: int,
+        self, instrument: int, ranges: Iterable[tuple[int, int, int]], start: int
     ) -> Iterator[tuple[int, Finding]]:
-        """Go through the events of an instrument that breaches; yields (place, finding)."""
+        """Go through the events of an instrument that breaches; yields (place, finding).
+
+        Args:
+            ranges: first and last sequence of each, and its epoch.
+            start: place of the first one.
+        """
         name = self._names[instrument]
         known = bool(self._known[instrument])
         last, epoch = int(self._last[instrument]), int(self._epoch[instrument])
         partition = self._partition
-        pairs = zip(sequences[start:end].tolist(), epochs[start:end].tolist(), strict=True)
-        for place, (sequence, event_epoch) in enumerate(pairs, start):
+        for place, (first, sequence, event_epoch) in enumerate(ranges, start):
             if not known or event_epoch > epoch:
                 if known:
-                    yield place, EpochChange(partition, name, event_epoch, sequence, sequence)
+                    yield place, EpochChange(partition, name, event_epoch, first, first)
                     self._holes.pop(instrument, None)
                 known, last, epoch = True, sequence, event_epoch
             elif event_epoch < epoch:
-                yield place, Reversal(partition, name, event_epoch, sequence, sequence)
-            elif sequence > last:
-                if self._contiguous and sequence > last + 1:
-                    self._holes.setdefault(instrument, Holes(HOLES_KEPT)).add(
-                        last + 1, sequence - 1
-                    )
-                    yield place, Gap(partition, name, epoch, last + 1, sequence - 1)
+                yield place, Reversal(partition, name, event_epoch, first, sequence)
+            elif first > last:
+                if self._contiguous and first > last + 1:
+                    self._holes.setdefault(instrument, Holes(HOLES_KEPT)).add(last + 1, first - 1)
+                    yield place, Gap(partition, name, epoch, last + 1, first - 1)
                 last = sequence
             elif self._contiguous:
                 holes = self._holes.setdefault(instrument, Holes(HOLES_KEPT))
-                late = next(holes.fill(sequence, sequence))[0]
-                kind = Reversal if late else Duplicate
-                yield place, kind(partition, name, epoch, sequence, sequence)
+                for late, a, b in holes.fill(first, min(sequence, last)):
+                    kind = Reversal if late else Duplicate
+                    yield place, kind(partition, name, epoch, a, b)
+                last = max(last, sequence)
             else:
                 kind = Duplicate if sequence == last else Reversal
-                yield place, kind(partition, name, epoch, sequence, sequence)
+                yield place, kind(partition, name, epoch, first, sequence)
         self._last[instrument], self._epoch[instrument] = last, epoch
         self._known[instrument] = True

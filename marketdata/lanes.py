@@ -2,7 +2,8 @@
 
 A lane is an instance of the distributor's function with a subscription of its own to the log. Every
 view belongs to one lane, which follows from its delivery, and so from its name: a view never
-changes its lane. The lane without a name is that of the function `distributor`, which also serves
+changes its lane. What is conflated is served by a function of its own, the
+conflator; what is to be delayed as well, by nobody. The lane without a name is that of the function `distributor`, which also serves
 the priorities that no function has. What is delayed is served by the function of that delay only.
 """
 
@@ -16,7 +17,8 @@ from msgspec import UNSET
 from marketdata.plans import Delivery, Plan, ViewSpec, sets_of, tables_of
 
 DEFAULT_LANE: Final = ""
-LANE_PATTERN: Final = r"^(priority-[023]|delay-[1-9][0-9]{0,5})$(?!\n)"
+CONFLATED_LANE: Final = "conflated"
+LANE_PATTERN: Final = r"^(priority-[023]|delay-[1-9][0-9]{0,5}|conflated)$(?!\n)"
 """The names of lanes but for the default one."""
 
 _PRIORITY: Final = "priority-"
@@ -28,8 +30,13 @@ def lane_of(delivery: Delivery) -> str:
 
     >>> lane_of(Delivery()), lane_of(Delivery(priority=3)), lane_of(Delivery(delay_seconds=900))
     ('', 'priority-3', 'delay-900')
+    >>> lane_of(Delivery(max_rate=10, priority=3)), lane_of(Delivery(max_rate=10, delay_seconds=900))
+    ('conflated', 'conflated-delay-900')
     """
     delivery = delivery.canonical()
+    if delivery.conflates:
+        delayed = delivery.delay_seconds is not UNSET
+        return f"{CONFLATED_LANE}-{_DELAY}{delivery.delay_seconds}" if delayed else CONFLATED_LANE
     if delivery.delay_seconds is not UNSET:
         return f"{_DELAY}{delivery.delay_seconds}"
     if delivery.priority is not UNSET:
@@ -43,7 +50,8 @@ def delay_of(lane: str) -> int:
     >>> delay_of("delay-900"), delay_of("priority-3"), delay_of("")
     (900, 0, 0)
     """
-    return int(lane.removeprefix(_DELAY)) if lane.startswith(_DELAY) else 0
+    _, delayed, seconds = lane.rpartition(_DELAY)
+    return int(seconds) if delayed else 0
 
 
 def is_lane(name: str) -> bool:

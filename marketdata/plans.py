@@ -27,12 +27,33 @@ PLAN_KEY: Final = "plan"
 Compression = Literal["none", "lz4", "zstd"]
 Kinds = Literal["apart", "together"]
 Granularity = Literal["frame", "event"]
+MaxRate = Annotated[int, Meta(ge=1, le=10_000_000)]
 
 USUAL_PRIORITY: Final = 1
 LONGEST_DELAY_S: Final = 86_400
 """The log has to keep what waits."""
 
 DelaySeconds = Annotated[int, Meta(ge=0, le=LONGEST_DELAY_S)]
+
+
+class Conflate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The latest event of each instrument and kind in each interval; the others are skipped.
+
+    Attributes:
+        every_ms: length of the intervals, which begin at multiples of it.
+    """
+
+    every_ms: Annotated[int, Meta(ge=50, le=60_000)]
+
+
+class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Only some events of each instrument.
+
+    Attributes:
+        one_of: those whose sequence is a multiple of it.
+    """
+
+    one_of: Annotated[int, Meta(ge=2, le=1_000_000)]
 
 
 class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +65,9 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             the log, of several (`together`; see `marketdata.mixed`).
         granularity: whether a message is a frame (if absent) or one event.
         max_events: most events in a frame; absent: as many as its format takes.
+        conflate: see `marketdata.conflation`; absent: every event is delivered.
+        sample: 1 of N; absent: every event is delivered.
+        max_rate: most events a second, of all partitions together; absent: no bound.
         priority: 3 before 0; absent: 1. See `marketdata.lanes`.
         delay_seconds: how old an event is at least when it is taken from the log; absent: 0.
     """
@@ -91,7 +115,7 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 le=3,
                 description="3 is the highest; 1 if absent. Priorities that have functions of "
                 "their own in the topology are not held up by what others have to do. Does "
-                "nothing for what is delayed.",
+                "nothing for what is delayed or conflated.",
             ),
         ]
         | UnsetType
@@ -107,6 +131,48 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    conflate: (
+        Annotated[
+            Conflate,
+            Meta(
+                description="Of what comes in each interval of the log's time only the latest event"
+                " of each instrument and kind. What was skipped is told with what is delivered."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    sample: (
+        Annotated[
+            Sample,
+            Meta(
+                description="Of each instrument only the events whose `sequence` is a multiple of"
+                " N. Sequences count all kinds of events, also those that the filter leaves out."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    max_rate: (
+        Annotated[
+            MaxRate,
+            Meta(
+                description="Most events a second. An interval (a second, or `conflate`'s) with"
+                " more is conflated; where there are more instruments and kinds than that, they"
+                " take turns. Each partition has an even share. The consumer's entitlements may"
+                " allow less: then that is what holds."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+    @property
+    def conflates(self) -> bool:
+        """Whether events wait for the end of an interval, in which others may replace them."""
+        return self.conflate is not UNSET or self.max_rate is not UNSET
+
+    @property
+    def as_entries(self) -> bool:
+        """Whether several messages are stored together, as one entry."""
+        return self.by_event or self.conflates
 
     @property
     def by_event(self) -> bool:
@@ -116,11 +182,11 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def together(self) -> bool:
         """Whether a message may hold events of several kinds."""
-        return self.kinds == "together"
+        return self.kinds == "together" and not self.conflates
 
     def canonical(self) -> "Delivery":
         """The one form of all that say the same."""
-        usual = self.priority == USUAL_PRIORITY or self.delay_seconds
+        usual = self.priority == USUAL_PRIORITY or self.delay_seconds or self.conflates
         return msgspec.structs.replace(
             self,
             kinds=self.kinds if self.together else UNSET,

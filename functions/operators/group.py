@@ -141,6 +141,17 @@ class FrameGroup(Generic[Item]):
             if end > start:
                 yield item, slice(start, end)
 
+    def places(self, rows: Rows, *, max_message_rows: int) -> Rows:
+        """The place of each of some rows: that of the piece of its frame, as `runs_after` cuts it.
+
+        Args:
+            rows: ascending row numbers of the merged batch.
+            max_message_rows: see `runs_after`.
+        """
+        spans = self._spans(max_message_rows)
+        found = np.searchsorted([span.start for span in spans], rows, side="right") - 1
+        return np.array([span.place for span in spans], np.int64)[found]
+
     def runs_after(
         self, position: int, rows: Rows | None, *, max_rows: int, max_message_rows: int
     ) -> Iterator[tuple[list[Item], Rows | None, int]]:

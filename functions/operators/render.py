@@ -35,6 +35,9 @@ MOST_TOGETHER: Final = 1_024
 _PROPERTIES_BYTES: Final = 512 + MAX_SYMBOL_BYTES
 """Room for the properties and the key of such a message."""
 
+_SKIPPED_BYTES: Final = MAX_SYMBOL_BYTES + 4 * _NUMBER_BYTES
+"""Room for what is told as skipped in front of an event."""
+
 
 def max_rows(view: View) -> int:
     """Most events of a view that are stored together, as one message or with one message each.
@@ -59,6 +62,8 @@ def max_rows(view: View) -> int:
     if view.delivery.by_event:
         most = min(most, MOST_TOGETHER)
         wider += _PROPERTIES_BYTES
+    if view.delivery.conflates:
+        wider += _SKIPPED_BYTES
     return max(LEAST_ROWS, min(most, MAX_MESSAGE_BYTES // (share + wider)))
 
 

@@ -82,6 +82,10 @@ class Failures:
         for item in sorted(self._untold, key=lambda item: item.position):
             self._tell(item, self._untold.pop(item))
 
+    def close(self) -> None:
+        """Close the output; what is not told is forgotten."""
+        self._output.close()
+
     def confirmed(self, output: Output, number: int) -> None:
         """A letter is stored."""
         if output is self._output:

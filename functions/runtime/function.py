@@ -97,6 +97,9 @@ class PartitionStage(ABC):
     def tidy(self) -> None:
         """Called about once a second."""
 
+    def close(self) -> None:  # noqa: B027 - only those that are replaced need it
+        """Close all outputs; called where another stage takes over in this process."""
+
     def awaited(self) -> Collection[Output]:
         """Outputs that have something to confirm for which no input waits."""
         return ()
@@ -113,7 +116,8 @@ class PartitionStage(ABC):
 class _Partition:
     """One input partition on this instance."""
 
-    def __init__(self, stage: PartitionStage, consumer: pulsar.Consumer) -> None:
+    def __init__(self, number: int, stage: PartitionStage, consumer: pulsar.Consumer) -> None:
+        self.number = number
         self.stage = stage
         self.consumer = consumer
         self.inputs = PartitionInputs()
@@ -138,6 +142,8 @@ class FrameFunction(ABC):
     name: ClassVar[str]
     applies_again: ClassVar[bool] = False
     """Whether `apply_again` is used, so that inputs are kept until they are acknowledged."""
+    reads_again: ClassVar[bool] = False
+    """Whether what is to be applied again comes from the broker and not from memory."""
 
     def __init__(self) -> None:
         # The runtime swallows what a constructor raises, so this one cannot fail.
@@ -161,7 +167,9 @@ class FrameFunction(ABC):
             self._delay.hold(message.publish_timestamp())
             event = _Received(
                 partition_index(message.topic_name()),
-                Input(message.message_id(), data, message.properties()),
+                Input(
+                    message.message_id(), data, message.properties(), message.publish_timestamp()
+                ),
                 next(iter(context.consumers.values())),
             )
         except Exception as error:
@@ -379,7 +387,9 @@ class FrameFunction(ABC):
     def _offer(self, event: _Received) -> bool:
         partition = self._partitions.get(event.partition)
         if partition is None:
-            partition = _Partition(self.stage(event.partition), event.consumer)
+            partition = _Partition(
+                event.partition, self.stage(event.partition), event.consumer
+            )
             self._partitions[event.partition] = partition
         offer = partition.inputs.offer(event.item)
         if offer is Offer.TAKEN:
@@ -494,12 +504,23 @@ class FrameFunction(ABC):
         partition.ready = False
         partition.backlog = []
         partition.steps.clear()
+        if self.reads_again:
+            self._begin_again(partition)
         for item in partition.inputs:
             item.applied = item.done
             item.waiting = {o: place for o, place in item.waiting.items() if not o.broken}
         # Whoever fenced this instance is probably the new owner; give it time to recover, too.
         pause_s = random.uniform(*RETRY_S) + partition.recovery_s  # noqa: S311
         partition.retry_at = time.monotonic() + pause_s
+
+    def _begin_again(self, partition: _Partition) -> None:
+        """Forget what a partition has in memory, and have it delivered again."""
+        partition.stage.close()
+        partition.stage = self.stage(partition.number)
+        for item in partition.inputs.forget():
+            self._give_room_back(item)
+        if partition.inputs.in_doubt:
+            self._ask_again(partition)
 
     def _recover(self, partition: _Partition) -> None:
         started = time.monotonic()

@@ -28,6 +28,7 @@ class Input:
         position: its place in the partition, packed (`marketdata.positions`).
         data: the payload; size_bytes: its length, also when it has been let go.
         properties: the message's properties.
+        time_ms: when its writer wrote it, as the log has it: milliseconds since the epoch, UTC.
         message_ids: what the consumer acknowledges; several when it was delivered again meanwhile.
         alone: its entry holds no other message, so positions up to the next entry are free.
         waiting: outputs that have been sent something made of it and have not confirmed, with the
@@ -51,14 +52,18 @@ class Input:
         "properties",
         "size_bytes",
         "takes_room",
+        "time_ms",
         "waiting",
     )
 
-    def __init__(self, message_id: Any, data: bytes, properties: dict[str, str]) -> None:
+    def __init__(
+        self, message_id: Any, data: bytes, properties: dict[str, str], time_ms: int = 0
+    ) -> None:
         self.message_ids = [message_id]
         self.data = data
         self.size_bytes = len(data)
         self.properties = properties
+        self.time_ms = time_ms
         # No valid frame stands behind the last index: thousands of frames do not fit an entry.
         index = min(message_id.batch_index(), (1 << BATCH_BITS) - 1)
         self.position = Position(message_id.ledger_id(), message_id.entry_id(), index).pack()
@@ -112,6 +117,19 @@ class PartitionInputs:
     def in_doubt(self) -> bool:
         """Whether a redelivery is waited for."""
         return self._in_doubt
+
+    def forget(self) -> list[Input]:
+        """Give up what is not confirmed: it is to come again in a redelivery, which is asked for.
+
+        Returns:
+            What was given up.
+        """
+        given_up = list(self._pending)
+        if given_up:
+            self._pending.clear()
+            self._in_doubt = True
+            self._newest_in_doubt = max(given_up[-1].position, self._newest_in_doubt or NO_POSITION)
+        return given_up
 
     def asked_again(self) -> None:
         """A redelivery is asked for (again): it begins at or before the newest input in doubt.

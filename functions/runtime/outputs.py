@@ -60,7 +60,7 @@ class Message(NamedTuple):
 
     data: bytes
     properties: dict[str, str]
-    key: str
+    key: str | None
     event_timestamp_ms: int
 
 

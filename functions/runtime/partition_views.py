@@ -18,6 +18,7 @@ from functions.runtime.view_output import ViewOutput
 from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.formats import format_of_view
 from marketdata.plans import View
+from marketdata.skipped import CONFLATED_PROPERTY, ONE_OF_PROPERTY
 
 if TYPE_CHECKING:
     from functions.distributor import DistributorFunction
@@ -77,6 +78,12 @@ class PartitionViews:
         for opening in openings:
             opening.result()
 
+    def close(self) -> None:
+        """Close all outputs."""
+        self._openings.close()
+        for output in self._outputs.values():
+            output.close()
+
     def close_gone(self) -> None:
         """Close the outputs of views that are gone and have nothing under way."""
         views = self._function.router.views
@@ -92,7 +99,10 @@ class PartitionViews:
         """What every message of a view says, whether it carries events or none."""
         if output.delivery_epoch is None:
             output.delivery_epoch = position
+        sample = view.delivery.sample
         return {
+            **({CONFLATED_PROPERTY: "1"} if view.delivery.conflates else {}),
+            **({ONE_OF_PROPERTY: str(sample.one_of)} if sample else {}),
             "format": view.format,
             "plan": str(self._function.router.plan.number),
             "view": view.id,

@@ -34,6 +34,12 @@ class ViewOpenings:
             opening = self._openers.submit(output.open, self._client)
             self._under_way[view_id] = (output, opening)
 
+    def close(self) -> None:
+        """Close what has been and will be opened."""
+        for output, opening in self._under_way.values():
+            opening.add_done_callback(lambda _, output=output: output.close())
+        self._under_way.clear()
+
     def take(self, view_id: str) -> ViewOutput | None:
         """The output of a view that is being opened, once that has ended; it may have failed."""
         if view_id not in self._under_way:

@@ -13,6 +13,7 @@ from marketdata.entitlements import (
     Instruments,
     InstrumentSets,
     Kinds,
+    MaximumRate,
     MinimumDelay,
     Sources,
     Venues,
@@ -63,6 +64,7 @@ class EntitlementsUpdate(msgspec.Struct, forbid_unknown_fields=True):
     sources: Sources | UnsetType | None = UNSET
     instruments: Instruments | UnsetType | None = UNSET
     instrument_sets: InstrumentSets | UnsetType | None = UNSET
+    maximum_rate: MaximumRate | UnsetType | None = UNSET
     minimum_delay_seconds: MinimumDelay | UnsetType | None = UNSET
 
     def applied_to(self, before: Entitlements) -> Entitlements:

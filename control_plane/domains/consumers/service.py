@@ -92,7 +92,7 @@ class ConsumerService:
         entitlements = data.entitlements
         if entitlements is UNSET:
             entitlements = self._default_entitlements
-        self._require_delay(entitlements)
+        self._require_served(entitlements)
         row = Consumer(
             id=repository.new_consumer_id(),
             name=data.name,
@@ -211,15 +211,19 @@ class ConsumerService:
         if after == before:
             return row.entitlements
         await _require_sets(session, after)
-        if change.minimum_delay_seconds:
-            self._require_delay(after)
+        if change.minimum_delay_seconds or change.maximum_rate:
+            self._require_served(after)
         made: dict[str, Any] = msgspec.to_builtins(after)
         return made
 
-    def _require_delay(self, entitlements: Entitlements) -> None:
-        """Refuse a delay that no function has: nothing would come."""
+    def _require_served(self, entitlements: Entitlements) -> None:
+        """Refuse what no function serves: nothing would come."""
         pointer, least = "/entitlements/minimum_delay_seconds", entitlements.minimum_delay_seconds
         problems = list(delay_problems(pointer, least or 0, self._delays()))
+        if least and entitlements.maximum_rate:
+            detail = "no function both delays and bounds the rate"
+            hint = "take minimum_delay_seconds or maximum_rate away"
+            problems.append(FieldProblem("/entitlements/maximum_rate", detail, hint=hint))
         if problems:
             raise InvalidRequestError(f"entitlements: {problems[0].detail}.", problems)
 

@@ -13,18 +13,25 @@ from typing import Literal, NamedTuple, Self
 
 import pulsar
 
-from marketdata.topics import DEADLETTER_DISTRIBUTOR, DEADLETTER_SEQUENCER, partition_topic
+from marketdata.topics import (
+    DEADLETTER_CONFLATOR,
+    DEADLETTER_DISTRIBUTOR,
+    DEADLETTER_SEQUENCER,
+    partition_topic,
+)
 
-Function = Literal["sequencer", "distributor"]
+Function = Literal["sequencer", "distributor", "conflator"]
 
 TOPICS: dict[Function, str] = {
     "sequencer": DEADLETTER_SEQUENCER,
     "distributor": DEADLETTER_DISTRIBUTOR,
+    "conflator": DEADLETTER_CONFLATOR,
 }
 ORIGINAL = "original_"
 
 _ID = re.compile(
-    r"(sequencer|distributor):([0-9]{1,9}):([0-9]{1,18}):([0-9]{1,18})(?::([0-9]{1,9}))?", re.ASCII
+    rf"({'|'.join(TOPICS)}):([0-9]{{1,9}}):([0-9]{{1,18}}):([0-9]{{1,18}})(?::([0-9]{{1,9}}))?",
+    re.ASCII,
 )
 
 
@@ -47,8 +54,9 @@ class LetterId(NamedTuple):
         found = _ID.fullmatch(text)
         if found is None:
             raise ValueError(f"{text!r} is no id of a dead letter")
-        function, *numbers = found.groups("-1")
-        made = cls("sequencer" if function == "sequencer" else "distributor", *map(int, numbers))
+        name, *numbers = found.groups("-1")
+        [function] = (function for function in TOPICS if function == name)
+        made = cls(function, *map(int, numbers))
         if str(made) != text:
             raise ValueError(f"{text!r} is no id of a dead letter")
         return made

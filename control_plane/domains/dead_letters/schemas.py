@@ -29,7 +29,7 @@ class LetterOut(msgspec.Struct):
     """
 
     id: Annotated[str, Meta(examples=["sequencer:0:731:12"])]
-    function: Literal["sequencer", "distributor"]
+    function: Literal["sequencer", "distributor", "conflator"]
     partition: int
     state: Annotated[Literal["kept", "resent"], Meta(description="`resent` says nothing of later.")]
     reason_code: Annotated[str, Meta(examples=["wrong_schema"])]

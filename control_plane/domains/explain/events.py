@@ -22,6 +22,7 @@ from marketdata.formats import FormatError
 from marketdata.frames import frame_kind, read_frame
 from marketdata.plans import View
 from marketdata.positions import BATCH_BITS, Position
+from marketdata.skipped import Skipped
 from marketdata.topics import partition_index
 
 ENTRY_PLACES = 1 << BATCH_BITS + 1
@@ -105,11 +106,13 @@ class ViewTrace:
             None when the view has not come so far.
         preceded: it holds messages from before the event too.
         emptied: it holds nothing any more, but once did.
+        skipped: the entry of the message tells that the event was skipped.
     """
 
     message: ViewMessage | None
     preceded: bool
     emptied: bool = False
+    skipped: bool = False
 
 
 def find_event(
@@ -201,6 +204,7 @@ def trace(
 
     found = find_place(client, stored, judge, budget)
     behind: tuple[int, ViewMessage] | None = None
+    skipped = False
     with closing(stored.read(client, found.number, len(stored), budget)) as messages:
         for number, message in messages:
             # The messages of one entry have one position: any of them may hold the event.
@@ -211,8 +215,9 @@ def trace(
                 return ViewTrace(read, found.preceded)
             if behind is None and read.place >= place:
                 behind = number, read
+            skipped = skipped or (behind is not None and _tells_skipped(message, event))
     if behind is not None:
-        return ViewTrace(behind[1], found.preceded)
+        return ViewTrace(behind[1], found.preceded, skipped=skipped)
     nothing = found.message is None and not found.preceded
     return ViewTrace(None, found.preceded, emptied=nothing and stored.written)
 
@@ -240,6 +245,15 @@ def read_message(
         row=row,
         readable=readable,
     )
+
+
+def _tells_skipped(message: pulsar.Message, event: LoggedEvent) -> bool:
+    """Whether a message of a view tells that an event was skipped."""
+    (instrument,) = event.row.column("instrument").to_pylist()
+    told = Skipped.told_by(message.properties())
+    ranges = zip(told.instrument, told.first, told.last, strict=True)
+    sequence = event.number("sequence")
+    return any(name == instrument and a <= sequence <= b for name, a, b in ranges)
 
 
 def _row_of(batch: pa.RecordBatch, event: LoggedEvent) -> int | None:

@@ -13,7 +13,9 @@ from typing import Literal
 
 from control_plane.domains.explain.events import ViewTrace
 
-Verdict = Literal["delivered", "filtered", "before_start", "after_end", "not_yet", "unknown"]
+Verdict = Literal[
+    "delivered", "filtered", "conflated", "before_start", "after_end", "not_yet", "unknown"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,14 @@ def judge(
             (
                 "The event breaks validation rules of the transformation, which keep it from the"
                 f" view: {', '.join(broken)}."
+            ),
+        ),
+        (
+            trace.skipped,
+            "conflated",
+            (
+                "The event was skipped: the view is conflated, and the message at its place tells"
+                " it with the range that was skipped."
             ),
         ),
         (

@@ -153,6 +153,13 @@ class SubscriptionPreview(msgspec.Struct):
         str | None,
         Meta(description="The custom transformation that was not called; its columns are null."),
     ]
+    conflated: Annotated[
+        bool,
+        Meta(
+            description="A view is conflated, now or with the change; the counts are of the events "
+            "before that."
+        ),
+    ]
     failed: Annotated[
         str | None, Meta(description="Why the counts stop short: a filter or expression failed.")
     ]

@@ -187,6 +187,7 @@ def _out(affected: Affected, comparison: Comparison, top: int) -> SubscriptionPr
             columns=dict(outcome.change.columns),
         ),
         not_run=_custom((before, after)),
+        conflated=any(view is not None and view.delivery.conflates for view in (before, after)),
         failed=outcome.failed,
     )
 

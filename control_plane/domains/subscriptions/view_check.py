@@ -112,11 +112,24 @@ def view_spec(
         computed=computed or UNSET,
         conditions=conditions or UNSET,
     )
+    _require_whole_books(spec)
     if spec.delivery.by_event and spec.format == "avro" and topic_schema(spec) is None:
         hint = f"name it in the filter: kind = '{kinds_of(spec)[0]}' AND …"
         detail = "Avro events of one topic are of one kind"
         raise _refused([FieldProblem("/delivery/granularity", detail, hint=hint)])
     return spec
+
+
+def _require_whole_books(spec: ViewSpec) -> None:
+    """Refuse to leave events out where each one changes what those before it said."""
+    if kinds_of(spec) != ("book",):
+        return
+    leaving_out = {"conflate": spec.delivery.conflate, "sample": spec.delivery.sample}
+    for member, asked_for in leaving_out.items():
+        if asked_for:
+            detail = "changes of an order book say nothing without those before them"
+            hint = f"subscribe to quotes, or drop {member}"
+            raise _refused([FieldProblem(f"/delivery/{member}", detail, hint=hint)])
 
 
 def named_tables(transformation: Transformation) -> frozenset[str]:
@@ -220,6 +233,10 @@ def entitled_spec(
     problems += delay_problems(
         "/delivery/delay_seconds", effective.delivery.delay_seconds or 0, delays
     )
+    if effective.delivery.conflates and effective.delivery.delay_seconds:
+        detail = "no function both delays and conflates; entitlements may ask for either"
+        hint = "drop delay_seconds, or conflate and max_rate"
+        problems.append(FieldProblem("/delivery/delay_seconds", detail, hint=hint))
     if problems:
         raise _refused(problems)
     return effective
@@ -274,6 +291,12 @@ def _format_problems(data: SubscriptionCreate) -> Iterator[FieldProblem]:
         )
     if data.delivery.by_event:
         yield from _event_problems(data)
+    if data.delivery.conflates and data.delivery.kinds == "together":
+        yield FieldProblem(
+            "/delivery/kinds",
+            "messages of conflated events hold events of one kind",
+            hint="leave kinds apart, or drop conflate and max_rate",
+        )
     if data.delivery.together and data.transformation.custom:
         yield FieldProblem(
             "/delivery/kinds",
