@@ -72,6 +72,8 @@ from control_plane.domains.tokens import repository as token_rows
 from control_plane.domains.tokens.controller import TokenController
 from control_plane.domains.tokens.keys_controller import KeyController
 from control_plane.domains.tokens.service import TokenService
+from control_plane.domains.topics.controller import TopicController
+from control_plane.domains.topics.service import TopicService
 from control_plane.domains.transformations.controller import TransformationController
 from control_plane.domains.transformations.service import TransformationService
 from control_plane.idempotency.middleware import idempotency_middleware
@@ -215,6 +217,7 @@ class ControlPlane:
             Thresholds(settings.lagging_after_seconds, settings.stalled_after_seconds),
         )
         self.groups = GroupService(self.database, self.admin)
+        self.topic_states = TopicService(self.database, self.admin, settings.topology_dir)
         self.instrument_sets = InstrumentSetService(
             self.database,
             self.publisher,
@@ -307,6 +310,7 @@ class ControlPlane:
             "readings": self.readings,
             "lifecycles": self.lifecycles,
             "groups": self.groups,
+            "topics": self.topic_states,
             "operations": self.operations,
             "plans": self.plans,
             "plan_comparison": self.plan_comparison,
@@ -353,6 +357,7 @@ def create_app(settings: Settings) -> Litestar:
                     FunctionController,
                     FunctionOperationController,
                     OperationController,
+                    TopicController,
                     OrderingController,
                     DeadLetterController,
                     ExplainController,
@@ -432,6 +437,7 @@ def _openapi() -> OpenAPIConfig:
             Tag(name="instrument sets", description="Lists of instruments that filters name."),
             Tag(name="reference tables", description="What is joined to events."),
             Tag(name="plans", description="What the functions execute."),
+            Tag(name="topics", description="Where events are."),
             Tag(name="functions", description="What runs inside the broker."),
             Tag(name="operations", description="What takes its time."),
             Tag(name="ordering", description="What the order of the sources shows."),

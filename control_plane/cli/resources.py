@@ -324,7 +324,7 @@ GROUPS = (
                 (
                     Field("consumer", "Only of this consumer."),
                     Field("name", "Only of this name."),
-                    Field("occupied", "Only with members, or without.", type=("true", "false")),
+                    Field("occupied", "Only with members (true), or without (false).", type=bool),
                 ),
                 columns=("subscription", "consumer_name", "name", "members.name", "changed_at"),
                 paged=True,
@@ -673,6 +673,28 @@ GROUPS = (
                 "/v1/rollouts/{plan}",
                 "Describe the way of a plan, with what each instance runs.",
                 (key("plan"),),
+            ),
+        ),
+    ),
+    Group(
+        "topics",
+        "Where events are.",
+        (
+            Command(
+                "list",
+                "listTopics",
+                "GET",
+                "/v1/topics",
+                "List the topics of the topology, as they should be and as they are.",
+                columns=("key", "name", "desired_partitions", "actual_partitions", "state"),
+            ),
+            Command(
+                "show",
+                "getTopic",
+                "GET",
+                "/v1/topics/{key}",
+                "Describe a topic, also of a view (view-…), with what the broker counts.",
+                (key("key"),),
             ),
         ),
     ),

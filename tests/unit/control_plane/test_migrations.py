@@ -61,6 +61,8 @@ TABLES = {
     "reference_table_versions",
     "subscription_history",
     "function_codes",
+    "groups",
+    "operations",
 }
 
 
