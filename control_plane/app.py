@@ -37,8 +37,16 @@ from control_plane.domains.explain.controller import ExplainController
 from control_plane.domains.explain.service import ExplainService
 from control_plane.domains.functions.controller import FunctionController
 from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.groups.controller import GroupController
+from control_plane.domains.groups.service import GroupService
+from control_plane.domains.groups.watch import GroupWatch
 from control_plane.domains.instrument_sets.controller import InstrumentSetController
 from control_plane.domains.instrument_sets.service import InstrumentSetService
+from control_plane.domains.operations.controller import (
+    FunctionOperationController,
+    OperationController,
+)
+from control_plane.domains.operations.service import OperationService
 from control_plane.domains.ordering.controller import OrderingController
 from control_plane.domains.ordering.follower import OrderingFollower
 from control_plane.domains.ordering.service import OrderingService
@@ -64,6 +72,8 @@ from control_plane.domains.tokens import repository as token_rows
 from control_plane.domains.tokens.controller import TokenController
 from control_plane.domains.tokens.keys_controller import KeyController
 from control_plane.domains.tokens.service import TokenService
+from control_plane.domains.topics.controller import TopicController
+from control_plane.domains.topics.service import TopicService
 from control_plane.domains.transformations.controller import TransformationController
 from control_plane.domains.transformations.service import TransformationService
 from control_plane.idempotency.middleware import idempotency_middleware
@@ -162,8 +172,10 @@ class ControlPlane:
                 grace_seconds=settings.drain_seconds,
                 kept_days=settings.event_retention_days,
             ),
+            GroupWatch(self.database, self.admin, self.metrics),
             settings,
         )
+        self.operations = OperationService(self.database, self.board, wake=self.reconciler.wake)
         self.ordering = OrderingService(
             self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
         )
@@ -207,6 +219,8 @@ class ControlPlane:
             self.admin,
             Thresholds(settings.lagging_after_seconds, settings.stalled_after_seconds),
         )
+        self.groups = GroupService(self.database, self.admin)
+        self.topic_states = TopicService(self.database, self.admin, settings.topology_dir)
         self.instrument_sets = InstrumentSetService(
             self.database,
             self.publisher,
@@ -302,6 +316,9 @@ class ControlPlane:
             "subscriptions": self.subscriptions,
             "readings": self.readings,
             "lifecycles": self.lifecycles,
+            "groups": self.groups,
+            "topics": self.topic_states,
+            "operations": self.operations,
             "plans": self.plans,
             "plan_comparison": self.plan_comparison,
             "previews": self.previews,
@@ -337,6 +354,7 @@ def create_app(settings: Settings) -> Litestar:
                 route_handlers=[
                     ConsumerController,
                     SubscriptionController,
+                    GroupController,
                     PlanController,
                     PreviewController,
                     RolloutController,
@@ -344,6 +362,9 @@ def create_app(settings: Settings) -> Litestar:
                     ReferenceTableController,
                     TransformationController,
                     FunctionController,
+                    FunctionOperationController,
+                    OperationController,
+                    TopicController,
                     OrderingController,
                     DeadLetterController,
                     ExplainController,
@@ -419,10 +440,13 @@ def _openapi() -> OpenAPIConfig:
         tags=[
             Tag(name="consumers", description="Who receives events."),
             Tag(name="subscriptions", description="What a consumer receives."),
+            Tag(name="groups", description="Who reads under a subscription."),
             Tag(name="instrument sets", description="Lists of instruments that filters name."),
             Tag(name="reference tables", description="What is joined to events."),
             Tag(name="plans", description="What the functions execute."),
+            Tag(name="topics", description="Where events are."),
             Tag(name="functions", description="What runs inside the broker."),
+            Tag(name="operations", description="What takes its time."),
             Tag(name="ordering", description="What the order of the sources shows."),
             Tag(name="dead letters", description="What the functions could not process."),
             Tag(name="events", description="What changes, as it changes."),

@@ -41,6 +41,8 @@ class ConnectedConsumer:
     delivered_messages: int
     last_delivered_ms: int
     last_acknowledged_ms: int
+    rate_out: float = 0.0
+    rate_redelivered: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,8 @@ def _subscription_stats(found: Json) -> SubscriptionStats:
                 delivered_messages=int(each.get("msgOutCounter", 0)),
                 last_delivered_ms=int(each.get("lastConsumedTimestamp", 0)),
                 last_acknowledged_ms=int(each.get("lastAckedTimestamp", 0)),
+                rate_out=float(each.get("msgRateOut", 0)),
+                rate_redelivered=float(each.get("msgRateRedeliver", 0)),
             )
             for each in found.get("consumers") or ()
         ),

@@ -10,15 +10,16 @@ One control plane reconciles at a time (advisory lock). Each look:
 3. removal: the topic of a view that no plan holds goes once every distributor runs such a plan,
    and so does what stands on the topic of reference tables;
 4. backlogs: what subscriptions ask to be done about theirs;
-5. rollout: that every distributor runs the newest plan is noted, and told as an event;
-6. lanes: views that were left for another lane leave the plans when their lane has come so far;
-7. functions: config drift is redeployed, one function at a time; a function that is down, and whose
-   instances have not changed for `unhealthy_after_seconds`, is restarted (after a broker restart
-   nothing else brings it back), with a growing pause between attempts: instances that start, or
-   that the worker starts again, are left to it; one that is gone for as long is created again with
-   the code that it had when it was last seen. What does not become healthy gets its config from
-   before again, unless the topology's was seen running: then what was before is what somebody
-   altered by hand.
+5. groups: who reads under subscriptions is noted, and what has changed told as events;
+6. rollout: that every distributor runs the newest plan is noted, and told as an event;
+7. lanes: views that were left for another lane leave the plans when their lane has come so far;
+8. functions: what operations ask for is done, one a look; config drift is redeployed, one function
+   at a time; a function that is down, and whose instances have not changed for
+   `unhealthy_after_seconds`, is restarted (after a broker restart nothing else brings it back),
+   with a growing pause between attempts: instances that start, or that the worker starts again, are
+   left to it; one that is gone for as long is created again with the code that it had when it was
+   last seen. What does not become healthy gets its config from before again, unless the topology's
+   was seen running: then what was before is what somebody altered by hand.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
 fought. Functions that were never deployed are reported, not created: their code comes from
@@ -41,7 +42,10 @@ from control_plane.broker_grants import PUBLISHING, READING, BrokerGrants, publi
 from control_plane.database import Database, Lock, lock, try_lock
 from control_plane.domains.audit.service import AuditService, Repair
 from control_plane.domains.functions.codes import FunctionCodes
+from control_plane.domains.functions.schemas import DifferenceOut
 from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.groups.watch import GroupWatch
+from control_plane.domains.operations.worker import OperationWorker
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.publisher import DeliveryTopics
 from control_plane.domains.reference_tables import repository as table_rows
@@ -141,6 +145,7 @@ class Reconciler:
         metrics: Metrics,
         audit: AuditService,
         backlogs: BacklogKeeper,
+        groups: GroupWatch,
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -153,6 +158,7 @@ class Reconciler:
         self._metrics = metrics
         self._audit = audit
         self._backlogs = backlogs
+        self._groups = groups
         self._settings = settings
         self._clock = clock
         self._wake = asyncio.Event()
@@ -161,6 +167,9 @@ class Reconciler:
         self._failure: str | None = None
         self._after_view = ""
         self._codes = FunctionCodes(database, admin)
+        self._operations = OperationWorker(
+            database, admin, self._codes, timeout_s=APPLY_TIMEOUT_SECONDS
+        )
         self._ran: dict[str, FunctionSpec] = {}
         self._lane_moves = LaneMoves(database, admin, drain_seconds=settings.drain_seconds)
 
@@ -217,7 +226,7 @@ class Reconciler:
                 return
             self._metrics.reconcile_runs.inc()
             steps = [self._delivery, self._access, self._removals, self._backlogs.look]
-            steps.append(self._rollout)
+            steps += [self._groups.look, self._rollout]
             if topology is not None:
                 steps.append(partial(self._lanes, topology))
                 # Last: to repair one takes a minute where it does not become healthy.
@@ -263,6 +272,9 @@ class Reconciler:
             name: spec for name, spec in topology.functions.items() if name not in differing
         }
         kept = await self._codes.keep(topology, actual)
+        if await self._operations.work(topology, actual):
+            self.wake()
+            return
         repairable = [
             change
             for change in changes
@@ -315,6 +327,10 @@ class Reconciler:
                 running=found.running_instances if found else 0,
                 state=state,
                 detail=detail,
+                differences=[
+                    DifferenceOut(each.name, desired=each.new, actual=each.old)
+                    for each in (change.attributes if found and change else ())
+                ],
             )
 
     async def _delivery(self) -> None:

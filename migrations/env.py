@@ -15,7 +15,9 @@ import control_plane.domains.audit.models
 import control_plane.domains.dead_letters.models
 import control_plane.domains.events.models
 import control_plane.domains.functions.models
+import control_plane.domains.groups.models
 import control_plane.domains.instrument_sets.models
+import control_plane.domains.operations.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models
 import control_plane.domains.tokens.models

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 
 class StatusReport(msgspec.Struct, frozen=True):
@@ -40,14 +42,28 @@ class InstanceOut(msgspec.Struct):
     last_error: str | None
 
 
+class DifferenceOut(msgspec.Struct):
+    """An attribute of a function's config that is not as the topology has it; null for absent."""
+
+    attribute: Annotated[str, Meta(examples=["parallelism", "user_config.log_level"])]
+    desired: Any
+    actual: Any
+
+
 class ClusterState(msgspec.Struct):
     """What the functions worker said when the reconciler last looked."""
 
     expected: int
     running: int
-    state: str
+    state: Annotated[
+        str, Meta(description="`running`, `down`, `drifted` or `not deployed`, as yet or any more.")
+    ]
     detail: str
     seen_at: datetime
+    differences: Annotated[
+        list[DifferenceOut],
+        Meta(description="Drift: what the reconciler, or a redeploy, puts right."),
+    ]
 
 
 class FunctionOut(msgspec.Struct):

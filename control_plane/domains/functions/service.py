@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,6 +16,7 @@ import msgspec
 
 from control_plane.domains.functions.schemas import (
     ClusterState,
+    DifferenceOut,
     FunctionList,
     FunctionOut,
     InstanceOut,
@@ -78,7 +79,14 @@ class StatusBoard:
             self._on_report(before, report)
 
     def note_cluster(
-        self, function: str, *, expected: int, running: int, state: str, detail: str
+        self,
+        function: str,
+        *,
+        expected: int,
+        running: int,
+        state: str,
+        detail: str,
+        differences: Sequence[DifferenceOut] = (),
     ) -> None:
         """Keep what the functions worker says about a function."""
         self._cluster[function] = ClusterState(
@@ -87,6 +95,7 @@ class StatusBoard:
             state=state,
             detail=detail,
             seen_at=moment(self._now_ns()),
+            differences=list(differences),
         )
 
     def reports(self, function: str | None = None) -> list[StatusReport]:

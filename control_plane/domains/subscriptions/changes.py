@@ -22,7 +22,7 @@ from marketdata.transformations import Transformation
 
 VIEW_MEMBERS = ("filter", "transformation", "shared_transformation", "format", "delivery")
 """What decides what is delivered, and so on which topic."""
-OWN_MEMBERS = ("name", "on_backlog", "labels")
+OWN_MEMBERS = ("name", "group", "on_backlog", "labels")
 """What changes nothing of that."""
 
 
@@ -41,6 +41,7 @@ def asked(row: Subscription) -> SubscriptionCreate:
         transformation=spec.transformation,
         format=spec.format,
         delivery=spec.delivery,
+        group=row.group,
         on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
         labels=row.labels,
         start="earliest" if row.next_start == "earliest" else "latest",

@@ -105,7 +105,7 @@ def health(
         backlog_age_seconds=age,
         rate=sum(cursor.rate_out for cursor in cursors),
         redelivery_rate=sum(cursor.rate_redelivered for cursor in cursors),
-        last_acknowledged_at=_moment(acknowledged_ms),
+        last_acknowledged_at=moment(acknowledged_ms),
         members=members,
     )
 
@@ -151,8 +151,8 @@ def _members(partitions: Mapping[int, SubscriptionStats]) -> list[MemberOut]:
             address=address,
             partitions=sorted(number for number in readers if partitions[number].active == name),
             delivered_messages=sum(each.delivered_messages for each in readers.values()),
-            last_delivered_at=_moment(max(each.last_delivered_ms for each in readers.values())),
-            last_acknowledged_at=_moment(
+            last_delivered_at=moment(max(each.last_delivered_ms for each in readers.values())),
+            last_acknowledged_at=moment(
                 max(each.last_acknowledged_ms for each in readers.values())
             ),
         )
@@ -160,5 +160,6 @@ def _members(partitions: Mapping[int, SubscriptionStats]) -> list[MemberOut]:
     ]
 
 
-def _moment(time_ms: int) -> datetime | None:
+def moment(time_ms: int) -> datetime | None:
+    """A time as the broker tells it; None for never."""
     return datetime.fromtimestamp(time_ms / 1000, UTC) if time_ms > 0 else None

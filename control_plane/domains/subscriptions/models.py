@@ -84,6 +84,7 @@ class Subscription(Base):
         ),
         CheckConstraint("id ~ '^s[0-9a-f]{16}$'", name="id_form"),
         CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="name_form"),
+        CheckConstraint("\"group\" ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="group_form"),
         CheckConstraint("state IN ('pending', 'active', 'paused', 'closed')", name="state_known"),
         CheckConstraint("\"start\" IN ('latest', 'earliest')", name="start_known"),
         CheckConstraint(
@@ -105,6 +106,8 @@ class Subscription(Base):
     )
     view_id: Mapped[str] = mapped_column(ForeignKey(ViewRow.id, ondelete="RESTRICT"))
     name: Mapped[str] = mapped_column(Text)
+    # What its members are called together; NULL: as the subscription.
+    group: Mapped[str | None] = mapped_column(Text)
     # The filter as it was written, and the view that was asked for. `view` is what the consumer's
     # entitlements leave of that.
     filter: Mapped[str] = mapped_column(Text, server_default="")
@@ -158,6 +161,11 @@ class Subscription(Base):
         cannot match another consumer.
         """
         return f"{self.consumer_id}-{self.id}"
+
+    @property
+    def group_name(self) -> str:
+        """What its members are called together."""
+        return self.group or self.name
 
     @property
     def grant(self) -> tuple[str, str]:

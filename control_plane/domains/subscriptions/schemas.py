@@ -77,6 +77,12 @@ class OnBacklog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ) = None
 
 
+GroupName = Annotated[
+    Name | None,
+    Meta(description="What its members are called together; null: as the subscription."),
+]
+
+
 class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     """A subscription to make."""
 
@@ -91,6 +97,7 @@ class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
         Literal["latest", "earliest"],
         Meta(description="Begin with what comes now, or with what the view's topic still holds."),
     ] = "latest"
+    group: GroupName = None
     on_backlog: OnBacklog = OnBacklog()
     labels: Labels = {}
 
@@ -108,6 +115,7 @@ class SubscriptionUpdate(msgspec.Struct, forbid_unknown_fields=True):
     shared_transformation: SharedReference | UnsetType = UNSET
     format: FormatName | UnsetType = UNSET
     delivery: Delivery | UnsetType = UNSET
+    group: GroupName | UnsetType = UNSET
     on_backlog: OnBacklog | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
 
@@ -204,6 +212,7 @@ class SubscriptionOut(msgspec.Struct):
     format: str
     delivery: Delivery
     start: Literal["latest", "earliest"]
+    group: Annotated[str, Meta(description="What its members are called together.")]
     on_backlog: OnBacklog
     labels: dict[str, str]
     service_url: str

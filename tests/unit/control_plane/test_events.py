@@ -126,7 +126,7 @@ async def test_a_plan_is_applied_when_the_last_distributor_runs_it(
     board = StatusBoard()
     board.expected = {"distributor": 2}
     unused = cast(Any, None)
-    parts = (unused, unused, unused, unused, board, unused, unused, unused)
+    parts = (unused, unused, unused, unused, board, unused, unused, unused, unused)
     reconciler = Reconciler(world.database, *parts, settings)
     selection = Selection(types=frozenset({EventType.PLAN_APPLIED}))
     seen = []

@@ -20,6 +20,8 @@ import control_plane.domains.audit.models
 import control_plane.domains.dead_letters.models
 import control_plane.domains.events.models
 import control_plane.domains.functions.models
+import control_plane.domains.groups.models
+import control_plane.domains.operations.models
 import control_plane.domains.ordering.models
 import control_plane.domains.subscriptions.models
 import control_plane.domains.tokens.models
@@ -59,6 +61,8 @@ TABLES = {
     "reference_table_versions",
     "subscription_history",
     "function_codes",
+    "groups",
+    "operations",
 }
 
 
@@ -74,6 +78,7 @@ AUDITED = {
     "transformations",
     "reference_tables",
     "reference_table_versions",
+    "operations",
 }
 """What somebody changes. The others follow from these, or are logs themselves."""
 

@@ -84,7 +84,7 @@ async def test_what_was_altered_by_hand_is_no_state_to_go_back_to(
     worker, unused = Worker(wanted if seen_running else altered), cast(Any, None)
     admin, audit = cast(PulsarAdmin, worker), AuditService(database, seal_seconds=1)
     board, metrics = StatusBoard(), Metrics(FollowerState())
-    parts = (admin, unused, unused, unused, board, metrics, audit, unused)
+    parts = (admin, unused, unused, unused, board, metrics, audit, unused, unused)
     one = Reconciler(database, *parts, settings)
     await one._functions(topology)
     worker.config, worker.healthy = altered, False

@@ -1,0 +1,1 @@
+"""Groups: the members of one subscription, what each reads, and how that changes."""

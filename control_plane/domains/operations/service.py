@@ -1,0 +1,91 @@
+"""Asking for operations and asking how they are; `worker` carries them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+from sqlalchemy.exc import IntegrityError
+
+from control_plane.database import Database, integrity_constraint
+from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.operations import repository
+from control_plane.domains.operations.models import UNIQUE_TARGET, OperationKind, OperationRow
+from control_plane.domains.operations.schemas import FailureOut, OperationOut, StateName
+from control_plane.errors import ConflictError
+from control_plane.pages import Page, decode_cursor, page_of
+from control_plane.requests import current_request_id
+
+
+class OperationService:
+    """Stores what is asked for; `wake` has a worker of this control plane look for it."""
+
+    def __init__(self, database: Database, board: StatusBoard, *, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._board = board
+        self._wake = wake
+
+    async def ask(self, kind: OperationKind, function: str) -> OperationOut:
+        """Have something done to a function; it outlives this control plane.
+
+        Raises:
+            NotFoundError: there is no such function.
+            ConflictError: something is being done to it already.
+        """
+        self._board.describe(function)
+        row = OperationRow(
+            id=repository.new_id(),
+            kind=kind.value,
+            target=function,
+            correlation_id=current_request_id(),
+        )
+        try:
+            async with self._database.transaction() as session:
+                session.add(row)
+                await session.flush()
+                await session.refresh(row)
+        except IntegrityError as error:
+            if integrity_constraint(error) == UNIQUE_TARGET:
+                raise ConflictError(
+                    f"An operation on {function!r} is under way: see /v1/operations?target="
+                    f"{function}, and ask again when it has ended."
+                ) from None
+            raise
+        self._wake()
+        return _out(row)
+
+    async def get(self, key: str) -> OperationOut:
+        """How an operation is; NotFoundError."""
+        async with self._database.transaction() as session:
+            return _out(await repository.find(session, key))
+
+    async def page(
+        self, *, cursor: str | None, limit: int, target: str | None, state: StateName | None
+    ) -> Page[OperationOut]:
+        """One page of operations, newest first."""
+        after = decode_cursor(cursor) if cursor else None
+        async with self._database.transaction() as session:
+            rows = await repository.page(
+                session, after=after, limit=limit + 1, target=target, state=state
+            )
+        return page_of(
+            [_out(row) for row in rows], limit, [(row.created_at, row.id) for row in rows]
+        )
+
+
+def _out(row: OperationRow) -> OperationOut:
+    return OperationOut(
+        id=row.id,
+        kind=row.kind,
+        target=row.target,
+        state=cast(StateName, str(row.state)),
+        attempts=row.attempts,
+        progress=row.progress,
+        result=row.result,
+        problem=None if row.problem is None else msgspec.convert(row.problem, FailureOut),
+        request_id=row.correlation_id,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )

@@ -1,0 +1,137 @@
+"""Carries operations out: one a look of the reconciler, under its lock.
+
+Only the control plane that reconciles carries operations out. So one that it finds `running` was
+left by a control plane that ended: it is begun again, which is harmless for what there is (a
+function that was restarted is restarted once more), and is failed after `MOST_ATTEMPTS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+from sqlalchemy import func
+
+from control_plane.database import Database
+from control_plane.domains.events.repository import Change as Told
+from control_plane.domains.events.repository import record
+from control_plane.domains.events.schemas import EventType
+from control_plane.domains.functions.codes import FunctionCodes
+from control_plane.domains.operations import repository
+from control_plane.domains.operations.models import OperationKind, OperationRow, OperationState
+from control_plane.errors import UnavailableError
+from control_plane.pulsar_admin import AdminError, PulsarAdmin
+from control_plane.topology import Actual, ApplyError, Change, Event, Topology, apply
+from control_plane.topology.diff import Action
+
+MOST_ATTEMPTS = 3
+INTERRUPTED = "Interrupted"
+NOT_CARRIED_OUT = "Not carried out"
+
+log = structlog.get_logger(__name__)
+
+
+class OperationWorker:
+    """One per reconciler, which tells it what there should be and what there is."""
+
+    def __init__(
+        self, database: Database, admin: PulsarAdmin, codes: FunctionCodes, *, timeout_s: float
+    ) -> None:
+        self._database = database
+        self._admin = admin
+        self._codes = codes
+        self._timeout_s = timeout_s
+
+    async def work(self, topology: Topology, actual: Actual) -> bool:
+        """Carry out the next operation, to its end; whether there was one.
+
+        Raises:
+            UnavailableError: the database is down; the operation is begun again.
+        """
+        row = await self._begin()
+        if row is None:
+            return False
+        log.info("operation begins", operation=row.id, kind=row.kind, target=row.target)
+        try:
+            change = await self._codes.add(_change(row, topology, actual))
+            async with self._telling(row.id) as tell:
+                await apply(
+                    self._admin,
+                    [change],
+                    timeout_s=self._timeout_s,
+                    # What was before may be drift; the reconciler goes on from what is there.
+                    roll_back=False,
+                    on_event=tell.put_nowait,
+                )
+        except (ApplyError, AdminError, LookupError) as error:
+            log.warning("operation failed", operation=row.id, error=str(error))
+            await self._end(row, {"title": NOT_CARRIED_OUT, "detail": str(error)})
+        else:
+            log.info("operation done", operation=row.id)
+            await self._end(row)
+        return True
+
+    async def _begin(self) -> OperationRow | None:
+        """The next operation, which now runs; None for none, or when it was begun too often."""
+        async with self._database.transaction() as session:
+            row = await repository.due(session)
+            if row is None:
+                return None
+            if row.attempts < MOST_ATTEMPTS:
+                row.attempts += 1
+                row.state = OperationState.RUNNING.value
+                row.started_at = func.clock_timestamp()
+                await session.flush()
+                return row
+        detail = f"The control plane ended {row.attempts} times while it carried this out."
+        await self._end(row, {"title": INTERRUPTED, "detail": detail})
+        return None
+
+    async def _end(self, row: OperationRow, problem: dict[str, str] | None = None) -> None:
+        what = EventType.OPERATION_FAILED if problem else EventType.OPERATION_DONE
+        told = {"name": row.target, "id": row.id, "kind": row.kind}
+        async with self._database.transaction() as session:
+            await repository.end(
+                session, row.id, result=None if problem else {"running": True}, problem=problem
+            )
+            await record(session, Told(what, told))
+
+    @asynccontextmanager
+    async def _telling(self, key: str) -> AsyncIterator[asyncio.Queue[Event]]:
+        """A queue whose events are noted as the operation's progress."""
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        async def note() -> None:
+            while True:
+                event = await events.get()
+                text = f"{event.stage}: {event.detail}" if event.detail else event.stage
+                with suppress(UnavailableError):  # it is only told later
+                    async with self._database.transaction() as session:
+                        await repository.tell(session, key, text)
+
+        task = asyncio.create_task(note())
+        try:
+            yield events
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _change(row: OperationRow, topology: Topology, actual: Actual) -> Change:
+    """What an operation does to its function.
+
+    A function that is not deployed is created with the code that it had. LookupError where the
+    topology does not name it.
+    """
+    names = {name.rsplit("/", 1)[-1]: name for name in topology.functions}
+    if row.target not in names:
+        raise LookupError(f"The topology has no function {row.target!r}.")
+    name = names[row.target]
+    found = actual.functions.get(name)
+    kind = OperationKind(row.kind)
+    if found is None:
+        return Change("create", "function", name, desired=topology.functions[name])
+    action: Action = "restart" if kind is OperationKind.RESTART_FUNCTION else "replace"
+    return Change(action, "function", name, desired=topology.functions[name], actual=found)
