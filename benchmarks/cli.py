@@ -24,6 +24,7 @@ from benchmarks import (
     recovery,
     routing,
     sequencing,
+    subscribing,
 )
 from benchmarks.figures import BenchmarkFailed, report
 from benchmarks.plotting import draw
@@ -41,6 +42,7 @@ BENCHMARKS: Mapping[str, ModuleType] = {
     "recovery": recovery,
     "routing": routing,
     "sequencing": sequencing,
+    "subscriptions": subscribing,
 }
 """Each has SUMMARY, add_arguments(parser) and measure(options) -> Measured."""
 
