@@ -25,6 +25,7 @@ from benchmarks import (
     recovery,
     routing,
     sequencing,
+    subscribing,
 )
 from benchmarks.figures import BenchmarkFailed, report
 from benchmarks.plotting import draw
@@ -43,6 +44,7 @@ BENCHMARKS: Mapping[str, ModuleType] = {
     "recovery": recovery,
     "routing": routing,
     "sequencing": sequencing,
+    "subscriptions": subscribing,
 }
 """Each has SUMMARY, add_arguments(parser) and measure(options) -> Measured."""
 

@@ -236,6 +236,11 @@ def add_rig_arguments(
         help="whether a view's message holds events of one kind or of several (default apart)",
     )
     parser.add_argument("--publishers", type=int, default=1, help="processes (default 1)")
+    add_stack_arguments(parser)
+
+
+def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every benchmark that has a stack."""
     parser.add_argument(
         "--home", type=Path, default=CHECKOUT / ".dds-bench", help="of the stack to measure on"
     )

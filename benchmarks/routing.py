@@ -72,7 +72,13 @@ def sequenced_frames(instruments: int, rows: int) -> list[tuple[Any, str]]:
 
 
 def specs(views: int, instruments: int) -> list[ViewSpec]:
-    """Views of twenty instruments each, every other one with a term on the price or the venue."""
+    """Views with the filters of `filter_texts`."""
+    compiled = map(compile_filter, filter_texts(views, instruments))
+    return [ViewSpec(filter=each.canonical, predicate=each.to_json()) for each in compiled]
+
+
+def filter_texts(views: int, instruments: int) -> list[str]:
+    """Filters of twenty instruments each, every other one with a term on the price or the venue."""
     random = np.random.Generator(np.random.PCG64(views))
     venues = [venue for of_region in VENUES_OF_REGION.values() for venue in of_region]
     made = []
@@ -83,8 +89,7 @@ def specs(views: int, instruments: int) -> list[ViewSpec]:
         term = f"(price > {bound} OR bid_price > {bound})"
         if number % 2:
             term = f"venue IN ('{random.choice(venues)}', '{random.choice(venues)}')"
-        compiled = compile_filter(f"instrument IN ({names}) AND {term}")
-        made.append(ViewSpec(filter=compiled.canonical, predicate=compiled.to_json()))
+        made.append(f"instrument IN ({names}) AND {term}")
     return made
 
 

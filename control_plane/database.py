@@ -45,7 +45,9 @@ class Lock(IntEnum):
     """Advisory locks; the numbers are part of the protocol between control planes."""
 
     PLAN_SEQUENCE = 0x6464_7301
-    """Held while a change and its plan are written: plan numbers rise without holes."""
+    """Held while a change and its plan are written: plan numbers rise without holes.
+
+    Shared by changes that make no plan, but must not see one made meanwhile."""
     PUBLISH = 0x6464_7302
     """Held by the one control plane that publishes."""
     RECONCILE = 0x6464_7303
@@ -211,9 +213,13 @@ class Database:
                 await connection.invalidate()
 
 
-async def lock(session: AsyncSession, which: Lock) -> None:
-    """Wait for an advisory lock; it is released with the session's transaction."""
-    await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int(which)})
+async def lock(session: AsyncSession, which: Lock, *, shared: bool = False) -> None:
+    """Wait for an advisory lock; it is released with the session's transaction.
+
+    Who holds it shared, keeps only those away who do not.
+    """
+    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    await session.execute(text(f"SELECT {function}(:key)"), {"key": int(which)})
 
 
 async def try_lock(session: AsyncSession, which: Lock) -> bool:

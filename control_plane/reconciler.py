@@ -77,6 +77,10 @@ from marketdata.plans import tables_in
 from marketdata.topics import REFERENCE
 
 VIEWS_PER_LOOK = 200
+VIEWS_AT_ONCE = 20
+"""Of which subscriptions are read together: requests are served between two reads."""
+MADE_AT_ONCE = 16
+"""How many Pulsar subscriptions are made again before a plan may be published."""
 FIRST_RETRY_SECONDS = 15.0
 LONGEST_RETRY_SECONDS = 300.0
 APPLY_TIMEOUT_SECONDS = 60.0
@@ -335,25 +339,27 @@ class Reconciler:
 
     async def _delivery(self) -> None:
         """Check some views a look, all of them in turn."""
-        async with self._database.transaction() as session:
-            rows = await subscription_rows.routed(
-                session, after=self._after_view, limit=VIEWS_PER_LOOK
-            )
-        views = sorted({row.view_id for row in rows})
-        self._after_view = views[-1] if len(views) == VIEWS_PER_LOOK else ""
-        missing: list[str] = []
-        for topic in sorted({row.view.topic for row in rows}):
-            try:
-                present = set(await self._admin.subscriptions(topic))
-            except AdminNotFound:
-                present = set()
-            missing += [
-                row.id
-                for row in rows
-                if row.view.topic == topic and row.subscription_name not in present
-            ]
-        if not missing:
-            return
+        for _ in range(VIEWS_PER_LOOK // VIEWS_AT_ONCE):
+            async with self._database.transaction() as session:
+                found = await subscription_rows.routed(
+                    session, after=self._after_view, limit=VIEWS_AT_ONCE
+                )
+            self._after_view = max(found) if len(found) == VIEWS_AT_ONCE else ""
+            missing: list[str] = []
+            for topic, names in found.values():
+                try:
+                    present = set(await self._admin.subscriptions(topic))
+                except AdminNotFound:
+                    present = set()
+                missing += [key for name, key in names.items() if name not in present]
+            # A few at a time: plans are not published meanwhile.
+            for first in range(0, len(missing), MADE_AT_ONCE):
+                await self._make_again(missing[first : first + MADE_AT_ONCE])
+            if not self._after_view:
+                return
+
+    async def _make_again(self, missing: list[str]) -> None:
+        """Make those topics and Pulsar subscriptions that subscriptions still need."""
         async with self._database.transaction() as session:
             # Under the publisher's lock, and only what is active still: it removes cursors too.
             await lock(session, Lock.PUBLISH)

@@ -22,6 +22,14 @@ class Consumer(Base):
     __tablename__ = "consumers"
     __table_args__ = (
         Index(UNIQUE_NAME, "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
+        # Of deleted ones, too: their subscriptions are listed by it.
+        Index("ix_consumers_name", "name"),
+        Index(
+            "ix_consumers_created",
+            "created_at",
+            "id",
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
         CheckConstraint("id ~ '^c[0-9a-f]{16}$'", name="id_form"),
         CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="name_form"),
         CheckConstraint("version >= 1", name="version_positive"),

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import exists, func, or_, select, tuple_
+from sqlalchemy import Select, exists, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.consumers.models import Consumer
@@ -20,7 +20,12 @@ def new_consumer_id() -> str:
 
 
 async def find(
-    session: AsyncSession, key: str, *, only: str | None = None, for_update: bool = False
+    session: AsyncSession,
+    key: str,
+    *,
+    only: str | None = None,
+    for_update: bool = False,
+    for_share: bool = False,
 ) -> Consumer:
     """The consumer with this id or name, its row locked on request; NotFoundError for none.
 
@@ -34,8 +39,8 @@ async def find(
     )
     if only is not None:
         query = query.where(Consumer.id == only)
-    if for_update:
-        query = query.with_for_update()
+    if for_update or for_share:
+        query = query.with_for_update(read=for_share)
     consumer = await session.scalar(query)
     if consumer is None:
         raise NotFoundError("consumer", key)
@@ -64,6 +69,11 @@ async def page(
     if only is not None:
         query = query.where(Consumer.id == only)
     return (await session.scalars(query)).all()
+
+
+def ids_of(key: str) -> Select[str]:
+    """The ids of the consumers, deleted or not, with this id or name."""
+    return select(Consumer.id).where(or_(Consumer.id == key, Consumer.name == key))
 
 
 async def has_live_subscriptions(session: AsyncSession, consumer_id: str) -> bool:

@@ -3,8 +3,11 @@
 Guarantees:
 
 - A plan is published only when the delivery topic and the Pulsar subscription of every
-  subscription in it exist and its consumer may read them, so no event of a subscription can be
-  routed before its cursor is there.
+  subscription that it was made for exist and its consumer may read them, so no event of a
+  subscription can be routed before its cursor is there.
+- Subscriptions that join a view which a published plan holds, and Pulsar subscriptions of closed
+  ones, are worked off in turns, a few each: a new plan waits for one turn at most, however many
+  there are (decision 56).
 - A plan is published only when no subscription can read a view of it that it has left, so no event
   that is routed from then on reaches a consumer who has lost it.
 - A plan is published only when the reference tables that it names stand on their topic.
@@ -53,6 +56,10 @@ from marketdata.topics import PLANS, REFERENCE, SEQUENCED_EVENTS
 from marketdata.view_schemas import topic_schema
 
 MAX_CONCURRENT_ADMIN_CALLS = 16
+JOINING_A_TURN = 16
+"""How many subscriptions that need no plan become active between two looks for a new plan."""
+LEFT_A_TURN = 64
+"""How many Pulsar subscriptions of closed ones are deleted between two looks for a new plan."""
 MAX_BACKOFF_SECONDS = 5.0
 SCHEMA_REFUSED = (409, 422)
 """HTTP statuses: it is not compatible with those that the topic has, or none for the broker."""
@@ -223,6 +230,8 @@ class PlanPublisher:
         self._wake = asyncio.Event()
         self._waiters: list[asyncio.Future[None]] = []
         self._compare_at = 0.0
+        self.behind = False
+        """Whether more subscriptions than a turn takes wait to join views: who comes now waits."""
         self.failure: str | None = None
         """Why the last run failed; None after a good one."""
 
@@ -230,8 +239,15 @@ class PlanPublisher:
         """Run now rather than at the next interval."""
         self._wake.set()
 
-    async def published(self, timeout_seconds: float) -> bool:
-        """Whether everything committed before the call was published within the time given."""
+    async def published(self, timeout_seconds: float, *, joining: bool = False) -> bool:
+        """Whether all plans committed before the call were published within the time given.
+
+        Args:
+            joining: it is a subscription that waits, and needs no plan: not while others wait
+                before it that take longer than a turn.
+        """
+        if joining and self.behind:
+            return False
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self.wake()
@@ -260,7 +276,8 @@ class PlanPublisher:
                 if time.monotonic() >= self._compare_at:
                     await self.compare_with_topic()
                     self._compare_at = time.monotonic() + self._compare_seconds
-                await self.publish_once()
+                if await self.publish_once():
+                    self.wake()
             except UnavailableError as error:
                 self._failed(str(error), waiters)
                 pause = min(max(pause, 0.1) * 2, MAX_BACKOFF_SECONDS)
@@ -285,32 +302,46 @@ class PlanPublisher:
         # They wait on: a later run within their time serves them.
         self._waiters[:0] = [waiter for waiter in waiters if not waiter.done()]
 
-    async def publish_once(self) -> None:
-        """Bring the broker to the newest plan; does nothing when it is there already.
+    async def publish_once(self) -> bool:
+        """One turn: bring the broker to the newest plan, and do some of what needs no plan.
+
+        Returns:
+            Whether there is more to do than a turn takes.
 
         Raises:
             UnavailableError: something is down; what was done stays done.
         """
         async with self._database.transaction() as session:
             if not await self._has_work(session):
-                return
+                self.behind = False
+                return False
         async with self._database.transaction() as session:
             await _lock_publication(session)
-            plan = await repository.newest(session, with_document=True)
+            plan = await repository.newest(session)
             if plan is None:
-                return
-            pending = await subscription_rows.pending(session, plan.number)
-            await self._topics.ensure(pending, start=None)
-            await self._cut_off(session, plan.number)
+                return False
             if plan.published_at is None:
                 await self._publish(session, plan)
-            await subscription_rows.activate(session, [row.id for row in pending], plan.number)
+            else:
+                await self._cut_off(session, plan.number)
+            joining = await subscription_rows.pending(
+                session, upto=plan.number, limit=JOINING_A_TURN + 1
+            )
+            self.behind = len(joining) > JOINING_A_TURN
+            await self._activate(session, joining[:JOINING_A_TURN], plan.number)
             await self._tell_pauses(session)
-            closed = await subscription_rows.cursors_left(session, plan.number)
+            closed = await subscription_rows.cursors_left(session, plan.number, limit=LEFT_A_TURN)
             dropped = await self._drop(session, closed)
             await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])
             drained = await self._drop(session, await move_rows.overdue(session))
             await move_rows.end(session, [move.id for move in drained])
+            return self.behind or len(dropped) == LEFT_A_TURN
+
+    async def _activate(
+        self, session: AsyncSession, rows: Sequence[Subscription], number: int
+    ) -> None:
+        await self._topics.ensure(rows, start=None)
+        await subscription_rows.activate(session, [row.id for row in rows], number)
 
     async def _tell_pauses(self, session: AsyncSession) -> None:
         """Let nobody read under Pulsar subscriptions that pause, and under others again."""
@@ -359,6 +390,13 @@ class PlanPublisher:
         )
 
     async def _publish(self, session: AsyncSession, plan: PlanRow) -> None:
+        """Make what a plan needs, and publish it."""
+        waiting = await subscription_rows.pending(
+            session, above=await repository.newest_published(session), upto=plan.number
+        )
+        await self._topics.ensure(waiting, start=None)
+        await self._cut_off(session, plan.number)
+        await session.refresh(plan, ["document"])
         await self._publish_tables(session, await asyncio.to_thread(tables_in, plan.document))
         # Before the send: functions may report the plan before the broker's answer is here.
         started_ns = time.time_ns()
@@ -372,6 +410,7 @@ class PlanPublisher:
         await record(session, Change(EventType.PLAN_PUBLISHED, published))
         if self._on_published is not None:
             self._on_published(plan.number, started_ns)
+        await subscription_rows.activate(session, [row.id for row in waiting], plan.number)
         log.info(
             "plan published",
             plan=plan.number,

@@ -80,12 +80,24 @@ async def ensure_view(session: AsyncSession, spec: ViewSpec) -> ViewRow:
     )
     rows = await session.scalars(statement, execution_options={"populate_existing": True})
     row = rows.one()
-    there = msgspec.convert(row.spec, ViewSpec)
-    # What the name is the digest of.
-    named = ("filter", "transformation", "format", "delivery")
-    if any(getattr(there, part) != getattr(spec, part) for part in named):
-        raise ConflictError("The view cannot be made: change its filter or its columns a little.")
+    _require_same(row, spec)
     return row
+
+
+async def joinable(session: AsyncSession, spec: ViewSpec) -> tuple[ViewRow, int] | None:
+    """A view that live subscriptions have, and the newest plan, which holds it.
+
+    None where a plan has to be made for the view. The caller holds Lock.PLAN_SEQUENCE, shared or
+    not, until its transaction ends: so long the view stays live.
+    """
+    newest = select(func.max(PlanRow.number)).scalar_subquery()
+    live = exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED)
+    query = select(ViewRow, newest).where(ViewRow.id == view_of(spec).id, live)
+    found = (await session.execute(query)).one_or_none()
+    if found is None or found[1] is None:
+        return None
+    _require_same(found[0], spec)
+    return found[0], found[1]
 
 
 async def is_live(session: AsyncSession, view_id: str) -> bool:
@@ -192,6 +204,15 @@ def _is_planned() -> ColumnElement[bool]:
         exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED),
         exists().where(Move.view_id == ViewRow.id, Move.goes_on),
     )
+
+
+def _require_same(row: ViewRow, spec: ViewSpec) -> None:
+    """Raise ConflictError unless a view of the same name is the same view."""
+    there = msgspec.convert(row.spec, ViewSpec)
+    # What the name is the digest of.
+    named = ("filter", "transformation", "format", "delivery")
+    if any(getattr(there, part) != getattr(spec, part) for part in named):
+        raise ConflictError("The view cannot be made: change its filter or its columns a little.")
 
 
 def _stored_bytes(document: bytes) -> int:

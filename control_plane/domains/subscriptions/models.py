@@ -45,6 +45,8 @@ ACTING = (
 )
 """Who acts in a transaction, as SQL."""
 
+IS_LIVE = "subscriptions.state <> 'closed'"
+"""Those rows that are not closed, as SQL."""
 LIMITED = "on_backlog ->> 'policy' <> 'hold'"
 """Those rows of whose backlog something is done, as SQL."""
 PAUSED = "(paused_at IS NOT NULL OR blocked)"
@@ -54,6 +56,15 @@ LIVE = (State.PENDING, State.ACTIVE, State.PAUSED)
 """What is not closed."""
 ROUTED = (State.ACTIVE, State.PAUSED)
 """What the broker has a topic and a Pulsar subscription for."""
+
+
+def pulsar_name(consumer_id: str, subscription_id: str) -> str:
+    """The name of a Pulsar subscription.
+
+    It begins with the consumer's id, all of one length, so that a broker rule on the prefix
+    cannot match another consumer.
+    """
+    return f"{consumer_id}-{subscription_id}"
 
 
 class Subscription(Base):
@@ -74,6 +85,15 @@ class Subscription(Base):
             "transformation_id",
             postgresql_where=text("state <> 'closed'"),
         ),
+        # In the order of lists: of what is live, of one state, of one consumer.
+        Index(
+            "ix_subscriptions_created_live",
+            "created_at",
+            "id",
+            postgresql_where=text("state <> 'closed'"),
+        ),
+        Index("ix_subscriptions_state", "state", "created_at", "id"),
+        Index("ix_subscriptions_consumer", "consumer_id", "created_at", "id"),
         Index("ix_subscriptions_pending", "plan", postgresql_where=text("state = 'pending'")),
         Index("ix_subscriptions_limited", "view_id", "id", postgresql_where=text(LIMITED)),
         Index("ix_subscriptions_paused", "id", postgresql_where=text(PAUSED)),
@@ -101,9 +121,7 @@ class Subscription(Base):
     )
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
-    consumer_id: Mapped[str] = mapped_column(
-        ForeignKey(Consumer.id, ondelete="RESTRICT"), index=True
-    )
+    consumer_id: Mapped[str] = mapped_column(ForeignKey(Consumer.id, ondelete="RESTRICT"))
     view_id: Mapped[str] = mapped_column(ForeignKey(ViewRow.id, ondelete="RESTRICT"))
     name: Mapped[str] = mapped_column(Text)
     # What its members are called together; NULL: as the subscription.
@@ -155,12 +173,8 @@ class Subscription(Base):
 
     @property
     def subscription_name(self) -> str:
-        """The name of the Pulsar subscription.
-
-        It begins with the consumer's id, all of one length, so that a broker rule on the prefix
-        cannot match another consumer.
-        """
-        return f"{self.consumer_id}-{self.id}"
+        """The name of the Pulsar subscription."""
+        return pulsar_name(self.consumer_id, self.id)
 
     @property
     def group_name(self) -> str:

@@ -11,17 +11,21 @@ from sqlalchemy import Select, case, exists, func, or_, select, text, tuple_, up
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
+from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.models import (
+    IS_LIVE,
     LIMITED,
+    LIVE,
     PAUSED,
     ROUTED,
     HistoryEntry,
     Move,
     State,
     Subscription,
+    pulsar_name,
 )
 from control_plane.errors import NotFoundError
 from control_plane.requests import current_request_id
@@ -87,17 +91,17 @@ async def page(
     """
     query = (
         select(Subscription)
-        .where(Subscription.state.in_(states))
         .options(*_TOLD)
         .order_by(Subscription.created_at, Subscription.id)
         .limit(limit)
     )
+    # As the indexes have it: a parameter would hide it from the planner.
+    live = set(states) == set(LIVE)
+    query = query.where(text(IS_LIVE) if live else Subscription.state.in_(states))
     if after is not None:
         query = query.where(tuple_(Subscription.created_at, Subscription.id) > after)
     if consumer is not None:
-        query = query.where(
-            or_(Subscription.consumer_id == consumer, Subscription.consumer.has(name=consumer))
-        )
+        query = query.where(Subscription.consumer_id.in_(consumer_rows.ids_of(consumer)))
     if name is not None:
         query = query.where(Subscription.name == name)
     if only is not None:
@@ -126,18 +130,27 @@ async def live_among(
     return (await session.scalars(query)).all()
 
 
-async def pending(session: AsyncSession, plan: int) -> Sequence[Subscription]:
-    """Pending subscriptions that a plan already holds."""
+async def pending(
+    session: AsyncSession, *, above: int = -1, upto: int, limit: int | None = None
+) -> Sequence[Subscription]:
+    """Pending subscriptions that wait for one of some plans, the oldest `limit` of them."""
     query = (
         select(Subscription)
-        .where(Subscription.state == State.PENDING, Subscription.plan <= plan)
+        .where(
+            text("subscriptions.state = 'pending'"),
+            Subscription.plan > above,
+            Subscription.plan <= upto,
+        )
         .options(joinedload(Subscription.view))
         .order_by(Subscription.created_at)
+        .limit(limit)
     )
     return (await session.scalars(query)).all()
 
 
-async def cursors_left(session: AsyncSession, plan: int) -> Sequence[Subscription]:
+async def cursors_left(
+    session: AsyncSession, plan: int, *, limit: int
+) -> Sequence[Subscription]:
     """Closed subscriptions without which a plan was made and whose Pulsar subscription remains."""
     query = (
         select(Subscription)
@@ -147,13 +160,19 @@ async def cursors_left(session: AsyncSession, plan: int) -> Sequence[Subscriptio
             Subscription.closed_in_plan <= plan,
         )
         .options(joinedload(Subscription.view))
-        .limit(1000)
+        .limit(limit)
     )
     return (await session.scalars(query)).all()
 
 
-async def routed(session: AsyncSession, *, after: str, limit: int) -> Sequence[Subscription]:
-    """Active and paused subscriptions ordered by view and id, from the view after `after`."""
+async def routed(
+    session: AsyncSession, *, after: str, limit: int
+) -> dict[str, tuple[str, dict[str, str]]]:
+    """Of the next views after `after` that have active or paused subscriptions, these.
+
+    Returns:
+        View id -> its topic, and the ids of the subscriptions by those of their Pulsar ones.
+    """
     views = (
         select(Subscription.view_id)
         .where(Subscription.state.in_(ROUTED), Subscription.view_id > after)
@@ -162,12 +181,15 @@ async def routed(session: AsyncSession, *, after: str, limit: int) -> Sequence[S
         .limit(limit)
     )
     query = (
-        select(Subscription)
+        select(Subscription.view_id, ViewRow.topic, Subscription.id, Subscription.consumer_id)
+        .join(ViewRow, Subscription.view_id == ViewRow.id)
         .where(Subscription.state.in_(ROUTED), Subscription.view_id.in_(views))
-        .options(joinedload(Subscription.view))
         .order_by(Subscription.view_id, Subscription.id)
     )
-    return (await session.scalars(query)).all()
+    found: dict[str, tuple[str, dict[str, str]]] = {}
+    for view, topic, key, consumer in await session.execute(query):
+        found.setdefault(view, (topic, {}))[1][pulsar_name(consumer, key)] = key
+    return found
 
 
 async def grants(

@@ -15,11 +15,10 @@ from typing import Literal, Protocol, cast
 import msgspec
 import structlog
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import set_committed_value
 
 from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.consumers import repository as consumer_rows
-from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
@@ -27,7 +26,7 @@ from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer
-from control_plane.domains.subscriptions.references import enriched_spec, refers, taken_over
+from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import (
     DrainingOut,
     OnBacklog,
@@ -42,7 +41,6 @@ from control_plane.domains.subscriptions.view_check import (
     require_sets,
     view_spec,
 )
-from control_plane.domains.transformations import repository as transformation_rows
 from control_plane.domains.transformations.models import SharedTransformation
 from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match, decode_cursor, page_of
@@ -60,8 +58,15 @@ log = structlog.get_logger(__name__)
 class Publication(Protocol):
     """The part of the PlanPublisher that requests need."""
 
-    async def published(self, timeout_seconds: float) -> bool:
-        """Whether everything committed before the call was published within the time given."""
+    async def published(self, timeout_seconds: float, *, joining: bool = False) -> bool:
+        """Whether all plans committed before the call were published within the time given.
+
+        `joining`: a subscription waits that needs none; not while many others do before it.
+        """
+
+
+class _NeedsPlanError(Exception):
+    """No live subscription has the view."""
 
 
 class SubscriptionService:
@@ -100,21 +105,20 @@ class SubscriptionService:
                 the plan is full.
             UnavailableError: the broker or the database is down; nothing was stored.
         """
-        reference: SharedTransformation | None = None
         check(data.on_backlog)
         named = named_tables(data.transformation)
         # In a thread, here and below: what takes long must not hold up other requests.
         spec = None if refers(data) or named else await asyncio.to_thread(view_spec, data)
         await self._require_broker()
         subscription_id = repository.new_subscription_id()
+        asked = data, spec, only
         try:
-            # One transaction: an Idempotency-Key is claimed with the change or not at all.
-            async with self._database.transaction() as session:
-                if refers(data):
-                    data, reference = await taken_over(session, data)
-                if spec is None:
-                    spec = await enriched_spec(session, data)
-                plan = await self._insert(session, subscription_id, data, spec, reference, only)
+            try:
+                row = await self._insert(subscription_id, *asked, joining=True)
+                joining = True
+            except _NeedsPlanError:
+                row = await self._insert(subscription_id, *asked, joining=False)
+                joining = False
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:
                 raise ConflictError(
@@ -122,61 +126,84 @@ class SubscriptionService:
                     "delete that one or choose another name."
                 ) from None
             raise
-        log.info("subscription created", subscription=subscription_id, plan=plan)
-        await self._publication.published(self._wait_seconds)
-        return await self.get(subscription_id)
+        log.info("subscription created", subscription=subscription_id, plan=row.plan)
+        if await self._publication.published(self._wait_seconds, joining=joining):
+            return await self.get(subscription_id)
+        return self._out(row), row.version
 
     async def _insert(
         self,
-        session: AsyncSession,
         subscription_id: str,
         data: SubscriptionCreate,
-        spec: ViewSpec,
-        reference: SharedTransformation | None,
+        spec: ViewSpec | None,
         only: str | None,
-    ) -> int:
-        consumer = await consumer_rows.find(session, data.consumer, only=only)
-        await lock(session, Lock.PLAN_SEQUENCE)
-        # Only now the row lock: every transaction takes the plan sequence first.
-        await session.refresh(consumer, with_for_update={"read": True})
-        if consumer.deleted_at is not None:
-            raise ConflictError(f"Consumer {consumer.name!r} is being deleted.")
-        if consumer.suspended:
-            raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
-        if reference is not None:
-            # It may have been deleted meanwhile.
-            await transformation_rows.find(session, reference.id)
-        require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
-        effective = entitled_spec(data, spec, consumer.allowed, self._delays())
-        view = await plan_rows.ensure_view(session, effective)
-        latest = await plan_rows.newest(session)
-        shared = latest is not None and await plan_rows.is_live(session, view.id)
-        row = Subscription(
-            id=subscription_id,
-            consumer_id=consumer.id,
-            view_id=view.id,
-            name=data.name,
-            filter=data.filter,
-            spec=plan_rows.spec_json(spec),
-            transformation_id=reference.id if reference else None,
-            start=data.start,
-            group=data.group,
-            on_backlog=msgspec.to_builtins(data.on_backlog),
-            labels=data.labels,
-            plan=latest.number if latest else 0,
-        )
-        session.add(row)
-        await session.flush()
-        if not shared:
-            row.plan = await plan_rows.compile_next(session, current_request_id(), growing=True)
-        await repository.note(session, EventType.SUBSCRIPTION_CREATED, [row])
-        return row.plan
+        *,
+        joining: bool,
+    ) -> Subscription:
+        """Store a subscription; gives it with what is told of it.
+
+        Subscriptions that join a live view are made side by side; those for which a plan is made,
+        one after the other.
+
+        Raises:
+            _NeedsPlanError: `joining`, and nobody has the view; nothing was stored.
+        """
+        reference: SharedTransformation | None = None
+        # One transaction: an Idempotency-Key is claimed with the change or not at all.
+        async with self._database.transaction() as session:
+            await lock(session, Lock.PLAN_SEQUENCE, shared=joining)
+            if refers(data):
+                data, reference = await taken_over(session, data)
+            if spec is None:
+                spec = await declared_spec(session, data)
+            # Only now the row lock: every transaction takes the plan sequence first.
+            consumer = await consumer_rows.find(session, data.consumer, only=only, for_share=True)
+            if consumer.suspended:
+                raise ConflictError(
+                    f"Consumer {consumer.name!r} is suspended: ask the platform team."
+                )
+            require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
+            effective = entitled_spec(data, spec, consumer.allowed, self._delays())
+            live = await plan_rows.joinable(session, effective)
+            if live is None and joining:
+                raise _NeedsPlanError
+            view, plan = live or (await plan_rows.ensure_view(session, effective), 0)
+            row = Subscription(
+                id=subscription_id,
+                consumer_id=consumer.id,
+                view_id=view.id,
+                name=data.name,
+                filter=data.filter,
+                spec=plan_rows.spec_json(spec),
+                transformation_id=reference.id if reference else None,
+                start=data.start,
+                group=data.group,
+                on_backlog=msgspec.to_builtins(data.on_backlog),
+                labels=data.labels,
+                plan=plan,
+            )
+            session.add(row)
+            await session.flush()
+            if live is None:
+                row.plan = await plan_rows.compile_next(
+                    session, current_request_id(), growing=True
+                )
+            await repository.note(session, EventType.SUBSCRIPTION_CREATED, [row])
+            told = {
+                "consumer": consumer,
+                "view": view,
+                "shared_transformation": reference,
+                "draining": [],
+            }
+            for name, value in told.items():
+                set_committed_value(row, name, value)
+            return row
 
     async def get(self, key: str, *, only: str | None = None) -> tuple[SubscriptionOut, int]:
         """The subscription with this id, closed or not, and its version."""
         async with self._database.transaction() as session:
             row = await repository.find(session, key, only=only)
-            return self._out(row, row.consumer), row.version
+            return self._out(row), row.version
 
     async def page(
         self,
@@ -201,7 +228,7 @@ class SubscriptionService:
                 only=only,
             )
             return page_of(
-                [self._out(row, row.consumer, in_list=True) for row in rows],
+                [self._out(row, in_list=True) for row in rows],
                 limit,
                 [(row.created_at, row.id) for row in rows],
             )
@@ -233,18 +260,16 @@ class SubscriptionService:
         log.info("subscription closed", subscription=key, plan=row.closed_in_plan)
         await self._publication.published(self._wait_seconds)
 
-    def _out(
-        self, row: Subscription, consumer: Consumer, *, in_list: bool = False
-    ) -> SubscriptionOut:
-        asked, spec = (msgspec.convert(each, ViewSpec) for each in (row.spec, row.view.spec))
+    def _out(self, row: Subscription, *, in_list: bool = False) -> SubscriptionOut:
+        spec = msgspec.convert(row.view.spec, ViewSpec)
         return SubscriptionOut(
             id=row.id,
-            consumer=consumer.id,
-            consumer_name=consumer.name,
+            consumer=row.consumer_id,
+            consumer_name=row.consumer.name,
             name=row.name,
             state=cast(StateName, str(row.state)),
             filter=row.filter,
-            canonical_filter=asked.filter,
+            canonical_filter=row.spec["filter"],
             effective_filter=spec.filter,
             receives_nothing=receives_nothing(spec),
             transformation=spec.transformation,
