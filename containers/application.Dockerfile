@@ -39,11 +39,20 @@ COPY control_plane control_plane
 COPY functions functions
 COPY migrations migrations
 COPY topology topology
-COPY scripts/deploy_functions.py scripts/
+COPY scripts/__init__.py scripts/container_credentials.py scripts/deploy_functions.py scripts/
+COPY scripts/devstack/__init__.py scripts/devstack/certificates.py scripts/devstack/
+COPY containers/healthy.py ./
+# Volumes take over the owner of these folders.
+USER root
+RUN cd / && install -d -o 10001 -g 10001 credentials credentials/authority credentials/signing-keys \
+      credentials/broker credentials/control-plane credentials/proxy credentials/postgresql \
+      credentials/prometheus credentials/platform \
+ && chmod 700 credentials/authority credentials/signing-keys
+USER 10001:10001
 LABEL org.opencontainers.image.title="data-distribution-service/control-plane" \
       org.opencontainers.image.description="HTTP API, migrations, topology and the functions' bundle"
 EXPOSE 8000
 ENV DDS_HTTP_HOST=0.0.0.0 DDS_HTTP_PORT=8000
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 \
-    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+    CMD ["python3", "healthy.py"]
 CMD ["python3", "-m", "control_plane"]

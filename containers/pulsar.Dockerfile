@@ -17,7 +17,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 FROM ${PULSAR_IMAGE}
 USER root
 COPY --from=dependencies /opt/functions /opt/functions
-COPY containers/pulsar/serve.py /opt/serve.py
+COPY containers/pulsar/serve.py scripts/devstack/secure_broker.py scripts/devstack/instance.py /opt/
 # Volumes take over the owner of these folders.
 RUN mkdir -p /pulsar/data /pulsar/logs /pulsar/download \
  && chown -R 10000:10000 /pulsar/data /pulsar/logs /pulsar/download

@@ -20,6 +20,10 @@ containers comes from the environment:
                          (default: all)
     DDS_WORKER           broker: `true` runs the functions worker inside the broker
 
+Brokers and functions workers speak TLS only and ask everybody for a token; certificates and tokens
+are files in /credentials (scripts/container_credentials.py makes and renews them). Metadata store
+and bookies have neither: nobody but the containers of the network for administration reaches them.
+
 Only the standard library is used: it runs on the Python of whatever image it is in.
 """
 
@@ -27,15 +31,33 @@ import json
 import os
 import re
 import shutil
+import ssl
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from secure_broker import BrokerSecurity
+
 PULSAR = Path("/pulsar")
 CONF = Path("/run/pulsar")
 DATA = PULSAR / "data"
+CREDENTIALS = Path("/credentials")
+SECURITY = BrokerSecurity(
+    certificate=CREDENTIALS / "server.pem",
+    key=CREDENTIALS / "server.key",
+    authority=CREDENTIALS / "ca.pem",
+    public_key=CREDENTIALS / "token-key.der",
+    token=CREDENTIALS / "broker.token",
+    audience="dds",
+    superusers=("broker", "platform"),
+)
+PYTHON_INSTANCE = PULSAR / "instances" / "python-instance" / "python_instance_main.py"
+INSTANCE = Path(__file__).with_name("instance.py")
+
+STATUS = CONF / "status.html"
+"""While it exists, a broker that is ready says so to a proxy, which has no token."""
 
 BROKER_PORT, PUBLIC_PORT, ADMIN_PORT, WORKER_PORT, METRICS_PORT = 6650, 6651, 8080, 6750, 8000
 
@@ -96,19 +118,22 @@ def broker() -> dict[str, str]:
     port. The admin API listens in the network for administration only: whoever may consume a topic
     could otherwise expire the messages of everybody who reads it.
     """
-    inside = f"pulsar://{of('DDS_DATA_HOST')}:{BROKER_PORT}"
-    outside = f"pulsar://{of('DDS_PUBLIC_ADDRESS')}"
+    inside = f"pulsar+ssl://{of('DDS_DATA_HOST')}:{BROKER_PORT}"
+    outside = f"pulsar+ssl://{of('DDS_PUBLIC_ADDRESS')}"
     replicas = of("DDS_REPLICAS")
     return {
+        **SECURITY.broker(),
         "clusterName": of("DDS_CLUSTER"),
         "metadataStoreUrl": metadata_store(),
         "configurationMetadataStoreUrl": metadata_store(),
         "metadataStoreSessionTimeoutMillis": "10000",
         "brokerServicePort": "",
-        "webServicePort": str(ADMIN_PORT),
+        "webServicePort": "",
+        "webServicePortTls": str(ADMIN_PORT),
+        "statusFilePath": str(STATUS),
         "bindAddress": of("DDS_HOST"),
-        "bindAddresses": f"inside:pulsar://0.0.0.0:{BROKER_PORT},"
-        f"outside:pulsar://0.0.0.0:{PUBLIC_PORT}",
+        "bindAddresses": f"inside:pulsar+ssl://0.0.0.0:{BROKER_PORT},"
+        f"outside:pulsar+ssl://0.0.0.0:{PUBLIC_PORT}",
         "advertisedAddress": of("DDS_HOST"),
         "advertisedListeners": f"inside:{inside},outside:{outside}",
         "internalListenerName": "inside",
@@ -136,23 +161,44 @@ def worker(*, inside_broker: bool) -> dict[str, object]:
     host = of("DDS_HOST")
     admins = host if inside_broker else of("DDS_BROKER")
     brokers = of("DDS_DATA_HOST") if inside_broker else of("DDS_BROKER_DATA")
+    # An embedded worker takes what follows from its broker; one by itself has to be told.
+    alone = {
+        **SECURITY.server(),
+        "authenticationProviders": [SECURITY.server()["authenticationProviders"]],
+        "superUserRoles": list(SECURITY.superusers),
+        "webServiceTlsProtocols": SECURITY.server()["webServiceTlsProtocols"].split(","),
+        "properties": SECURITY.token_checks(),
+        "tlsEnableHostnameVerification": True,
+    }
+    port = ADMIN_PORT if inside_broker else WORKER_PORT
     return {
+        **({} if inside_broker else alone),
         "workerId": host,
         "workerHostname": host,
-        "workerPort": ADMIN_PORT if inside_broker else WORKER_PORT,
+        "workerPort": port,
+        "workerPortTls": port,
+        "useTls": True,
+        "tlsEnabled": True,
+        "brokerClientAuthenticationEnabled": True,
         "configurationMetadataStoreUrl": metadata_store(),
-        "pulsarServiceUrl": address("pulsar", brokers, BROKER_PORT),
-        "pulsarWebServiceUrl": address("http", admins, ADMIN_PORT),
+        "pulsarServiceUrl": address("pulsar+ssl", brokers, BROKER_PORT),
+        "pulsarWebServiceUrl": address("https", admins, ADMIN_PORT),
         "pulsarFunctionsCluster": of("DDS_CLUSTER"),
         "numFunctionPackageReplicas": int(of("DDS_REPLICAS")),
         "downloadDirectory": str(PULSAR / "download"),
+        "functionRuntimeFactoryConfigs": {
+            "logDirectory": str(PULSAR / "logs"),
+            # Gives the functions a token of their own in place of the worker's.
+            "pythonInstanceLocation": str(INSTANCE),
+        },
         "instanceLivenessCheckFreqMs": LIVENESS_CHECK_MS,
         "failureCheckFreqMs": 5000,
         "rescheduleTimeoutMs": 10000,
         # A worker that has come back gets its share of the instances again.
         "rebalanceCheckFreqSec": 30,
-        # The metrics of the functions are scraped without a token, as all others.
-        "authenticateMetricsEndpoint": False,
+        # Of a worker by itself, whether it is up and its metrics are told without a token, in the
+        # network for administration: the proxy has none.
+        "authenticateMetricsEndpoint": inside_broker,
     }
 
 
@@ -160,13 +206,16 @@ def replaced(text: str, settings: Mapping[str, str], separator: str) -> str:
     """A flat configuration file with `settings` in place of its own values, else appended."""
     missing = dict(settings)
     lines = []
+    below = False  # a name that is replaced
     for line in text.splitlines():
-        name = re.split("[=:]", line, maxsplit=1)[0].strip()
-        if name in settings and not line.startswith(("#", " ")):
-            if name in missing:
-                lines.append(f"{name}{separator}{missing.pop(name)}")
+        if below and line.startswith(" "):
             continue
-        lines.append(line)
+        name = re.split("[=:]", line, maxsplit=1)[0].strip()
+        below = name in settings and not line.startswith(("#", " "))
+        if not below:
+            lines.append(line)
+        elif name in missing:
+            lines.append(f"{name}{separator}{missing.pop(name)}")
     lines.extend(f"{name}{separator}{value}" for name, value in missing.items())
     return "\n".join(lines) + "\n"
 
@@ -194,6 +243,9 @@ def start(role: str) -> None:
         # Everything to standard output: the engine keeps it.
         "PULSAR_LOG_APPENDER": "Console",
         "PULSAR_GC_LOG": " ",
+        # For instance.py.
+        "DDS_PYTHON_INSTANCE": str(PYTHON_INSTANCE),
+        "DDS_FUNCTIONS_TOKEN_FILE": str(CREDENTIALS / "functions.token"),
     }
     arguments: list[str] = []
     if role == "metadata":
@@ -205,6 +257,7 @@ def start(role: str) -> None:
     elif role == "broker":
         command = "broker"
         settings = broker()
+        STATUS.touch()
         environment["PULSAR_BROKER_CONF"] = write("broker.conf", settings)
         if settings["functionsWorkerEnabled"] == "true":
             environment["PULSAR_WORKER_CONF"] = write(
@@ -223,8 +276,10 @@ def start(role: str) -> None:
             *("--cluster", of("DDS_CLUSTER")),
             *("--metadata-store", metadata_store()),
             *("--configuration-metadata-store", metadata_store()),
+            # This one has to be given; nobody listens there.
             *("--web-service-url", address("http", of("DDS_BROKER"), ADMIN_PORT)),
-            *("--broker-service-url", address("pulsar", of("DDS_BROKER_DATA"), BROKER_PORT)),
+            *("--web-service-url-tls", address("https", of("DDS_BROKER"), ADMIN_PORT)),
+            *("--broker-service-url-tls", address("pulsar+ssl", of("DDS_BROKER_DATA"), BROKER_PORT)),
         ]
     else:
         sys.exit(__doc__)
@@ -241,8 +296,8 @@ def healthy(role: str) -> bool:
     if role == "bookie":
         return bool(answer(f"http://localhost:{METRICS_PORT}/api/v1/bookie/is_ready"))
     if role == "worker":
-        return bool(answer(f"http://{host}:{WORKER_PORT}/{worker_leader}"))
-    admin = f"http://{host}:{ADMIN_PORT}"
+        return bool(answer(f"https://{host}:{WORKER_PORT}/{worker_leader}"))
+    admin = f"https://{host}:{ADMIN_PORT}"
     serves = answer(f"{admin}/admin/v2/brokers/health") == b"ok"
     if serves and os.environ.get("DDS_WORKER") == "true":
         return bool(answer(f"{admin}/{worker_leader}"))
@@ -251,8 +306,13 @@ def healthy(role: str) -> bool:
 
 def answer(url: str) -> bytes:
     """The body of a good answer; empty when there is none."""
+    request = urllib.request.Request(url)  # noqa: S310
     try:
-        with urllib.request.urlopen(url, timeout=8) as response:  # noqa: S310
+        context = None
+        if url.startswith("https:"):
+            context = ssl.create_default_context(cafile=str(SECURITY.authority))
+            request.add_header("Authorization", f"Bearer {SECURITY.token.read_text()}")
+        with urllib.request.urlopen(request, timeout=8, context=context) as response:  # noqa: S310
             return bytes(response.read()) or b"-"
     except (OSError, urllib.error.URLError):
         return b""

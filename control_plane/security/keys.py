@@ -45,6 +45,12 @@ class SigningKey:
         """The public half as a JSON Web Key (RFC 7517)."""
         return {**_members(self.private), "kid": self.kid, "use": "sig", "alg": ALGORITHM}
 
+    def public_der(self) -> bytes:
+        """The public half as DER (SubjectPublicKeyInfo), as a broker reads it."""
+        return self.private.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
     def public_pem(self) -> bytes:
         """The public half as PEM (SubjectPublicKeyInfo)."""
         return self.private.public_key().public_bytes(
@@ -128,6 +134,17 @@ def signing_key(keys: Mapping[str, SigningKey], now: datetime) -> SigningKey:
     if not active:
         raise KeyDirectoryError("No signing key is active yet; make one that is active at once.")
     return max(active, key=lambda key: (key.active_from, key.kid))
+
+
+def ensure_key(directory: Path) -> SigningKey:
+    """The key that signs now; the first one of a directory that has none is made.
+
+    Raises:
+        KeyDirectoryError: as `load_keys`, or no key of the directory is active.
+    """
+    if not any(directory.glob("*.pem")):
+        make_key(directory)
+    return signing_key(load_keys(directory), datetime.now(UTC))
 
 
 def jwks(keys: Mapping[str, SigningKey]) -> dict[str, list[dict[str, str]]]:

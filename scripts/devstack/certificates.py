@@ -1,8 +1,8 @@
-"""A certificate authority of the stack's own, and the server certificate that it signs.
+"""A certificate authority of a stack's own, and the server certificates that it signs.
 
-Both live in one folder that only its owner may enter. The authority stays for the life of the
-stack, so that clients need to learn it once; the server's certificate is made anew, with a new key,
-when half of its life is over. Key files have mode 0600 and are PKCS#8, as Pulsar wants them.
+The authority stays for the life of the stack, so that clients need to learn it once; a server's
+certificate is made anew, with a new key, when half of its life is over or its names are others.
+Key files have mode 0600, where nothing else is asked for, and are PKCS#8, as Pulsar wants them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -23,34 +24,52 @@ _SKEW = timedelta(minutes=5)
 
 
 class Certificates:
-    """`authority` is what clients trust; `server` and `server_key` are what servers show."""
+    """`authority` is what clients trust; `server` and `server_key` are what servers show.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the server's files.
+        authority: the folder of the authority, where it is another one.
+        mode: of the server's files.
+    """
+
+    def __init__(self, folder: Path, authority: Path | None = None, mode: int = 0o600) -> None:
         self.folder = folder
-        self.authority = folder / "ca.pem"
+        self.authority = (authority or folder) / "ca.pem"
         self.server = folder / "server.pem"
         self.server_key = folder / "server.key"
+        self._mode = mode
 
     @property
     def _authority_key(self) -> Path:
-        return self.folder / "ca.key"
+        return self.authority.with_name("ca.key")
 
-    def ensure(self, host: str) -> None:
-        """Make what is missing or has lived for half of its time."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def ensure(self, *hosts: str) -> None:
+        """Make what is missing or has lived for half of its time, for these names and addresses."""
+        for folder in (self.authority.parent, self.folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (self.authority.exists() and self._authority_key.exists()):
             self._make_authority()
-            self.server.unlink(missing_ok=True)
-        if not (self.server.exists() and self.server_key.exists()) or self._is_old():
-            self._make_server(host)
+        if not self._is_good(hosts):
+            self._make_server(hosts)
 
-    def _is_old(self) -> bool:
+    def _is_good(self, hosts: tuple[str, ...]) -> bool:
+        if not (self.server.exists() and self.server_key.exists()):
+            return False
         certificate = x509.load_pem_x509_certificate(self.server.read_bytes())
-        return certificate.not_valid_after_utc - datetime.now(UTC) < _SERVER_LIFE / 2
+        try:
+            certificate.verify_directly_issued_by(self._authority())
+        except (ValueError, InvalidSignature):
+            return False
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        left = certificate.not_valid_after_utc - datetime.now(UTC)
+        return names == _alternative_names(hosts) and left >= _SERVER_LIFE / 2
+
+    def _authority(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.authority.read_bytes())
 
     def _make_authority(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name("Data distribution: local stack")
+        name = _name("Data distribution: authority of this stack")
         certificate = (
             _builder(name, name, key.public_key(), _AUTHORITY_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -60,15 +79,13 @@ class Certificates:
         write_private(self._authority_key, _pem(key))
         write_private(self.authority, certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _make_server(self, host: str) -> None:
-        authority = x509.load_pem_x509_certificate(self.authority.read_bytes())
+    def _make_server(self, hosts: tuple[str, ...]) -> None:
         signer = serialization.load_pem_private_key(self._authority_key.read_bytes(), None)
         assert isinstance(signer, ec.EllipticCurvePrivateKey)  # noqa: S101  (made above)
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.IPAddress(ipaddress.ip_address(host)), x509.DNSName("localhost")]
         certificate = (
-            _builder(_name(host), authority.subject, key.public_key(), _SERVER_LIFE)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            _builder(_name(hosts[0]), self._authority().subject, key.public_key(), _SERVER_LIFE)
+            .add_extension(_alternative_names(hosts), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -78,18 +95,32 @@ class Certificates:
             )
             .sign(signer, hashes.SHA256())
         )
-        write_private(self.server_key, _pem(key))
-        write_private(self.server, certificate.public_bytes(serialization.Encoding.PEM))
+        write_private(self.server_key, _pem(key), self._mode)
+        write_private(
+            self.server, certificate.public_bytes(serialization.Encoding.PEM), self._mode
+        )
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file in one step by one that only its owner can read."""
+def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace a file in one step by one that only its owner can read, if no other mode is given."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+    draft.chmod(mode)
     draft.replace(path)
+
+
+def _alternative_names(hosts: tuple[str, ...]) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([_general_name(host) for host in (*hosts, "localhost")])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _builder(

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
-from cryptography.hazmat.primitives import serialization
-
-from control_plane.security.keys import KeyDirectoryError, load_keys, make_key, signing_key
+from control_plane.security.keys import ensure_key
 from control_plane.security.roles import BROKER_SUPERUSERS, Role
 from control_plane.security.tokens import DEFAULT_AUDIENCE, KeyRing
 from marketdata.connection import Access
 from scripts.devstack.certificates import Certificates, write_private
 from scripts.devstack.ports import HOST
+from scripts.devstack.secure_broker import BrokerSecurity
 
 _ROLES: Final = {
     "broker": Role.PLATFORM,
@@ -56,18 +55,7 @@ class Security:
         """Make what is missing, and new tokens."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.certificates.ensure(HOST)
-        try:
-            keys = load_keys(self.keys)
-        except KeyDirectoryError:
-            make_key(self.keys)
-            keys = load_keys(self.keys)
-        key = signing_key(keys, datetime.now(UTC))
-        write_private(
-            self.public_key,
-            key.private.public_key().public_bytes(
-                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-            ),
-        )
+        write_private(self.public_key, ensure_key(self.keys).public_der())
         ring = KeyRing(self.keys)
         self.token_file("broker").parent.mkdir(mode=0o700, exist_ok=True)
         for subject, role in _ROLES.items():
@@ -76,40 +64,21 @@ class Security:
 
     def broker_settings(self, *, port: int, admin_port: int) -> dict[str, str]:
         """What makes a broker speak TLS only, and ask everybody who they are."""
-        certificates = self.certificates
+        security = BrokerSecurity(
+            certificate=self.certificates.server,
+            key=self.certificates.server_key,
+            authority=self.certificates.authority,
+            public_key=self.public_key,
+            token=self.token_file("broker"),
+            audience=DEFAULT_AUDIENCE,
+            superusers=BROKER_SUPERUSERS,
+        )
         return {
+            **security.broker(),
             "brokerServicePort": "",
             "webServicePort": "",
             "brokerServicePortTls": str(port),
             "webServicePortTls": str(admin_port),
-            # For the embedded worker, which else names itself after the plain port that is none.
-            "tlsEnabled": "true",
-            "tlsProtocols": "TLSv1.3,TLSv1.2",
-            "webServiceTlsProtocols": "TLSv1.3,TLSv1.2",
-            "tlsCertificateFilePath": str(certificates.server),
-            "tlsKeyFilePath": str(certificates.server_key),
-            "tlsTrustCertsFilePath": str(certificates.authority),
-            "tlsHostnameVerificationEnabled": "true",
-            "brokerClientTlsEnabled": "true",
-            "brokerClientTrustCertsFilePath": str(certificates.authority),
-            "authenticationEnabled": "true",
-            "authenticationProviders": (
-                "org.apache.pulsar.broker.authentication.AuthenticationProviderToken"
-            ),
-            # A client whose token has expired is cut off after so long at the latest.
-            "authenticationRefreshCheckSeconds": "15",
-            "authenticateMetricsEndpoint": "true",
-            "disableHttpDebugMethods": "true",
-            "tokenPublicKey": self.public_key.as_uri(),
-            "tokenPublicAlg": "ES256",
-            "tokenAudienceClaim": "aud",
-            "tokenAudience": DEFAULT_AUDIENCE,
-            "authorizationEnabled": "true",
-            "superUserRoles": ",".join(BROKER_SUPERUSERS),
-            "brokerClientAuthenticationPlugin": (
-                "org.apache.pulsar.client.impl.auth.AuthenticationToken"
-            ),
-            "brokerClientAuthenticationParameters": self.token_file("broker").as_uri(),
         }
 
     @property

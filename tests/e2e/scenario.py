@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 import httpx
 import pulsar
 
+from marketdata.connection import Access
 from scripts.demonstration.subscriptions import DemoSubscription, tick_subscriptions
 from scripts.faults.flow import Flow
 from scripts.faults.subscribers import patiently
@@ -166,7 +167,8 @@ def await_that(condition: Callable[[], bool], timeout_s: float, what: str) -> No
 
 def readiness(stack: RunningStack) -> httpx.Response:
     """What `/readyz` says now."""
-    return httpx.get(f"{stack.control_plane_url}/readyz", timeout=20)
+    trusted = Access.from_environment().tls()
+    return httpx.get(f"{stack.control_plane_url}/readyz", timeout=20, verify=trusted)
 
 
 def await_ready(stack: RunningStack) -> None:

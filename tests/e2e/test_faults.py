@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+from marketdata.connection import Access
 from scripts.access import authorization
 from scripts.demonstration.subscriptions import single_event_subscriptions
 from tests.e2e.scenario import EVERYTHING, Scenario, await_ready, await_that, readiness
@@ -80,6 +81,7 @@ def test_nothing_is_lost_or_doubled_when_the_broker_is_killed(stack: RunningStac
                 f"{stack.control_plane_url}/v1/subscriptions",
                 json={"consumer": scenario.consumer, "name": "during-the-outage"},
                 headers=authorization(),
+                verify=Access.from_environment().tls(),
                 timeout=20,
             )
             assert_unavailable(refused)
@@ -105,6 +107,7 @@ def test_events_flow_on_while_postgresql_is_killed(stack: RunningStack) -> None:
                 f"{stack.control_plane_url}/v1/consumers",
                 json={"name": "too-late"},
                 headers=authorization(),
+                verify=Access.from_environment().tls(),
                 timeout=20,
             )
             assert_unavailable(refused)

@@ -7,6 +7,7 @@ from scripts.devstack.ports import HOST
 from tests.stacks.containers import ContainerStack
 
 SERVICES: Sequence[str] = (
+    "credentials",
     "metadata",
     "bookie",
     "bookie-2",

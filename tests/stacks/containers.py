@@ -2,7 +2,8 @@
 
 Images are built from Debian alone (compose.debian.yaml); with DDS_CONTAINER_BASES=official from the
 official images. Containers and volumes are removed at the end; images stay, as the cache of the
-next run.
+next run. Everything speaks TLS and asks for tokens: what this process and those that it starts
+show and trust stands in its environment meanwhile.
 """
 
 import os
@@ -13,6 +14,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final, Self
 
+import pytest
 from testcontainers.compose import DockerCompose
 
 from scripts.container_secrets import make_secrets
@@ -70,6 +72,9 @@ class ContainerStack:
             env_file=str(home / "compose.env"),
         )
         self._project = project
+        self._trust = home / "ca.pem"
+        self._token = home / "platform.token"
+        self._patch = pytest.MonkeyPatch()
 
     def __enter__(self) -> Self:
         self._configure()
@@ -77,12 +82,14 @@ class ContainerStack:
             self._build_bases()
         try:
             self._compose.start()
+            self._authenticate()
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._patch.undo()
         if os.environ.get("DDS_KEEP_STACK"):
             return
         self._compose.stop()
@@ -90,19 +97,21 @@ class ContainerStack:
     @property
     def service_url(self) -> str:
         """Where clients on this machine connect."""
-        return f"pulsar://{HOST}:{self.ports['PULSAR']}"
+        return f"pulsar+ssl://{HOST}:{self.ports['PULSAR']}"
 
     @property
     def control_plane_url(self) -> str:
         """Where the API is published."""
-        return f"http://{HOST}:{self.ports['API']}"
+        return f"https://{HOST}:{self.ports['API']}"
 
     def environment(self) -> dict[str, str]:
         """Broker, its admin API and the control plane; the database is not published."""
         return {
             "DDS_PULSAR_SERVICE_URL": self.service_url,
-            "DDS_PULSAR_ADMIN_URL": f"http://{HOST}:{self.ports['ADMIN']}",
+            "DDS_PULSAR_ADMIN_URL": f"https://{HOST}:{self.ports['ADMIN']}",
             "DDS_CONTROL_PLANE_URL": self.control_plane_url,
+            "DDS_TLS_TRUST_CERTS": str(self._trust),
+            "DDS_TOKEN_FILE": str(self._token),
         }
 
     def kill(self, component: str, sig: signal.Signals = signal.SIGKILL) -> int:
@@ -146,6 +155,14 @@ class ContainerStack:
     def run(self, *arguments: str) -> str:
         """Output of a compose command on this stack; raises with what it said when it fails."""
         return self._call([*self._compose.docker_compose_command(), *arguments])
+
+    def _authenticate(self) -> None:
+        """Fetch whom to trust and the platform's token, as compose.yaml says."""
+        for path in (self._trust, self._token):
+            stored = f"/credentials/platform/{path.name}"
+            path.write_text(self.run("exec", "-T", "credentials", "cat", stored))
+        for name in ("DDS_TLS_TRUST_CERTS", "DDS_TOKEN_FILE"):
+            self._patch.setenv(name, self.environment()[name])
 
     def _docker(self, *arguments: str) -> str:
         return self._call(["docker", *arguments])

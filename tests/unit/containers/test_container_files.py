@@ -3,12 +3,14 @@
 import importlib.util
 import re
 import stat
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from scripts.container_secrets import make_secrets
+from scripts.devstack import secure_broker
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 LOCKS = sorted((CHECKOUT / "containers").glob("*.lock"))
@@ -26,7 +28,9 @@ def pins(path: Path) -> dict[str, set[str]]:
 
 
 @pytest.fixture
-def serve() -> ModuleType:
+def serve(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    # It stands beside it in the image.
+    monkeypatch.setitem(sys.modules, "secure_broker", secure_broker)
     spec = importlib.util.spec_from_file_location("serve", CHECKOUT / "containers/pulsar/serve.py")
     assert spec
     assert spec.loader
@@ -71,6 +75,9 @@ def test_a_yaml_file_keeps_what_is_nested(serve: ModuleType) -> None:
     assert serve.replaced(text, {"port": "3", "flag": "false"}, ": ") == (
         "port: 3\nfactory:\n    port: 2\nflag: false\n"
     )
+    assert serve.replaced(f"{text}next: 4\n", {"factory": '{"port": 5}'}, ": ") == (
+        'port: 1\nfactory: {"port": 5}\nnext: 4\n'
+    )
 
 
 def test_a_cluster_confirms_with_fewer_copies_than_it_keeps_where_it_is_told_so(
@@ -105,6 +112,33 @@ def test_a_worker_by_itself_knows_every_broker(
 
     settings = serve.worker(inside_broker=False)
 
-    assert settings["pulsarServiceUrl"] == "pulsar://a.data:6650,b.data:6650"
-    assert settings["pulsarWebServiceUrl"] == "http://a.admin:8080,b.admin:8080"
-    assert settings["workerPort"] == 6750
+    assert settings["pulsarServiceUrl"] == "pulsar+ssl://a.data:6650,b.data:6650"
+    assert settings["pulsarWebServiceUrl"] == "https://a.admin:8080,b.admin:8080"
+    assert settings["workerPortTls"] == 6750
+    assert settings["authenticationEnabled"] == settings["authorizationEnabled"] == "true"
+    assert settings["properties"]["tokenPublicKey"] == "file:///credentials/token-key.der"
+
+
+def test_no_port_of_a_broker_is_without_tls(
+    serve: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CLUSTER", "METADATA_STORE", "HOST", "DATA_HOST", "PUBLIC_ADDRESS", "REPLICAS"):
+        monkeypatch.setenv(f"DDS_{name}", name.lower())
+
+    settings = serve.broker()
+
+    assert settings["brokerServicePort"] == settings["webServicePort"] == ""
+    assert {
+        address.split(":", 1)[1].partition(":")[0]
+        for name in ("bindAddresses", "advertisedListeners")
+        for address in settings[name].split(",")
+    } == {"pulsar+ssl"}
+    assert settings["authenticationEnabled"] == settings["authorizationEnabled"] == "true"
+
+
+def test_every_way_in_the_compose_files_is_encrypted() -> None:
+    for path in (CHECKOUT / "compose.yaml", CHECKOUT / "compose.cluster.yaml"):
+        text = re.sub(r"http://127\.0\.0\.1:9090", "", path.read_text())  # Prometheus asks itself
+        assert "http://" not in text
+        assert "pulsar://" not in text
+        assert text.count("DDS_AUTHENTICATION: required") == 1
