@@ -76,6 +76,8 @@ VIEWS_PER_LOOK = 200
 FIRST_RETRY_SECONDS = 15.0
 LONGEST_RETRY_SECONDS = 300.0
 APPLY_TIMEOUT_SECONDS = 60.0
+OPERATION_TIMEOUT_SECONDS = 120.0
+"""Somebody asked for it and waits; repairs come again by themselves."""
 
 log = structlog.get_logger(__name__)
 
@@ -164,7 +166,7 @@ class Reconciler:
         self._after_view = ""
         self._codes = FunctionCodes(database, admin)
         self._operations = OperationWorker(
-            database, admin, self._codes, timeout_s=APPLY_TIMEOUT_SECONDS
+            database, admin, self._codes, timeout_s=OPERATION_TIMEOUT_SECONDS
         )
         self._ran: dict[str, FunctionSpec] = {}
 
