@@ -84,6 +84,8 @@ MADE_AT_ONCE = 16
 FIRST_RETRY_SECONDS = 15.0
 LONGEST_RETRY_SECONDS = 300.0
 APPLY_TIMEOUT_SECONDS = 60.0
+OPERATION_TIMEOUT_SECONDS = 120.0
+"""Somebody asked for it and waits; repairs come again by themselves."""
 
 log = structlog.get_logger(__name__)
 
@@ -172,7 +174,7 @@ class Reconciler:
         self._after_view = ""
         self._codes = FunctionCodes(database, admin)
         self._operations = OperationWorker(
-            database, admin, self._codes, timeout_s=APPLY_TIMEOUT_SECONDS
+            database, admin, self._codes, timeout_s=OPERATION_TIMEOUT_SECONDS
         )
         self._ran: dict[str, FunctionSpec] = {}
         self._lane_moves = LaneMoves(database, admin, drain_seconds=settings.drain_seconds)

@@ -92,6 +92,8 @@ class GroupWatch:
         changes: dict[str, Changes] = {}
         for key, cursors in _complete(stats).items():
             group = known.get(key)
+            if group is None and not any(each.connected for each in cursors.values()):
+                continue
             before = _members(group) if group is not None else []
             found = compare(before, members(cursors, now))
             if found:
