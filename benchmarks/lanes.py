@@ -72,10 +72,12 @@ def measure(options: argparse.Namespace) -> Measured:
 
 @contextmanager
 def _topology() -> Iterator[None]:
-    """The project's topology with a function for the highest priority."""
+    """The project's topology with one more function, of one instance, for the highest priority."""
     example = yaml.safe_load((CHECKOUT / "docs/examples/lanes/lanes.yaml").read_text())
     functions = {
-        name: one for name, one in example["functions"].items() if one["lane"] == f"priority-{HIGH}"
+        name: {**one, "parallelism": 1}
+        for name, one in example["functions"].items()
+        if one["lane"] == f"priority-{HIGH}"
     }
     before = os.environ.get("DDS_TOPOLOGY_DIR")
     with tempfile.TemporaryDirectory() as folder:

@@ -199,9 +199,8 @@ def test_two_functions_of_one_lane_are_refused(folder: Path) -> None:
 
 
 def test_only_a_distributor_has_a_lane(folder: Path) -> None:
-    edit(
-        folder, "functions.yaml", "    inputs: [ingest]", "    inputs: [ingest]\n    lane: priority-2"
-    )
+    inputs = "    inputs: [ingest]"
+    edit(folder, "functions.yaml", inputs, f"{inputs}\n    lane: priority-2")
     (problem,) = problems(folder)
     assert "only a function with the operator 'route' has a lane" in problem
 

@@ -30,7 +30,7 @@ from marketdata.filters import FilterError, compile_filter
 from marketdata.filters import tree as t
 from marketdata.filters.filter import compile_tree
 from marketdata.frames import frame_kind
-from marketdata.plans import ViewSpec, compile_plan, decode_plan, encode_plan, view_of
+from marketdata.plans import Delivery, ViewSpec, compile_plan, decode_plan, encode_plan, view_of
 from marketdata.schemas import KINDS
 
 Sets = Mapping[str, tuple[str, ...]]
@@ -214,3 +214,20 @@ def test_entitlements_are_kept_in_one_form_and_checked_where_they_come_in() -> N
     ):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(bad, Entitlements)
+
+
+@given(
+    asked=st.sampled_from([msgspec.UNSET, 0, 1, 900, 86_400]),
+    priority=st.sampled_from([msgspec.UNSET, 0, 1, 3]),
+    least=st.sampled_from([None, 0, 1, 900, 86_400]),
+)
+def test_a_view_is_delayed_by_the_larger_of_what_is_asked_and_what_must_be(
+    asked: Any, priority: Any, least: int | None
+) -> None:
+    spec = ViewSpec(delivery=Delivery(priority=priority, delay_seconds=asked).canonical())
+    entitlements = Entitlements(minimum_delay_seconds=least)
+    view = bounded(spec, entitlements)
+    assert (view.delivery.delay_seconds or 0) == max(asked or 0, least or 0)
+    assert view.delivery == view.delivery.canonical()
+    assert bounded(view, entitlements) == view
+    assert entitlements == Entitlements(minimum_delay_seconds=least or None)
