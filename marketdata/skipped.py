@@ -1,4 +1,4 @@
-"""What conflation and sampling have left out, as messages tell it and as consumers read it. Pure."""
+"""What conflation and sampling leave out, as messages tell it and consumers read it. Pure."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
