@@ -67,7 +67,12 @@ class Skipped(NamedTuple):
             cls.decode(properties[name]) if name in properties else cls()
             for name in (SKIPPED_PROPERTY, BEHIND_PROPERTY)
         )
-        return cls(*(one + other for one, other in zip(before, behind, strict=True)))
+        return cls(
+            before.instrument + behind.instrument,
+            before.first + behind.first,
+            before.last + behind.last,
+            before.events + behind.events,
+        )
 
 
 class _Columns(msgspec.Struct):
