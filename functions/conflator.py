@@ -20,7 +20,13 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from functions.distributor import DistributorFunction, DistributorStage, Piece, is_epoch, view_failure
+from functions.distributor import (
+    DistributorFunction,
+    DistributorStage,
+    Piece,
+    is_epoch,
+    view_failure,
+)
 from functions.operators.group import FrameGroup
 from functions.operators.render import check, render
 from functions.operators.route import Routed, Router

@@ -3,7 +3,8 @@
 A `Window` holds what a view has got of one partition since its last delivery, until the log's own
 time leaves the interval that it began in. Nothing outlives a window: what it gives depends on the
 events of its interval alone, in the order of the log, so it can be made again from there after any
-crash. Each event is delivered, or is within a range that is told as skipped (`marketdata.skipped`). Pure.
+crash. Each event is delivered, or is within a range that is told as skipped
+(`marketdata.skipped`). Pure.
 """
 
 from typing import Final, NamedTuple
@@ -322,4 +323,3 @@ def _end(places: npt.NDArray[np.int64], begin: int, most_rows: int) -> int:
         int(np.searchsorted(places, places[end])),
         int(np.searchsorted(places, places[begin], "right")),
     )
-

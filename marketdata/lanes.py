@@ -2,9 +2,9 @@
 
 A lane is an instance of the distributor's function with a subscription of its own to the log. Every
 view belongs to one lane, which follows from its delivery, and so from its name: a view never
-changes its lane. What is conflated is served by a function of its own, the
-conflator; what is to be delayed as well, by nobody. The lane without a name is that of the function `distributor`, which also serves
-the priorities that no function has. What is delayed is served by the function of that delay only.
+changes its lane. The lane without a name is that of the function `distributor`, which also serves
+the priorities that no function has. What is delayed is served by the function of that delay only,
+and what is conflated by the conflator. What should be both is served by nobody.
 """
 
 import re
@@ -30,7 +30,7 @@ def lane_of(delivery: Delivery) -> str:
 
     >>> lane_of(Delivery()), lane_of(Delivery(priority=3)), lane_of(Delivery(delay_seconds=900))
     ('', 'priority-3', 'delay-900')
-    >>> lane_of(Delivery(max_rate=10, priority=3)), lane_of(Delivery(max_rate=10, delay_seconds=900))
+    >>> lane_of(Delivery(max_rate=9)), lane_of(Delivery(max_rate=9, delay_seconds=900))
     ('conflated', 'conflated-delay-900')
     """
     delivery = delivery.canonical()

@@ -1,4 +1,4 @@
-"""What conflation and sampling have left out, as messages tell it and as consumers read it. Pure."""
+"""What conflation and sampling leave out, as messages tell it and consumers read it. Pure."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -67,7 +67,12 @@ class Skipped(NamedTuple):
             cls.decode(properties[name]) if name in properties else cls()
             for name in (SKIPPED_PROPERTY, BEHIND_PROPERTY)
         )
-        return cls(*(one + other for one, other in zip(before, behind, strict=True)))
+        return cls(
+            before.instrument + behind.instrument,
+            before.first + behind.first,
+            before.last + behind.last,
+            before.events + behind.events,
+        )
 
 
 class _Columns(msgspec.Struct):

@@ -858,7 +858,11 @@ GROUPS = (
                 "/v1/dead-letters",
                 "List dead letters.",
                 (
-                    Field("function", "Only of this one.", type=("sequencer", "distributor", "conflator")),
+                    Field(
+                        "function",
+                        "Only of this one.",
+                        type=("sequencer", "distributor", "conflator"),
+                    ),
                     Field("code", "Only with this reason code."),
                     PARTITION,
                     SINCE,

@@ -411,9 +411,7 @@ class FrameFunction(ABC):
     def _offer(self, event: _Received) -> bool:
         partition = self._partitions.get(event.partition)
         if partition is None:
-            partition = _Partition(
-                event.partition, self.stage(event.partition), event.consumer
-            )
+            partition = _Partition(event.partition, self.stage(event.partition), event.consumer)
             self._partitions[event.partition] = partition
         offer = partition.inputs.offer(event.item)
         if offer is Offer.TAKEN:

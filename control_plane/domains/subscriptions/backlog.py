@@ -49,7 +49,8 @@ def check(on_backlog: OnBacklog) -> None:
     """
     limits = [on_backlog.messages, on_backlog.bytes, on_backlog.seconds]
     if on_backlog.policy == "conflate":
-        detail, hint = "there is no conflation yet", "choose drop_oldest, disconnect or hold"
+        detail = "a backlog does not give a subscription another view"
+        hint = "ask for delivery.conflate, or choose drop_oldest, disconnect or hold"
         problem = FieldProblem("/on_backlog/policy", detail, hint=hint)
     elif on_backlog.policy == "hold" and limits != [None] * 3:
         hint = "leave messages, bytes and seconds out, or choose another policy"

@@ -59,7 +59,8 @@ class OnBacklog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             description="hold: it waits within the topic's limits. drop_oldest: what is beyond the "
             "limits is dropped, the oldest first. disconnect: beyond the limits the subscription "
-            "is paused, and keeps its place. conflate is refused: there is no conflation yet."
+            "is paused, and keeps its place. conflate is refused: ask for delivery.conflate."
+            ""
         ),
     ] = "hold"
     messages: (

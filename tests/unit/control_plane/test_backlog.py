@@ -441,7 +441,7 @@ async def test_one_that_fails_does_not_stop_the_others_and_time_bounds_a_look(
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (OnBacklog("conflate", messages=1), "no conflation yet"),
+        (OnBacklog("conflate", messages=1), "another view"),
         (OnBacklog("hold", seconds=1), "hold has no limits"),
         (OnBacklog("drop_oldest"), "needs a limit"),
     ],

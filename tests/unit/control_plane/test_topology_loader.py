@@ -38,6 +38,7 @@ def test_the_project_s_own_topology_loads_and_names_every_topic_once() -> None:
     assert list(functions) == [
         "marketdata/functions/sequencer",
         "marketdata/functions/distributor",
+        "marketdata/functions/conflator",
     ]
     for function in functions.values():
         assert function.user_config["partitions"] == topology.partitions

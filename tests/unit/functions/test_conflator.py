@@ -46,9 +46,7 @@ class Logged(NamedTuple):
         return Input(pulsar.MessageId(0, 7, self.number, -1), data, self.properties, self.time_ms)
 
 
-def log_of(
-    steps: Sequence[tuple[int, str, Sequence[str]]], *, close: bool = True
-) -> list[Logged]:
+def log_of(steps: Sequence[tuple[int, str, Sequence[str]]], *, close: bool = True) -> list[Logged]:
     """A log of frames; each step says how much later it is, the kind, and the instruments."""
     sequences = InstrumentSequences()
     log, now_ms = [], 1_000_000
@@ -271,10 +269,11 @@ def test_crashes_and_the_way_it_is_fed_change_nothing(
 
 
 def _told(topics: dict[str, list[Stored]]) -> dict[str, list[Stored]]:
-    """What topics hold but for heartbeats, which come when they do."""
+    """What topics hold but for heartbeats, which come when they do, and what those begin."""
+    timed = ("since", "delivery_epoch")
     told = {
         topic: [
-            each._replace(properties={k: v for k, v in each.properties.items() if k != "since"})
+            each._replace(properties={k: v for k, v in each.properties.items() if k not in timed})
             for each in found
             if each.properties["kind"] != "heartbeat"
         ]
@@ -361,9 +360,7 @@ def test_what_another_instance_has_begun_is_read_again() -> None:
     one, other = SPECS[0], spec(conflate=Conflate(400))
     both = compile_plan(2, [one, other], created_at_ns=1)
     broker = Broker()
-    instance = Instance(
-        broker, compile_plan(1, [one], created_at_ns=1), iter(lambda: True, False)
-    )
+    instance = Instance(broker, compile_plan(1, [one], created_at_ns=1), iter(lambda: True, False))
     instance.apply([entry.item() for entry in log])
     Instance(broker, both, iter(lambda: True, False)).apply([entry.item() for entry in log[:2]])
 
