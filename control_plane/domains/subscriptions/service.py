@@ -182,9 +182,7 @@ class SubscriptionService:
             session.add(row)
             await session.flush()
             if live is None:
-                row.plan = await plan_rows.compile_next(
-                    session, current_request_id(), growing=True
-                )
+                row.plan = await plan_rows.compile_next(session, current_request_id(), growing=True)
             await repository.note(session, EventType.SUBSCRIPTION_CREATED, [row])
             told = {
                 "consumer": consumer,
