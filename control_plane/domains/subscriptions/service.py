@@ -184,7 +184,7 @@ class SubscriptionService:
             if live is None:
                 row.plan = await plan_rows.compile_next(session, current_request_id(), growing=True)
             await repository.note(session, EventType.SUBSCRIPTION_CREATED, [row])
-            told = {
+            told: dict[str, object] = {
                 "consumer": consumer,
                 "view": view,
                 "shared_transformation": reference,
