@@ -20,6 +20,8 @@ from scripts.access import authorization
 
 TIMEOUT_S = 60.0
 TRIED_AGAIN = (429, 503)
+IDLE_S = 2.0
+"""The server ends a connection that is idle for longer; before that it is made anew."""
 
 T = TypeVar("T")
 
@@ -43,10 +45,11 @@ class Connections:
     def __init__(self, url: str, size: int) -> None:
         self._address = urlsplit(url).netloc
         self._headers = {"Content-Type": "application/json", **authorization()}
-        self._idle: SimpleQueue[http.client.HTTPConnection] = SimpleQueue()
+        self._idle: SimpleQueue[tuple[http.client.HTTPConnection, float]] = SimpleQueue()
         self._threads = ThreadPoolExecutor(size)
         for _ in range(size):
-            self._idle.put(http.client.HTTPConnection(self._address, timeout=TIMEOUT_S))
+            connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_S)
+            self._idle.put((connection, 0.0))
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answered:
         """The answer of `/v1` + path; a refusal for the moment is waited out and counts as time.
@@ -54,9 +57,11 @@ class Connections:
         Raises:
             BenchmarkFailed: the request is refused.
         """
-        connection = self._idle.get()
+        connection, used = self._idle.get()
         content = None if body is None else json.dumps(body)
         asked = time.perf_counter()
+        if asked - used > IDLE_S:
+            connection.close()
         try:
             while True:
                 connection.request(method, f"/v1{path}", content, self._headers)
@@ -70,7 +75,7 @@ class Connections:
             connection.close()
             raise BenchmarkFailed(f"{method} {path}: {error!r}") from error
         finally:
-            self._idle.put(connection)
+            self._idle.put((connection, time.perf_counter()))
         if answer.status >= http.client.BAD_REQUEST:
             raise BenchmarkFailed(f"{method} {path} was answered {answer.status}: {read.decode()}")
         return Answered(json.loads(read) if read else None, asked, answered)
@@ -83,7 +88,7 @@ class Connections:
         """End the threads and close the connections."""
         self._threads.shutdown(cancel_futures=True)
         while not self._idle.empty():
-            self._idle.get().close()
+            self._idle.get()[0].close()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks.connections import Answered, Connections
@@ -80,11 +80,11 @@ class Population:
 
     def remove(self) -> None:
         """Close the subscriptions that were made; their consumers stay, without any."""
-        close: Callable[[str], Answered] = lambda key: self._api.ask(  # noqa: E731
-            "DELETE", f"/subscriptions/{key}"
-        )
-        for _ in self._api.each(close, self.made):
+        for _ in self._api.each(self._close, self.made):
             pass
+
+    def _close(self, key: str) -> Answered:
+        return self._api.ask("DELETE", f"/subscriptions/{key}")
 
     def _subscribe(self, number: int) -> Answered:
         answered = self._api.ask("POST", "/subscriptions", self._request(number))

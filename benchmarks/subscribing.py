@@ -11,8 +11,8 @@ import argparse
 import random
 import sys
 import threading
-import time
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
@@ -35,10 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> Measured:
     """Run it `options.runs` times on one stack; a later run adds to what the others made."""
-    runs = []
     with bench_stack(options) as stack:
-        for _ in range(options.runs):
-            runs.append(_run(stack.control_plane_url, options))
+        runs = [_run(stack.control_plane_url, options) for _ in range(options.runs)]
     settings = {
         name: getattr(options, name) for name in ("count", "consumers", "views", "connections")
     }
@@ -82,7 +80,7 @@ class _Reader(threading.Thread):
         self._of_one: list[float] = []
         self.finished = threading.Event()
 
-    def __enter__(self) -> _Reader:
+    def __enter__(self) -> Self:
         """Begin."""
         self.start()
         return self
@@ -94,7 +92,7 @@ class _Reader(threading.Thread):
 
     def run(self) -> None:
         """Read."""
-        chosen = random.Random(1)  # noqa: S311 - not for secrets
+        chosen = random.Random(1)
         endless = self._pause_s > 0
         while not self._ending.is_set() and (endless or len(self._gets) < READS):
             for page in pages(self._api, 20):

@@ -273,11 +273,7 @@ class PlanPublisher:
             self._wake.clear()
             waiters, self._waiters = self._waiters, []
             try:
-                if time.monotonic() >= self._compare_at:
-                    await self.compare_with_topic()
-                    self._compare_at = time.monotonic() + self._compare_seconds
-                if await self.publish_once():
-                    self.wake()
+                await self._turn()
             except UnavailableError as error:
                 self._failed(str(error), waiters)
                 pause = min(max(pause, 0.1) * 2, MAX_BACKOFF_SECONDS)
@@ -293,6 +289,13 @@ class PlanPublisher:
                 for waiter in waiters:
                     if not waiter.done():
                         waiter.set_result(None)
+
+    async def _turn(self) -> None:
+        if time.monotonic() >= self._compare_at:
+            await self.compare_with_topic()
+            self._compare_at = time.monotonic() + self._compare_seconds
+        if await self.publish_once():
+            self.wake()
 
     def _failed(self, reason: str, waiters: list[asyncio.Future[None]]) -> None:
         if self.failure != reason:
@@ -328,7 +331,9 @@ class PlanPublisher:
                 session, upto=plan.number, limit=JOINING_A_TURN + 1
             )
             self.behind = len(joining) > JOINING_A_TURN
-            await self._activate(session, joining[:JOINING_A_TURN], plan.number)
+            joining = joining[:JOINING_A_TURN]
+            await self._topics.ensure(joining, start=None)
+            await subscription_rows.activate(session, [row.id for row in joining], plan.number)
             await self._tell_pauses(session)
             closed = await subscription_rows.cursors_left(session, plan.number, limit=LEFT_A_TURN)
             dropped = await self._drop(session, closed)
@@ -336,12 +341,6 @@ class PlanPublisher:
             drained = await self._drop(session, await move_rows.overdue(session))
             await move_rows.end(session, [move.id for move in drained])
             return self.behind or len(dropped) == LEFT_A_TURN
-
-    async def _activate(
-        self, session: AsyncSession, rows: Sequence[Subscription], number: int
-    ) -> None:
-        await self._topics.ensure(rows, start=None)
-        await subscription_rows.activate(session, [row.id for row in rows], number)
 
     async def _tell_pauses(self, session: AsyncSession) -> None:
         """Let nobody read under Pulsar subscriptions that pause, and under others again."""

@@ -148,9 +148,7 @@ async def pending(
     return (await session.scalars(query)).all()
 
 
-async def cursors_left(
-    session: AsyncSession, plan: int, *, limit: int
-) -> Sequence[Subscription]:
+async def cursors_left(session: AsyncSession, plan: int, *, limit: int) -> Sequence[Subscription]:
     """Closed subscriptions without which a plan was made and whose Pulsar subscription remains."""
     query = (
         select(Subscription)

@@ -185,11 +185,9 @@ class SubscriptionService:
             session.add(row)
             await session.flush()
             if live is None:
-                row.plan = await plan_rows.compile_next(
-                    session, current_request_id(), growing=True
-                )
+                row.plan = await plan_rows.compile_next(session, current_request_id(), growing=True)
             await repository.note(session, EventType.SUBSCRIPTION_CREATED, [row])
-            told = {
+            told: dict[str, object] = {
                 "consumer": consumer,
                 "view": view,
                 "shared_transformation": reference,
