@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import pyarrow as pa
 
 from functions.operators.broken_rules import keeps, reason
-from functions.operators.group import FrameGroup, merged
+from functions.operators.group import FrameGroup, MixedGroup, merged
 from functions.operators.render import check, render
 from functions.operators.route import Routed, Router, Rows
 from functions.runtime.custom_calls import CustomCalls, CutOff
@@ -37,7 +37,6 @@ from marketdata.control_frames import EPOCH, HEARTBEAT
 from marketdata.custom import Answer, CustomFailed, custom_transformations
 from marketdata.errors import DistributionError, InvalidFrame, described
 from marketdata.formats import formats
-from marketdata.formats.registry import LEAST_ROWS
 from marketdata.frames import MAX_FRAME_BYTES, frame_kind, frame_properties, read_frame
 from marketdata.plans import EMPTY_PLAN, Plan, View
 from marketdata.positions import NO_POSITION, place_before
@@ -208,17 +207,15 @@ class DistributorStage(PartitionStage):
         frames = list(self._readable(items))
         self._counters["events_in"] += sum(batch.num_rows for _, _, batch in frames)
         most = self._function.settings.max_rows
-        for together in (False, True):
+        for together, made in ((False, FrameGroup[Input]), (True, MixedGroup[Input])):
             if self._function.router.has_views(together=together):
-                yield from merged(
-                    frames, max_rows=most, max_bytes=MAX_GROUP_BYTES, together=together
-                )
+                yield from merged(frames, made, max_rows=most, max_bytes=MAX_GROUP_BYTES)
 
     def _readable(self, items: Iterable[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
         for item in items:
             try:
                 batch = read_frame(item.data)
-                yield item, frame_kind(batch), batch
+                yield item, frame_kind(batch, mixed=True), batch
             except InvalidFrame as error:
                 self._failures.note(item, Failure(str(error)))
 
@@ -301,11 +298,11 @@ class DistributorStage(PartitionStage):
         """
         for view, selected in routed:
             behind = self._noted.get(view.id, NO_POSITION)
-            begun = self._views.output(view).position >= group.items[0].position
+            most = self._function.router.max_rows[view.id]
+            begun = self._views.output(view).position >= group.begins_at(most)
             if not begun or not keeps(view.transformation):
                 continue
-            every = max(group.rows, LEAST_ROWS)
-            runs = group.runs_after(behind, selected, max_rows=every, max_message_rows=every)
+            runs = group.runs_after(behind, selected, max_rows=most, max_message_rows=most)
             try:
                 for items, numbers, place in runs:
                     rows = batch if numbers is None else next(split_rows(batch, [numbers]))

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from functions.operators.admission import Policies, admit, concerns
-from functions.operators.group import FrameGroup, merged
+from functions.operators.group import FrameGroup, LogGroup, merged
 from functions.operators.release import assembled, segments
 from functions.operators.reorder import Arrival, HeldRow, ReorderBuffer
 from functions.operators.sequence import Grouped
@@ -28,7 +28,11 @@ from functions.runtime.outputs import Output
 from marketdata.control_frames import TICK
 from marketdata.errors import InvalidFrame
 from marketdata.frames import MAX_FRAME_BYTES, compact_dictionaries, decode_frame, frame_kind
+from marketdata.mixed import MAX_MIXED_BYTES, MAX_MIXED_ROWS, MIXED, occurring
 from marketdata.ordering import FILL_PROPERTY
+
+MOST_RELEASED: Final = 4_096
+"""Most rows of mixed inputs that leave with one input: each may need a frame, and so a place."""
 
 _INVALID: Final = "invalid"
 _NO_ROWS: Final = pa.RecordBatch.from_arrays([], names=[])
@@ -107,7 +111,7 @@ class SequencerStage(PartitionStage):
 
     def _groups(self, items: Sequence[Input]) -> Iterator[FrameGroup[Input]]:
         most = self._function.settings.max_rows
-        return merged(self._accepted(items), max_rows=most, max_bytes=MAX_FRAME_BYTES)
+        return merged(self._accepted(items), LogGroup, max_rows=most, max_bytes=MAX_FRAME_BYTES)
 
     def _accepted(self, items: Sequence[Input]) -> Iterator[tuple[Input, str, pa.RecordBatch]]:
         """What the log lacks, in order: frames, ticks, and inputs that are no frame."""
@@ -142,7 +146,7 @@ class SequencerStage(PartitionStage):
                 partitions=self._function.settings.partitions,
             )
             # An unused name in a dictionary must neither live on in the state nor grow a merge.
-            return frame_kind(batch), compact_dictionaries(batch)
+            return frame_kind(batch, mixed=True), compact_dictionaries(batch)
         except InvalidFrame as error:
             self._invalid[item.position] = error.code, error.reason
         except Exception as error:  # noqa: BLE001 - no input may stop the ones behind it
@@ -203,8 +207,9 @@ class SequencerStage(PartitionStage):
         elif admission.left_out.all():
             self._leave([item], None)
         else:
-            batch = frame.batch.filter(pa.array(~admission.left_out))
-            self._leave([item], self._frame(frame.kind, compact_dictionaries(batch)))
+            left = compact_dictionaries(frame.batch.filter(pa.array(~admission.left_out)))
+            batch = occurring(left) if frame.kind == MIXED else left
+            self._leave([item], self._frame(frame.kind, batch))
 
     def _frame(self, kind: str, batch: pa.RecordBatch) -> Frame:
         grouped: Grouped = self._state.sequences.group(batch)
@@ -217,36 +222,45 @@ class SequencerStage(PartitionStage):
             if frame is not None:
                 self._send(items, items[-1].position, frame, [])
             return
-        kind = frame.kind if frame is not None else released[0].arrival.origin.kind
+        # Rows of any one kind may join a mixed frame.
+        mixed = frame is not None and frame.kind == MIXED
         cut = segments(
             released,
-            kind=kind,
+            kind=released[0].arrival.kind if frame is None or mixed else frame.kind,
             rows=frame.batch.num_rows if frame is not None else 0,
             size_bytes=frame.batch.nbytes if frame is not None else 0,
-            max_rows=self._function.settings.max_rows,
-            max_bytes=MAX_FRAME_BYTES,
+            max_rows=self._most_rows(frame),
+            max_bytes=MAX_MIXED_BYTES if mixed else MAX_FRAME_BYTES,
         )
         position = items[-1].position
         first = frame
         for rows in cut:
             if first is None and not rows:
                 continue
-            found = rows[0].arrival.origin.kind if first is None else first.kind
-            batch = assembled(first.batch if first is not None else None, rows)
+            found = rows[0].arrival.kind if first is None else first.kind
+            batch = assembled(found, first.batch if first is not None else None, rows)
             self._send(items, position, self._frame(found, batch), rows)
             # Inputs that have their entry for themselves leave room for more positions.
             position += 1
             first = None
 
     def _released(self, last: Input, frame: Frame | None) -> list[HeldRow]:
-        most = self._function.settings.max_rows
+        most: int | None = None
+        if not last.alone:
+            most = self._most_rows(frame) - (frame.batch.num_rows if frame else 0)
+        elif any(origin.is_mixed for origin in self._buffer.origins):
+            most = MOST_RELEASED
         return self._buffer.release(
             self._now_s,
             max_held=self._policies.hold_rows,
             one_kind=not last.alone,
-            kind=frame.kind if frame is not None else None,
-            max_rows=None if last.alone else most - (frame.batch.num_rows if frame else 0),
+            kind=frame.kind if frame is not None and frame.kind != MIXED else None,
+            max_rows=most,
         )
+
+    def _most_rows(self, frame: Frame | None) -> int:
+        most = self._function.settings.max_rows
+        return min(most, MAX_MIXED_ROWS) if frame is not None and frame.kind == MIXED else most
 
     def _send(
         self, items: Sequence[Input], position: int, frame: Frame | None, rows: list[HeldRow]

@@ -34,6 +34,15 @@ def values_of(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.frombuffer(data, dtype, rows, offset)
 
 
+def valid_of(array: pa.Array) -> npt.NDArray[np.bool_]:
+    """Where an array is not null."""
+    validity = array.buffers()[0]
+    if validity is None:
+        return np.full(len(array), not array.null_count)
+    bits = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)].view(np.bool_)
+
+
 def codes_of(column: pa.DictionaryArray) -> npt.NDArray[np.int16]:
     """The dictionary codes of a symbol column: int16; the codes of nulls hold anything."""
     return values_of(column.indices, np.int16)

@@ -1,13 +1,15 @@
 """Cutting a publisher's batches into frames: check, split by partition, gather, cut. Pure.
 
 Promises: no event is lost or doubled; within an instrument events leave in the order they came in,
-across kinds too; a frame holds at most `max_events` events of one kind. How frames are cut depends
-only on what was added in which order, never on a clock, so a publisher that repeats its calls
-repeats its frames.
+across kinds too; a frame holds at most `max_events` events, of several kinds where that was asked
+for and they are few (`marketdata.mixed`). How frames are cut depends only on what was added in
+which order, never on a clock, so a publisher that repeats its calls repeats its frames.
 """
 
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -22,6 +24,13 @@ from marketdata.frames import (
     frame_kind,
     validate_events,
 )
+from marketdata.mixed import (
+    MAX_KIND_RUNS,
+    MAX_MIXED_BYTES,
+    MAX_MIXED_ROWS,
+    MIXED,
+    mixed_batch,
+)
 from marketdata.partitioning import partitions_of
 from marketdata.schemas import INGEST_SCHEMAS, TIMESTAMP
 from marketdata.splitting import split_rows
@@ -32,7 +41,7 @@ MAX_TEXT_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What becomes one frame: 1…`max_events` events of one kind in one partition."""
+    """What becomes one frame: 1…`max_events` events in one partition, of a kind or `MIXED`."""
 
     kind: str
     batch: pa.RecordBatch
@@ -42,14 +51,22 @@ class Cut:
 
 @dataclass(slots=True)
 class _Run:
-    """Adjacent pieces of one kind that may share a frame."""
+    """Adjacent pieces that may share a frame."""
 
     kind: str
     traceparent: str | None
     fill: bool
-    pieces: list[pa.RecordBatch] = field(default_factory=list)
+    pieces: list[tuple[str, pa.RecordBatch]] = field(default_factory=list)
     rows: int = 0
     size_bytes: int = 0
+
+    def takes(self, kind: str, rows: int, size_bytes: int) -> bool:
+        """Whether events of a kind may join it, as a mixed frame if need be."""
+        return kind == self.kind or (
+            self.rows + rows <= MAX_MIXED_ROWS
+            and self.size_bytes + size_bytes <= MAX_MIXED_BYTES
+            and len(self.pieces) < MAX_KIND_RUNS
+        )
 
 
 class PartitionBuffer:
@@ -58,18 +75,21 @@ class PartitionBuffer:
     Args:
         max_events: most events in a frame, 1…32768.
         max_bytes: a frame is cut before its columns grow beyond this (one event always fits).
+        mixed: frames may hold several kinds. Without it, and where events are too many for a mixed
+            frame, a change of kind cuts.
 
-    A change of kind, of trace or between fill and no fill cuts as well: such events cannot share a
-    frame, and letting later ones pass would break the order within an instrument.
+    A change of trace or between fill and no fill cuts as well: such events cannot share a frame,
+    and letting later ones pass would break the order within an instrument.
     """
 
-    def __init__(self, *, max_events: int, max_bytes: int) -> None:
+    def __init__(self, *, max_events: int, max_bytes: int, mixed: bool = False) -> None:
         if not 1 <= max_events <= MAX_ROWS:
             raise ValueError(f"max_events is {max_events}; give 1 to {MAX_ROWS}")
         if max_bytes < 1:
             raise ValueError(f"max_bytes is {max_bytes}; give at least 1")
         self._max_events = max_events
         self._max_bytes = max_bytes
+        self._mixed = mixed
         self._run: _Run | None = None
 
     @property
@@ -93,9 +113,15 @@ class PartitionBuffer:
         """
         cuts: list[Cut] = []
         run = self._run
-        if run and (run.kind, run.traceparent, run.fill) != (kind, traceparent, fill):
+        size_bytes = _size_bytes(kind, batch)
+        if run and (
+            (run.traceparent, run.fill) != (traceparent, fill)
+            or not self._takes(run, kind, batch.num_rows, size_bytes)
+        ):
             cuts += self.take()
-        row_bytes = max(1, -(-_size_bytes(kind, batch) // max(1, batch.num_rows)))
+        elif run and run.kind != kind:
+            run.kind = MIXED
+        row_bytes = max(1, -(-size_bytes // max(1, batch.num_rows)))
         offset = 0
         while offset < batch.num_rows:
             run = self._run
@@ -107,7 +133,7 @@ class PartitionBuffer:
                 continue
             piece = batch.slice(offset, max(1, room))
             whole = piece.num_rows == batch.num_rows
-            run.pieces.append(piece if whole else compact_dictionaries(piece))
+            run.pieces.append((kind, piece if whole else compact_dictionaries(piece)))
             run.rows += piece.num_rows
             run.size_bytes += row_bytes * piece.num_rows
             offset += piece.num_rows
@@ -120,8 +146,17 @@ class PartitionBuffer:
         run, self._run = self._run, None
         if run is None:
             return []
-        batch = run.pieces[0] if len(run.pieces) == 1 else pa.concat_batches(run.pieces)
+        if run.kind == MIXED:
+            batch = mixed_batch(_runs(run.pieces))
+        else:
+            batch = _one_after_another([batch for _, batch in run.pieces])
         return [Cut(run.kind, batch, run.traceparent, run.fill)]
+
+    def _takes(self, run: _Run, kind: str, rows: int, size_bytes: int) -> bool:
+        if not self._mixed:
+            return kind == run.kind
+        # A mixed run is cut before a batch that does not fit it whole.
+        return run.takes(kind, rows, size_bytes)
 
 
 def conform_events(
@@ -180,6 +215,18 @@ def split_by_partition(batch: pa.RecordBatch, partitions: int) -> list[tuple[int
     order = np.argsort(keys, kind="stable")
     selections = np.split(order, np.cumsum(counts[present])[:-1])
     return list(zip(present, split_rows(batch, selections), strict=True))
+
+
+def _one_after_another(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def _runs(pieces: list[tuple[str, pa.RecordBatch]]) -> list[tuple[str, pa.RecordBatch]]:
+    """Adjacent pieces of one kind as one."""
+    return [
+        (kind, _one_after_another([batch for _, batch in run]))
+        for kind, run in groupby(pieces, key=itemgetter(0))
+    ]
 
 
 def _size_bytes(kind: str, batch: pa.RecordBatch) -> int:

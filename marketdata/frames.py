@@ -1,4 +1,6 @@
-"""Frames: one Pulsar message is one Arrow IPC stream holding one record batch of one kind.
+"""Frames: one Pulsar message is one Arrow IPC stream holding one record batch.
+
+Its events are of one kind, or of several where they are few (`marketdata.mixed`).
 
 `encode_frame` and `decode_frame` move between bytes and record batches; `decode_frame` trusts
 nothing: whatever the bytes, it returns a batch that keeps the contract or raises `InvalidFrame`
@@ -7,19 +9,29 @@ reader decide without decoding. Dictionaries are local to the frame and hold onl
 it (`compact_dictionaries`), so every frame can be read alone and names nothing else.
 """
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from marketdata.arrays import array_of, codes_of, lengths_of, values_of
+from marketdata.arrays import array_of, codes_of, lengths_of, valid_of, values_of
 from marketdata.declared_sizes import declared
 from marketdata.errors import InvalidFrame
+from marketdata.mixed import (
+    KIND_FIELD,
+    MAX_KIND_RUNS,
+    MAX_MIXED_ROWS,
+    MIXED,
+    kind_runs,
+    lacking,
+    mixed_schema,
+)
 from marketdata.partitioning import partitions_of
 from marketdata.schemas import (
+    COLUMNS,
     INGEST_SCHEMAS,
     KEY_COLUMNS,
     KINDS,
@@ -50,6 +62,8 @@ REASONS: Final[Mapping[str, str]] = {
     "batch_count": "the stream does not hold exactly one record batch",
     "empty": "the frame holds no events",
     "too_many_rows": "the frame holds too many events",
+    "too_many_runs": "the kind changes too often within a mixed frame",
+    "foreign_column": "a column that the kind lacks is not null",
     "corrupt": "the batch breaks Arrow's own rules",
     "null_key": "a key column holds a null",
     "bad_symbol": "a symbol is empty or too long",
@@ -115,16 +129,16 @@ def decode_frame(
         sequenced: expect the columns that the sequencer assigns.
 
     Returns:
-        A batch with exactly the schema of its kind, all keys present, all numbers in range.
+        A batch with exactly the schema of its kind or kinds, all keys present, all numbers in
+        range.
 
     Raises:
         InvalidFrame: with one of the codes of `REASONS`.
     """
     batch = _read_untrusted(data)
-    kind = frame_kind(batch)
-    schema = (SEQUENCED_SCHEMAS if sequenced else INGEST_SCHEMAS)[kind]
+    kind = frame_kind(batch, mixed=True)
     try:
-        batch = _with_schema(batch, schema)
+        batch = _with_schema(batch, _contract(batch, kind, sequenced=sequenced))
     except UnicodeDecodeError as error:
         raise InvalidFrame("corrupt", f"a column's name is no UTF-8: {error}") from error
     validate_events(batch)
@@ -133,15 +147,18 @@ def decode_frame(
     return batch
 
 
-def frame_kind(batch: pa.RecordBatch) -> str:
+def frame_kind(batch: pa.RecordBatch, *, mixed: bool = False) -> str:
     """The kind that a batch's schema metadata names.
+
+    Args:
+        mixed: may be `MIXED`, too.
 
     Raises:
         InvalidFrame: no or an unknown kind, or a schema version that is not served.
     """
     metadata = batch.schema.metadata or {}
     kind = metadata.get(b"kind", b"").decode("utf-8", "replace")
-    if kind not in KINDS:
+    if kind not in KINDS and not (mixed and kind == MIXED):
         raise InvalidFrame(
             "unknown_kind",
             f"the schema metadata says kind={kind!r}; known kinds: {', '.join(KINDS)}",
@@ -157,7 +174,7 @@ def frame_kind(batch: pa.RecordBatch) -> str:
 
 
 def validate_events(batch: pa.RecordBatch) -> None:
-    """Check row count, keys, symbols and ranges of a batch that has the schema of its kind.
+    """Check kinds, row count, keys, symbols and ranges of a batch that has the schema of its kinds.
 
     Raises:
         InvalidFrame: naming the column, the first offending row (from 0) and the value.
@@ -168,9 +185,13 @@ def validate_events(batch: pa.RecordBatch) -> None:
         raise InvalidFrame(
             "too_many_rows", f"the frame holds {batch.num_rows} events; at most {MAX_ROWS} fit one"
         )
-    kind = frame_kind(batch)
-    sequenced = batch.num_columns > len(INGEST_SCHEMAS[kind])
-    for check in _checks(kind, sequenced):
+    kind = frame_kind(batch, mixed=True)
+    if kind == MIXED:
+        _check_kinds(batch)
+        checks = _mixed_checks(tuple(batch.schema.names))
+    else:
+        checks = _checks(kind, batch.num_columns > len(INGEST_SCHEMAS[kind]))
+    for check in checks:
         column = batch.column(check.column)
         if check.key and column.null_count:
             raise _offending("null_key", batch, check.name, column.is_null(), "must not be null")
@@ -231,17 +252,26 @@ def _write_options(compression: str | None) -> pa.ipc.IpcWriteOptions:
 
 @cache
 def _checks(kind: str, sequenced: bool) -> tuple[_Check, ...]:
-    schema = (SEQUENCED_SCHEMAS if sequenced else INGEST_SCHEMAS)[kind]
+    return _checks_of((SEQUENCED_SCHEMAS if sequenced else INGEST_SCHEMAS)[kind].names)
+
+
+@lru_cache(maxsize=2 << len(KINDS))
+def _mixed_checks(names: tuple[str, ...]) -> tuple[_Check, ...]:
+    return _checks_of(names)
+
+
+def _checks_of(names: Sequence[str]) -> tuple[_Check, ...]:
+    fields = {KIND_FIELD.name: KIND_FIELD, **COLUMNS}
     checks = (
         _Check(
             index,
-            field.name,
-            key=field.name in KEY_COLUMNS,
-            symbol=pa.types.is_dictionary(field.type),
-            least=1 if field.name in _POSITIVE else 0 if field.name in _NOT_NEGATIVE else None,
-            fraction=field.name == "quality",
+            name,
+            key=name in KEY_COLUMNS or name == KIND_FIELD.name,
+            symbol=pa.types.is_dictionary(fields[name].type),
+            least=1 if name in _POSITIVE else 0 if name in _NOT_NEGATIVE else None,
+            fraction=name == "quality",
         )
-        for index, field in enumerate(schema)
+        for index, name in enumerate(names)
     )
     return tuple(c for c in checks if c.key or c.symbol or c.least is not None or c.fraction)
 
@@ -344,6 +374,56 @@ def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(batch.columns, schema=expected)
 
 
+def _contract(batch: pa.RecordBatch, kind: str, *, sequenced: bool) -> pa.Schema:
+    """The schema that a batch must have."""
+    if kind != MIXED:
+        return (SEQUENCED_SCHEMAS if sequenced else INGEST_SCHEMAS)[kind]
+    at = batch.schema.get_field_index(KIND_FIELD.name)
+    if at < 0 or batch.schema.field(at).type != KIND_FIELD.type:
+        raise InvalidFrame(
+            "wrong_schema", f"a mixed frame has a column 'kind' of type {KIND_FIELD.type}"
+        )
+    kinds = batch.column(at).dictionary.to_pylist()
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds or len(set(kinds)) < len(kinds):
+        raise InvalidFrame(
+            "unknown_kind",
+            f"the dictionary of column 'kind' holds {kinds[:10]!r}; it must hold each kind that"
+            f" occurs once; known kinds: {', '.join(KINDS)}",
+        )
+    return mixed_schema(kinds, ingest=not sequenced)
+
+
+def _check_kinds(batch: pa.RecordBatch) -> None:
+    """Check what a mixed batch says of kinds; its kinds are known and it has their columns."""
+    if batch.num_rows > MAX_MIXED_ROWS:
+        raise InvalidFrame(
+            "too_many_rows",
+            f"the frame holds {batch.num_rows} events; at most {MAX_MIXED_ROWS} of several kinds"
+            " fit one",
+        )
+    kinds = batch.column(0)
+    if kinds.null_count:
+        raise _offending("null_key", batch, "kind", kinds.is_null(), "must not be null")
+    if not np.bincount(codes_of(kinds), minlength=len(kinds.dictionary)).all():
+        raise InvalidFrame("wrong_schema", "the dictionary of column 'kind' names an absent kind")
+    runs = kind_runs(MIXED, batch)
+    if runs > MAX_KIND_RUNS:
+        raise InvalidFrame(
+            "too_many_runs",
+            f"the kind changes {runs - 1} times; at most {MAX_KIND_RUNS - 1} times may be",
+        )
+    for name, rows in lacking(batch):
+        column = batch.column(name)
+        if column.null_count == batch.num_rows:
+            continue
+        foreign = rows & valid_of(column)
+        if foreign.any():
+            raise _offending(
+                "foreign_column", batch, name, pa.array(foreign), "must be null for its kind"
+            )
+
+
 def _check_symbols(name: str, dictionary: pa.StringArray) -> None:
     if dictionary.null_count:
         raise InvalidFrame("null_key", f"the dictionary of column {name!r} holds a null")
@@ -358,8 +438,8 @@ def _check_symbols(name: str, dictionary: pa.StringArray) -> None:
 
 
 def _check_least(batch: pa.RecordBatch, name: str, column: pa.Array, least: int) -> None:
-    nulls = column.null_count
-    if nulls == len(column) or (not nulls and values_of(column, np.int64).min() >= least):
+    # The slots of nulls are mostly 0; where they are not, the nulls are looked at.
+    if column.null_count == len(column) or values_of(column, np.int64).min() >= least:
         return
     bad = pc.less(column.view(pa.int64()), least)
     if pc.any(bad).as_py():

@@ -27,6 +27,7 @@ from marketdata.frames import (
     encode_frame,
     frame_properties,
 )
+from marketdata.mixed import MIXED, occurring
 from marketdata.ordering import FILL_PROPERTY
 
 RETRIABLE: Final = frozenset(
@@ -249,7 +250,8 @@ class Lane:
         if len(payload) > MAX_FRAME_BYTES:
             half = cut.batch.num_rows // 2
             for piece in (cut.batch.slice(0, half), cut.batch.slice(half)):
-                self._send(replace(cut, batch=compact_dictionaries(piece)))
+                part = compact_dictionaries(piece)
+                self._send(replace(cut, batch=occurring(part) if cut.kind == MIXED else part))
             return
         properties = frame_properties(cut.batch, cut.kind)
         if cut.traceparent:

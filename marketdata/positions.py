@@ -58,6 +58,22 @@ def place_before(number: int) -> int:
     return number & ~1
 
 
+def containing(number: int) -> Position:
+    """The message that a place in the log is of: it may be that of a piece before the last.
+
+    A frame of the log that is delivered in pieces gives them the places before its own, of which
+    each is two below the next; nobody sends so many messages in one batch that they reach there.
+
+    >>> containing(Position(7, 3).pack() - 2 * 5)
+    Position(ledger_id=7, entry_id=3, batch_index=0)
+    """
+    ledger, entry, index = unpack(number)
+    if index < 1 << (BATCH_BITS - 1):
+        return Position(ledger, entry, index)
+    entry = (entry + 1) & ((1 << ENTRY_BITS) - 1)
+    return Position(ledger if entry else ledger + 1, entry)
+
+
 def follows(number: int, last: int) -> bool:
     """Whether no message can stand between two packed positions, the later one first.
 

@@ -34,7 +34,8 @@ from marketdata.topics import INGEST_EVENTS, partition_topic
 Confirmed = Callable[[int, int, pulsar.MessageId | None, pa.RecordBatch], None]
 """Called with (partition, sequence_id, message_id, batch) for every stored frame, in order.
 
-`message_id` is None when the broker had stored the frame before its confirmation was lost.
+`message_id` is None when the broker had stored the frame before its confirmation was lost. The
+events may be of several kinds (`marketdata.mixed`), unless the publisher has no `max_delay_ms`.
 """
 
 _LATENCIES_KEPT: Final = 10_000
@@ -84,7 +85,8 @@ class Publisher:
         max_bytes: frames are cut before they grow beyond this.
         max_delay_ms: longest time an event waits for its frame to fill. It waits only while a
             frame of its partition is unconfirmed, so that frames are small when little happens
-            and large under load. None for no limit: only `flush` and full frames send.
+            and large under load. None for no limit: only `flush` and full frames send, and a frame
+            holds one kind.
         max_pending_frames, max_pending_bytes: `publish` blocks while this much is unconfirmed. One
             batch is always taken as a whole, so the limit may be passed by one batch.
         publish_timeout_s: how long `publish` blocks for room; None for ever.
@@ -153,7 +155,12 @@ class Publisher:
                 self._lanes.append(
                     Lane(
                         number,
-                        PartitionBuffer(max_events=max_events, max_bytes=max_bytes),
+                        # What is to be resumed is cut as it always was.
+                        PartitionBuffer(
+                            max_events=max_events,
+                            max_bytes=max_bytes,
+                            mixed=self._max_delay_s is not None,
+                        ),
                         self._opener(number, lane_topic, deadline),
                         self._inbox,
                         self._count_pending,

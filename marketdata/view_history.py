@@ -6,6 +6,7 @@ between their positions, without the last ones, which the second message holds i
 number and those last ones are checked; where they do not agree nothing is guessed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pulsar
@@ -15,10 +16,11 @@ from marketdata.arrays import array_of
 from marketdata.control_frames import is_control
 from marketdata.errors import DistributionError
 from marketdata.filters import compile_filter
-from marketdata.frames import read_frame
+from marketdata.frames import frame_kind, read_frame
 from marketdata.history import read_stretch
 from marketdata.missing_events import rows_in_front
-from marketdata.positions import unpack
+from marketdata.mixed import single_kinds
+from marketdata.positions import containing
 from marketdata.reference import Joined
 from marketdata.topics import partition_topic
 from marketdata.transformations import Transformation
@@ -33,7 +35,7 @@ class LoggedRows:
     """Events of one frame of the log that a view lacks, not transformed.
 
     Attributes:
-        position: of the frame in the log, packed.
+        position: of the frame in the log, packed, or the place of its run of one kind before that.
         rows: events of one kind.
     """
 
@@ -86,24 +88,24 @@ class ViewHistory:
             NotInHistory: the log does not hold exactly what must be there.
             HistoryTimeout, pulsar.PulsarException: see `read_stretch`.
         """
-        first, last = unpack(before), unpack(after)
+        first, last = containing(before), containing(after)
         topic = partition_topic(self._log, partition)
         kept: list[LoggedRows] = []
         total, whole = 0, False
         for position, message in read_stretch(self._client, topic, first, last, deadline=deadline):
-            if position == first:
-                whole = True
-                continue
+            whole = whole or position == first
             if is_control(message.properties()):
                 continue
-            batch = read_frame(message.data())
-            rows = batch.filter(pa.array(self._filter.mask(batch)))
-            left = self._transformation.check(Joined(rows, {})).rows
-            if left is not None:
-                rows = rows.take(array_of(left, pa.int64()))
-            if rows.num_rows:
-                kept.append(LoggedRows(position.pack(), rows))
-                total += rows.num_rows
+            for place, batch in placed_runs(position.pack(), read_frame(message.data())):
+                if not before < place <= after:
+                    continue
+                rows = batch.filter(pa.array(self._filter.mask(batch)))
+                left = self._transformation.check(Joined(rows, {})).rows
+                if left is not None:
+                    rows = rows.take(array_of(left, pa.int64()))
+                if rows.num_rows:
+                    kept.append(LoggedRows(place, rows))
+                    total += rows.num_rows
             if total > missing + shown.num_rows:
                 raise self._disagrees(topic, missing, "more")
         front = rows_in_front([one.rows for one in kept], shown)
@@ -123,3 +125,13 @@ class ViewHistory:
             f"where {missing} events are missing, the filter {self._filter.canonical!r} lets"
             f" {found} pass from {topic}; give the view's own filter"
         )
+
+
+def placed_runs(position: int, batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The runs of one kind of a frame, each with its place; the last has the frame's own.
+
+    A view with smaller messages has more places before a frame; what they hold is not found then.
+    """
+    runs = [run for _, run in single_kinds(frame_kind(batch, mixed=True), batch)]
+    for behind, run in zip(reversed(range(len(runs))), runs, strict=True):
+        yield position - 2 * behind, run

@@ -1,21 +1,32 @@
 """Merging: adjacent frames become one batch, so that small frames cost little.
 
 Under load frames pile up and are merged; when idle each goes alone, so nothing waits for company.
-Frames of one kind are merged as they are; for views that take kinds together, frames of any kind
-become one mixed batch.
+For views that take kinds apart runs of one kind are merged (`FrameGroup`); for the log, frames of
+any kind, as far as a mixed frame may hold them (`LogGroup`); for views that take kinds together,
+frames of any kind (`MixedGroup`).
 """
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from itertools import pairwise
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from functions.operators.route import Routed, Router, Rows
-from marketdata.arrays import joined
-from marketdata.mixed import MIXED, mixed_batch
+from marketdata.arrays import codes_of, joined
+from marketdata.filters.columns import FrameColumns
+from marketdata.frames import compact_dictionaries
+from marketdata.mixed import (
+    MAX_KIND_RUNS,
+    MAX_MIXED_BYTES,
+    MAX_MIXED_ROWS,
+    MIXED,
+    kind_runs,
+    mixed_batch,
+    single_kinds,
+)
+from marketdata.schemas import KINDS
 
 
 class Positioned(Protocol):
@@ -28,6 +39,9 @@ class Positioned(Protocol):
 
 Item = TypeVar("Item", bound=Positioned)
 
+_EVENTS: Final = frozenset((*KINDS, MIXED))
+"""The kinds of frames that hold events."""
+
 
 class _Span(NamedTuple):
     """Rows `start` to `end` of the merged batch, of one frame, and the place behind them."""
@@ -38,42 +52,57 @@ class _Span(NamedTuple):
     place: int
 
 
+class Part(NamedTuple):
+    """What of a frame goes into a group: all of it, or a run of one kind.
+
+    Attributes:
+        later: rows of each run behind it in the frame.
+    """
+
+    kind: str
+    batch: pa.RecordBatch
+    later: tuple[int, ...] = ()
+
+
 def merged(
     frames: Iterable[tuple[Item, str, pa.RecordBatch]],
+    made: "type[FrameGroup[Item]]",
     *,
     max_rows: int,
     max_bytes: int,
-    together: bool = False,
 ) -> Iterator["FrameGroup[Item]"]:
-    """Groups of adjacent frames, in log order.
+    """Groups of adjacent frames or their runs, in log order.
 
     Args:
-        frames: what was read, its kind and its batch.
+        frames: what was read, its kind or `MIXED`, and its batch.
+        made: the sort of the groups.
         max_rows, max_bytes: bounds of a merged batch; a single frame always fits.
-        together: for the views that take kinds together, and not for the others.
     """
     group: FrameGroup[Item] | None = None
     for item, kind, batch in frames:
-        if group is None or not group.add(item, kind, batch):
-            if group is not None:
-                yield group
-            made = MixedGroup if together else FrameGroup
-            group = made(kind, max_rows=max_rows, max_bytes=max_bytes)
-            group.add(item, kind, batch)
+        for part in made.parts_of(kind, batch):
+            if group is None or not group.add(item, *part):
+                if group is not None:
+                    yield group
+                group = made(part.kind, max_rows=max_rows, max_bytes=max_bytes)
+                group.add(item, *part)
     if group is not None:
         yield group
 
 
 class FrameGroup(Generic[Item]):
-    """Frames of one kind in log order, and where each begins in the merged batch.
+    """Runs of one kind in log order, and where each begins in the merged batch.
 
     Args:
-        kind: of the first frame.
+        kind: of the first run.
         max_rows, max_bytes: bounds of the merged batch; a first frame always fits.
 
     Attributes:
         kind: of the batch.
+        of_runs: whether mixed frames are taken run by run, or as they are.
     """
+
+    of_runs: ClassVar[bool] = True
 
     def __init__(self, kind: str, *, max_rows: int, max_bytes: int) -> None:
         self.kind = kind
@@ -84,14 +113,32 @@ class FrameGroup(Generic[Item]):
         self._max_bytes = max_bytes
         self._kinds: list[str] = []
         self._batches: list[pa.RecordBatch] = []
+        self._later: list[tuple[int, ...]] = []
         self._starts: list[int] = []
         self._spans_of: dict[int, list[_Span]] = {}
 
-    def add(self, item: Item, kind: str, batch: pa.RecordBatch) -> bool:
-        """Append a frame; False when its kind does not fit or it would burst the bounds."""
+    @classmethod
+    def parts_of(cls, kind: str, batch: pa.RecordBatch) -> Iterator[Part]:
+        """What such groups take of a frame, one after the other."""
+        if kind != MIXED or not cls.of_runs:
+            yield Part(kind, batch)
+            return
+        runs = list(single_kinds(kind, batch))
+        sizes = tuple(run.num_rows for _, run in runs)
+        for n, (one, run) in enumerate(runs, start=1):
+            yield Part(one, compact_dictionaries(run), sizes[n:])
+
+    def add(
+        self, item: Item, kind: str, batch: pa.RecordBatch, later: tuple[int, ...] = ()
+    ) -> bool:
+        """Append a part of a frame; False when its kind does not fit or it would burst the bounds.
+
+        Args:
+            item, kind, batch, later: see `merged` and `Part`.
+        """
         size = batch.get_total_buffer_size()  # never less than `nbytes`, which costs much more
         if self.items and (
-            not self._takes(kind)
+            not self._takes(kind, batch, size)
             or self.rows + batch.num_rows > self._max_rows
             or self._bytes + size > self._max_bytes
         ):
@@ -99,6 +146,7 @@ class FrameGroup(Generic[Item]):
         self.items.append(item)
         self._kinds.append(kind)
         self._batches.append(batch)
+        self._later.append(later)
         self._starts.append(self.rows)
         self.rows += batch.num_rows
         self._bytes += size
@@ -106,10 +154,10 @@ class FrameGroup(Generic[Item]):
         return True
 
     def singles(self) -> Iterator["FrameGroup[Item]"]:
-        """Each frame as a group of its own."""
-        for item, kind, batch in zip(self.items, self._kinds, self._batches, strict=True):
-            group = type(self)(kind, max_rows=self._max_rows, max_bytes=self._max_bytes)
-            group.add(item, kind, batch)
+        """Each frame or run as a group of its own."""
+        for item, *part in zip(self.items, self._kinds, self._batches, self._later, strict=True):
+            group = type(self)(part[0], max_rows=self._max_rows, max_bytes=self._max_bytes)
+            group.add(item, *part)
             yield group
 
     def batch(self) -> pa.RecordBatch:
@@ -127,7 +175,11 @@ class FrameGroup(Generic[Item]):
         """
         return list(router.route(batch, self.kind, failed))
 
-    def _takes(self, kind: str) -> bool:
+    def begins_at(self, max_message_rows: int) -> int:
+        """The place of the first piece; see `runs_after`."""
+        return self._spans(max_message_rows)[0].place
+
+    def _takes(self, kind: str, batch: pa.RecordBatch, size_bytes: int) -> bool:  # noqa: ARG002
         return kind == self.kind
 
     def parts(self, rows: Rows) -> Iterator[tuple[Item, slice]]:
@@ -146,10 +198,11 @@ class FrameGroup(Generic[Item]):
     ) -> Iterator[tuple[list[Item], Rows | None, int]]:
         """The frames behind a position with the selected rows in them, in runs of whole frames.
 
-        A frame with more rows than a message may have is cut, after every so many of *its* rows.
-        The pieces take the places before the frame's own, which the last piece has. Where they lie
-        depends on the frame alone and not on what is selected, so a position tells which of its
-        rows are done with, even when a set of instruments has changed since.
+        A frame with more rows than a message may have is cut, after every so many of *its* rows,
+        and a mixed one before where its kind changes. The pieces take the places before the frame's
+        own, which the last piece has. Where they lie depends on the frame alone and not on what is
+        selected, so a position tells which of its rows are done with, even when a set of
+        instruments has changed since.
 
         Args:
             position: what is at or before it is left out.
@@ -169,7 +222,7 @@ class FrameGroup(Generic[Item]):
         selected = self.rows if rows is None else len(rows)
         if first == 0 and selected <= most:
             if selected:
-                yield self.items, rows, self.items[-1].position
+                yield self.items, rows, spans[-1].place
             return
         lacking = spans[first:]
         ends = np.array([lacking[0].start, *(span.end for span in lacking)])
@@ -192,36 +245,75 @@ class FrameGroup(Generic[Item]):
             return self._spans_of[max_message_rows]
         spans = self._spans_of[max_message_rows] = []
         for frame, (start, end) in enumerate(pairwise([*self._starts, self.rows])):
-            place = self.items[frame].position
+            behind = sum(-(-rows // max_message_rows) for rows in self._later[frame])
+            place = self.items[frame].position - 2 * behind
             cuts = [*range(start, end, max_message_rows), end]
             for left, (first, last) in enumerate(pairwise(cuts), start=2 - len(cuts)):
                 spans.append(_Span(frame, first, last, place + 2 * left))
         return spans
 
 
-class MixedGroup(FrameGroup[Item]):
-    """Frames of any kind in log order.
+class LogGroup(FrameGroup[Item]):
+    """Frames for one frame of the log: of one kind, or of any as far as a mixed frame may hold."""
 
-    The rows of its batch stand kind by kind, as they are routed; `runs_after` takes row numbers in
-    log order and gives the numbers of the batch's rows, in log order, too.
-    """
+    of_runs = False
+
+    def __init__(self, kind: str, *, max_rows: int, max_bytes: int) -> None:
+        super().__init__(kind, max_rows=max_rows, max_bytes=max_bytes)
+        self._runs = 0
+
+    def add(
+        self, item: Item, kind: str, batch: pa.RecordBatch, later: tuple[int, ...] = ()
+    ) -> bool:
+        """See `FrameGroup.add`."""
+        if not super().add(item, kind, batch, later):
+            return False
+        self._runs += kind_runs(kind, batch)
+        if kind != self.kind:
+            self.kind = MIXED
+        return True
+
+    def batch(self) -> pa.RecordBatch:
+        """All rows in log order, on shared dictionaries."""
+        if self.kind != MIXED:
+            return super().batch()
+        return mixed_batch(list(zip(self._kinds, self._batches, strict=True)))
+
+    def _takes(self, kind: str, batch: pa.RecordBatch, size_bytes: int) -> bool:
+        if kind == self.kind != MIXED:
+            return True
+        return (
+            {kind, self.kind} <= _EVENTS
+            and self.rows + batch.num_rows <= MAX_MIXED_ROWS
+            and self._bytes + size_bytes <= MAX_MIXED_BYTES
+            and self._runs + kind_runs(kind, batch) <= MAX_KIND_RUNS
+        )
+
+
+class MixedGroup(FrameGroup[Item]):
+    """Frames of any kind in log order, as one mixed batch."""
+
+    of_runs = False
 
     def __init__(self, kind: str, *, max_rows: int, max_bytes: int) -> None:  # noqa: ARG002
         super().__init__(MIXED, max_rows=max_rows, max_bytes=max_bytes)
 
     def batch(self) -> pa.RecordBatch:
-        """All rows as one mixed batch, kind by kind."""
-        return mixed_batch([(kind, batch) for kind, batch, _ in self._by_kind])
+        """All rows in log order, on shared dictionaries."""
+        return mixed_batch(list(zip(self._kinds, self._batches, strict=True)))
 
     def routed(
-        self,
-        batch: pa.RecordBatch,  # noqa: ARG002 - filters look at each kind's own columns
-        router: Router,
-        failed: dict[str, Exception],
+        self, batch: pa.RecordBatch, router: Router, failed: dict[str, Exception]
     ) -> list[Routed]:
-        """See `FrameGroup.routed`; of the views that take kinds together."""
+        """See `FrameGroup.routed`; of the views that take kinds together.
+
+        Each kind's events are asked about with the conditions as they stand on that kind.
+        """
         found: dict[str, list[Rows]] = {}
-        for kind, of_kind, numbers in self._by_kind:
+        columns, codes = FrameColumns(batch, MIXED), codes_of(batch.column(0))
+        for code, kind in enumerate(batch.column(0).dictionary.to_pylist()):
+            numbers = np.flatnonzero(codes == code)
+            of_kind = columns.of_kind(kind, numbers)
             for view, rows in router.route(of_kind, kind, failed, together=True):
                 found.setdefault(view.id, []).append(numbers if rows is None else numbers[rows])
         return [
@@ -230,49 +322,5 @@ class MixedGroup(FrameGroup[Item]):
             if view_id not in failed
         ]
 
-    def runs_after(
-        self, position: int, rows: Rows | None, *, max_rows: int, max_message_rows: int
-    ) -> Iterator[tuple[list[Item], Rows | None, int]]:
-        """See `FrameGroup.runs_after`."""
-        for items, chosen, place in super().runs_after(
-            position, rows, max_rows=max_rows, max_message_rows=max_message_rows
-        ):
-            yield items, self._stored if chosen is None else self._stored[chosen], place
-
-    def parts(self, rows: Rows) -> Iterator[tuple[Item, slice]]:
-        """See `FrameGroup.parts`."""
-        return super().parts(self._logged[rows])
-
-    def _takes(self, kind: str) -> bool:  # noqa: ARG002
+    def _takes(self, kind: str, batch: pa.RecordBatch, size_bytes: int) -> bool:  # noqa: ARG002
         return True
-
-    @cached_property
-    def _by_kind(self) -> list[tuple[str, pa.RecordBatch, Rows]]:
-        """Of each kind its rows as one batch, and their numbers in log order."""
-        frames: dict[str, list[int]] = {}
-        for number, kind in enumerate(self._kinds):
-            frames.setdefault(kind, []).append(number)
-        return [
-            (
-                kind,
-                joined([self._batches[number] for number in numbers]),
-                np.concatenate([self._numbers(number) for number in numbers]),
-            )
-            for kind, numbers in frames.items()
-        ]
-
-    @cached_property
-    def _stored(self) -> Rows:
-        """Where each row of the log stands in the batch."""
-        stored = np.empty_like(self._logged)
-        stored[self._logged] = np.arange(len(stored))
-        return stored
-
-    @cached_property
-    def _logged(self) -> Rows:
-        """Where each row of the batch stands in the log."""
-        return np.concatenate([numbers for _, _, numbers in self._by_kind])
-
-    def _numbers(self, frame: int) -> Rows:
-        start = self._starts[frame]
-        return np.arange(start, start + self._batches[frame].num_rows)

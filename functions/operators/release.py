@@ -1,7 +1,7 @@
 """From rows that leave the reorder buffer to the batches of the frames that they leave in.
 
-A frame has one kind, and what waited may be of several: rows are cut into segments of one kind such
-that each pair's rows stay in their order, in as few segments as that allows.
+What waited may be of several kinds: rows are cut into segments of one kind such that each pair's
+rows stay in their order, in as few segments as that allows. The first may join a mixed frame.
 """
 
 from collections import defaultdict
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from functions.operators.reorder import HeldRow
+from functions.operators.reorder import Arrival, HeldRow
 from marketdata.arrays import array_of, joined
 from marketdata.frames import compact_dictionaries
+from marketdata.mixed import MIXED, mixed_batch, of_one_kind
 
 
 def segments(
@@ -34,7 +35,7 @@ def segments(
     by_turn: defaultdict[tuple[int, bool, str], list[HeldRow]] = defaultdict(list)
     turns: dict[int, tuple[int, str]] = {}
     for held in released:
-        found = held.arrival.origin.kind
+        found = held.arrival.kind
         turn, last_kind = turns.get(held.pair, (0, found))
         if found != last_kind:
             turn += 1
@@ -55,17 +56,36 @@ def segments(
     return cut
 
 
-def assembled(first: pa.RecordBatch | None, released: Sequence[HeldRow]) -> pa.RecordBatch:
-    """One batch: the rows of `first`, then the released ones in their order; all of one kind."""
-    pieces = [] if first is None else [first]
+def assembled(
+    kind: str, first: pa.RecordBatch | None, released: Sequence[HeldRow]
+) -> pa.RecordBatch:
+    """One batch: the rows of `first`, then the released ones in their order.
+
+    Args:
+        kind: of all of them; `MIXED` when `first` is, and the others are of one kind.
+        first: None for nothing.
+        released: at least one row if there is no `first`.
+    """
+    pieces = [] if first is None else [(kind, first)]
     if released:
-        by_origin: dict[int, tuple[pa.RecordBatch, list[int], list[int]]] = {}
+        by_origin: dict[int, tuple[Arrival, list[int], list[int]]] = {}
         for n, held in enumerate(released):
-            origin = held.arrival.origin
-            _, rows, places = by_origin.setdefault(id(origin), (origin.batch, [], []))
-            rows.append(held.arrival.row)
+            arrival = held.arrival
+            _, rows, places = by_origin.setdefault(id(arrival.origin), (arrival, [], []))
+            rows.append(arrival.row)
             places.append(n)
-        taken = [batch.take(pa.array(rows, pa.int64())) for batch, rows, _ in by_origin.values()]
+        taken = [
+            _events(one).take(pa.array(rows, pa.int64())) for one, rows, _ in by_origin.values()
+        ]
         given = np.array([place for _, _, found in by_origin.values() for place in found])
-        pieces.append(joined(taken).take(array_of(np.argsort(given), pa.int64())))
-    return compact_dictionaries(joined(pieces))
+        events = joined(taken).take(array_of(np.argsort(given), pa.int64()))
+        pieces.append((released[0].arrival.kind, compact_dictionaries(events)))
+    if kind == MIXED:
+        return mixed_batch(pieces)
+    return compact_dictionaries(joined([batch for _, batch in pieces]))
+
+
+def _events(arrival: Arrival) -> pa.RecordBatch:
+    """The batch of an arrival, of which only rows of its kind will be taken."""
+    batch = arrival.origin.batch
+    return of_one_kind(batch, arrival.kind) if arrival.origin.is_mixed else batch

@@ -32,8 +32,11 @@ class Origin(Protocol):
         """The input itself."""
 
     @property
-    def kind(self) -> str:
-        """The kind of its events."""
+    def is_mixed(self) -> bool:
+        """Whether its events are of several kinds."""
+
+    def kind_of(self, row: int) -> str:
+        """The kind of one of its events."""
 
     @property
     def batch(self) -> pa.RecordBatch:
@@ -51,6 +54,11 @@ class Arrival(NamedTuple):
     row: int
     number: int
     ts_event_ns: int
+
+    @property
+    def kind(self) -> str:
+        """The kind of the event."""
+        return self.origin.kind_of(self.row)
 
     @property
     def size_bytes(self) -> int:
@@ -185,7 +193,7 @@ class ReorderBuffer:
             queue = self._queues[pair]
             keys, complete = self._leaving(pair, queue, cutoff_s, kind if one_kind else None, room)
             if keys and one_kind and kind is None:
-                kinds = [queue.rows[key].arrival.origin.kind for key in keys]
+                kinds = [queue.rows[key].arrival.kind for key in keys]
                 kind = kinds[0]
                 same = next((n for n, each in enumerate(kinds) if each != kind), len(keys))
                 keys, complete = keys[:same], complete and same == len(keys)
@@ -215,7 +223,7 @@ class ReorderBuffer:
             if key > forced and (key[0] == generation and last >= 0 and key[1] > last + 1):
                 break
             held = queue.rows[key]
-            if (kind is not None and held.arrival.origin.kind != kind) or len(leaving) == room:
+            if (kind is not None and held.arrival.kind != kind) or len(leaving) == room:
                 return leaving, False
             leaving.append(key)
             generation, last = key

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from functions.operators.render import max_rows
 from marketdata.filters import Filter
+from marketdata.filters.columns import FrameColumns
 from marketdata.filters.index import FilterIndex
 from marketdata.plans import Plan, View
 from marketdata.reference import ReferenceTable
@@ -74,7 +75,7 @@ class Router:
 
     def route(
         self,
-        batch: pa.RecordBatch,
+        batch: pa.RecordBatch | FrameColumns,
         kind: str,
         failed: dict[str, Exception] | None = None,
         *,
@@ -83,7 +84,7 @@ class Router:
         """The views that at least one row of the batch goes to.
 
         Args:
-            batch, kind: a frame or several as one.
+            batch, kind: a frame or several as one, or their columns.
             failed: is given the ids of views whose filters raised, with what was raised. Without
                 it that is raised once the other views have been told.
             together: ask the views that take kinds together, and not the others.

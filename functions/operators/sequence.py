@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from functions.operators.symbols import SymbolTable
 from marketdata.arrays import array_of, codes_of, values_of
+from marketdata.mixed import MIXED, kinds_in, mixed_schema
 from marketdata.schemas import SEQUENCED_SCHEMAS, TIMESTAMP
 
 _Sequences = npt.NDArray[np.uint64]
@@ -163,7 +164,7 @@ def with_sequences(
     ts_sequenced_ns: int,
 ) -> pa.RecordBatch:
     """An ingest batch with the three assigned columns: the batch that goes to `sequenced`."""
-    schema = SEQUENCED_SCHEMAS[kind]
+    schema = mixed_schema(kinds_in(kind, batch)) if kind == MIXED else SEQUENCED_SCHEMAS[kind]
     rows = batch.num_rows
     assigned = (
         ("sequence", array_of(sequences, pa.uint64())),

@@ -14,6 +14,7 @@ from functions.operators.journal import (
 from functions.operators.reorder import HeldRow
 from functions.runtime.inputs import Input
 from marketdata.arrays import lengths_of
+from marketdata.mixed import MIXED
 
 
 class HeldInput:
@@ -21,17 +22,26 @@ class HeldInput:
 
     Attributes:
         item: the input.
-        kind, batch: of its events.
+        batch: its events.
+        is_mixed: whether they are of several kinds.
         row_bytes: most bytes that one of its rows takes in a frame.
     """
 
     def __init__(self, item: Input, kind: str, batch: pa.RecordBatch) -> None:
         self.item = item
-        self.kind = kind
         self.batch = batch
+        self.is_mixed = kind == MIXED
+        self._kind = kind
         texts = [c for c in batch.columns if pa.types.is_string(c.type)]
         longest = sum(int(lengths_of(each).max()) for each in texts)
         self.row_bytes = -(-batch.nbytes // batch.num_rows) + longest
+
+    def kind_of(self, row: int) -> str:
+        """The kind of one of its events."""
+        if not self.is_mixed:
+            return self._kind
+        kind: str = self.batch.column(0)[row].as_py()
+        return kind
 
 
 class HeldRows:

@@ -92,6 +92,12 @@ class FrameColumns:
         """The same columns, of these rows only, in this order."""
         return _Narrowed(self, rows)
 
+    def of_kind(self, kind: str, rows: npt.NDArray[np.intp]) -> "FrameColumns":
+        """The same columns of these rows, which are all of a kind."""
+        found = _Narrowed(self, rows)
+        found.kind = kind
+        return found
+
     def _decode_numbers(self, name: str) -> Numbers:
         # A column that no kind has comes from a reference table.
         field = COLUMNS[name] if name in COLUMNS else self._batch.schema.field(name)

@@ -80,18 +80,22 @@ class FilterIndex:
 
     def match_rows(
         self,
-        batch: pa.RecordBatch,
+        batch: pa.RecordBatch | FrameColumns,
         kind: str | None = None,
         failed: dict[str, Exception] | None = None,
     ) -> Iterator[tuple[str, Rows | None]]:
         """As `match`, with ascending row numbers, which are cheaper where views take few rows.
 
         Args:
-            batch, kind: as for `match`.
+            batch: as for `match`, or its columns, decoded already.
+            kind: as for `match`.
             failed: is given the views whose filters raised, which get nothing, with what was
                 raised. Without it that is raised once the other views have been told.
         """
-        columns = FrameColumns(batch, kind or frame_kind(batch))
+        if isinstance(batch, FrameColumns):
+            columns = batch
+        else:
+            columns = FrameColumns(batch, kind or frame_kind(batch))
         if not columns.rows:
             return
         raised: dict[int, Exception] = {}

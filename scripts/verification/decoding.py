@@ -5,11 +5,12 @@ from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from marketdata.schemas import COLUMNS, decimal_scale
+from marketdata.schemas import COLUMNS, SEQUENCED_SCHEMAS, decimal_scale
 
 _NO_RENAMES: Final[Mapping[str, str]] = {}
 
@@ -33,6 +34,34 @@ def decode_arrow(data: bytes, rename: Mapping[str, str] = _NO_RENAMES) -> pa.Rec
     fields = [field.with_name(back.get(field.name, field.name)) for field in batch.schema]
     schema = pa.schema(fields, metadata=batch.schema.metadata)
     return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+
+def by_kind(batch: pa.RecordBatch) -> list[tuple[str, npt.NDArray[np.int64], pa.RecordBatch]]:
+    """The events of a frame kind by kind: the kind, their rows, and what they say.
+
+    The schema's metadata names the kind; where they say `mixed`, the column `kind` does, and a
+    column that a kind lacks is null.
+
+    Raises:
+        ValueError: an event says something in a column that its kind lacks.
+    """
+    kind = (batch.schema.metadata or {})[b"kind"].decode()
+    if kind != "mixed":
+        return [(kind, np.arange(batch.num_rows), batch)]
+    kinds = np.array(batch.column("kind").to_pylist(), dtype=object)
+    found = []
+    for one in dict.fromkeys(kinds.tolist()):
+        rows = np.flatnonzero(kinds == one)
+        events = batch.take(pa.array(rows))
+        own = SEQUENCED_SCHEMAS[one].names
+        for name in batch.schema.names:
+            if name not in own and name != "kind" and events.column(name).null_count < len(rows):
+                raise ValueError(f"a {one} has a value in column {name!r}")
+        columns = {name: events.column(name) for name in own if name in batch.schema.names}
+        metadata = {**batch.schema.metadata, b"kind": one.encode()}
+        schema = pa.schema([batch.schema.field(name) for name in columns], metadata=metadata)
+        found.append((one, rows, pa.RecordBatch.from_arrays(list(columns.values()), schema=schema)))
+    return found
 
 
 def decode_json(data: bytes, rename: Mapping[str, str] = _NO_RENAMES) -> pa.RecordBatch:

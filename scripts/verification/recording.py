@@ -6,16 +6,18 @@ a view's partition) must be recorded in its own order.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scripts.verification.decoding import by_kind
 from scripts.verification.expectations import Values, ViewExpectation, published_columns
 from scripts.verification.fingerprints import Words, fingerprints, text_hash
 from scripts.verification.records import (
@@ -118,10 +120,8 @@ class History:
             certain: False when the publisher died before it learned the outcome: such events may
                 be there or not, but neither twice nor out of order.
         """
-        kind = kind_of(batch)
         rows = batch.num_rows
-        names = batch.schema.names
-        whole = _content(batch, kind, names)
+        parts = by_kind(batch)
         columns: Columns = {
             "publisher": np.full(rows, self._codes([publisher])[0], dtype=np.int32),
             "partition": np.full(rows, partition, dtype=np.int32),
@@ -130,14 +130,14 @@ class History:
             "source_sequence": _integers(batch, "source_sequence"),
             "ts_publish": _integers(batch, "ts_publish"),
             "certain": np.full(rows, certain),
-            "fingerprint": whole,
+            "fingerprint": _by_row(parts, _whole, np.uint64),
         }
         for name, view in self.views.items():
-            mask = view.matches(batch, kind)
+            mask = _by_row(parts, view.matches, np.bool_)
             columns[f"expected:{name}"] = mask
             if not view.says_all:
-                columns[f"fingerprint:{name}"] = _content(
-                    batch, kind, view.columns(kind), view.computed
+                columns[f"fingerprint:{name}"] = _by_row(
+                    parts, partial(_delivered_content, view), np.uint64
                 )
             with self._lock:
                 self.expected_events[name] += int(np.count_nonzero(mask))
@@ -167,7 +167,7 @@ class History:
             "source": source,
             "sequence": _integers(batch, "sequence"),
             "epoch": _integers(batch, "epoch"),
-            "fingerprint": _content(batch, kind_of(batch), batch.schema.names),
+            "fingerprint": _by_row(by_kind(batch), _whole, np.uint64),
         }
         with self._lock:
             self.log_rows.append(columns)
@@ -347,6 +347,26 @@ class History:
 def kind_of(batch: pa.RecordBatch) -> str:
     """The kind that a frame's schema metadata names."""
     return str((batch.schema.metadata or {})[b"kind"].decode())
+
+
+def _by_row(
+    parts: list[tuple[str, npt.NDArray[np.int64], pa.RecordBatch]],
+    told: Callable[[pa.RecordBatch, str], npt.NDArray[Any]],
+    dtype: type[np.generic],
+) -> npt.NDArray[Any]:
+    """What is told of each event, kind by kind, in the order of the events."""
+    values = np.empty(sum(len(rows) for _, rows, _ in parts), dtype)
+    for kind, rows, events in parts:
+        values[rows] = told(events, kind)
+    return values
+
+
+def _whole(batch: pa.RecordBatch, kind: str) -> Words:
+    return _content(batch, kind, batch.schema.names)
+
+
+def _delivered_content(view: ViewExpectation, batch: pa.RecordBatch, kind: str) -> Words:
+    return _content(batch, kind, view.columns(kind), view.computed)
 
 
 def _content(

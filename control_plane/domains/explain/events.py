@@ -20,6 +20,7 @@ from marketdata.delivered_frames import decode_payload, position_of
 from marketdata.errors import InvalidFrame
 from marketdata.formats import FormatError
 from marketdata.frames import frame_kind, read_frame
+from marketdata.mixed import single_kinds
 from marketdata.plans import View
 from marketdata.positions import BATCH_BITS, Position
 from marketdata.topics import partition_index
@@ -145,9 +146,8 @@ def find_event(
         batch = read_frame(place.message.data())
         for *key, row in keys_of(batch, sought.instrument):
             if tuple(key) == wanted:
-                return LoggedEvent(
-                    batch.slice(row, 1), partition, position_of(place.message.message_id())
-                )
+                ((_, event),) = single_kinds(frame_kind(batch, mixed=True), batch.slice(row, 1))
+                return LoggedEvent(event, partition, position_of(place.message.message_id()))
     if place.preceded:
         # Numbers have no holes, so it is the epoch that ends before, or clocks that went back.
         return Absent(f"epoch {epoch} of the instrument ends before it in partition {partition}")

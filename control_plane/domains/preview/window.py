@@ -20,6 +20,7 @@ from control_plane.domains.explain.search import Budget, OutOfBounds, Stored, fi
 from marketdata.errors import InvalidFrame
 from marketdata.frames import frame_kind, read_frame
 from marketdata.history import HistoryTimeout
+from marketdata.mixed import single_kinds
 from marketdata.topics import partition_index
 
 Bound = Literal["events", "bytes", "time"]
@@ -79,7 +80,7 @@ class Window:
         self.read = [PartitionRead(partition_index(stored.topic)) for stored in partitions]
 
     def frames(self) -> Iterator[tuple[pa.RecordBatch, str]]:
-        """The frames of events with their kinds.
+        """The frames of events with their kinds, those of several kinds run by run.
 
         Raises:
             pulsar.PulsarException: the broker is away or did not answer in time.
@@ -120,12 +121,13 @@ class Window:
                     continue
                 try:
                     batch = read_frame(data)
-                    kind = frame_kind(batch)
+                    kind = frame_kind(batch, mixed=True)
                 except InvalidFrame:
                     read.unreadable += 1
                     continue
                 read.events += batch.num_rows
-                yield batch, kind
+                for one, run in single_kinds(kind, batch):
+                    yield run, one
 
 
 def _spent(read: PartitionRead, share: Bounds) -> Bound | None:

@@ -27,6 +27,7 @@ from functions.sequencer import SequencerFunction
 from functions.sequencing import SequencerStage
 from marketdata.control_frames import TICK, is_control
 from marketdata.frames import encode_frame, read_frame
+from marketdata.mixed import MIXED, mixed_batch
 from marketdata.ordering import (
     OrderingEvent,
     decode_ordering_events,
@@ -248,18 +249,36 @@ def _frame(kind: str, source: str, rows: list[tuple[str, int | None, int]]) -> b
         ts_event=[10**9 + 10**6 * at for _, _, at in rows],
     )
     if kind == "status":
-        schema = INGEST_SCHEMAS["status"]
-        columns = [
-            batch.column(f.name) if f.name in batch.schema.names else pa.nulls(len(rows), f.type)
-            for f in schema
-        ]
-        batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+        batch = _statuses(batch)
+    elif kind == MIXED:
+        runs = [("trade", "status")[n % 2] for n in range(len(rows))]
+        batch = mixed_batch(
+            [
+                (one, batch.slice(n, 1) if one == "trade" else _statuses(batch.slice(n, 1)))
+                for n, one in enumerate(runs)
+            ]
+        )
     return encode_frame(batch).to_pybytes()
+
+
+def _statuses(trades: pa.RecordBatch) -> pa.RecordBatch:
+    """Statuses with what trades say in the columns that both have."""
+    schema = INGEST_SCHEMAS["status"]
+    columns = [
+        trades.column(f.name) if f.name in trades.schema.names else pa.nulls(len(trades), f.type)
+        for f in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _kinds(kind: str, rows: int) -> list[str]:
+    """The kind of each row of what `_frame` makes."""
+    return [("trade", "status")[n % 2] if kind == MIXED else kind for n in range(rows)]
 
 
 def _events_of(broker: Broker) -> list[dict[str, Any]]:
     return [
-        {**event, "kind": message.properties()["kind"]}
+        {"kind": message.properties()["kind"], **event}
         for message in broker.topics["sequenced-partition-0"]
         if not is_control(message.properties())
         for event in read_frame(message.data()).to_pylist()
@@ -311,7 +330,9 @@ def _check(
     assert len({f.id for f in findings}) == len(findings)
     got = Counter((e["kind"], e["source"], e["instrument"], e["source_sequence"]) for e in events)
     sent = Counter(
-        (kind, source, name, number) for kind, source, rows in published for name, number, _ in rows
+        (kind, source, name, number)
+        for frame, source, rows in published
+        for kind, (name, number, _) in zip(_kinds(frame, len(rows)), rows, strict=True)
     )
     assert not got - sent, "nothing is doubled or invented"
     missing = sent - got
@@ -326,13 +347,14 @@ def _check(
     assert lost == left_out, "what is not in the log is told of"
     letters = broker.topics["deadletter-partition-0"]
     rejected = Counter(
-        (message.properties()["original_kind"], "reject", name, number)
-        for message in letters
-        for name, number in zip(
-            read_frame(message.data()).column("instrument").to_pylist(),
-            read_frame(message.data()).column("source_sequence").to_pylist(),
-            strict=True,
+        (
+            event.get("kind", message.properties()["original_kind"]),
+            "reject",
+            event["instrument"],
+            event["source_sequence"],
         )
+        for message in letters
+        for event in read_frame(message.data()).to_pylist()
     )
     assert Counter({k: n for k, n in missing.items() if k[1] == "reject"}) == rejected
     for event in events:
@@ -370,7 +392,7 @@ rows_strategy = st.lists(
     max_size=6,
 )
 frames_strategy = st.tuples(
-    st.sampled_from(("trade", "status")),
+    st.sampled_from(("trade", "status", MIXED)),
     st.sampled_from(("hold-1", "hold-2", "drop", "reject", "feed")),
     rows_strategy,
 )
@@ -412,6 +434,23 @@ def test_cut_off_anywhere_nothing_is_lost_doubled_or_told_twice(
     instance.tick()
     instance.settle()
     _check(broker, instance.stage._state.order, published)
+
+
+def test_kinds_that_take_turns_leave_in_one_frame() -> None:
+    broker = Broker()
+    instance = _instance(broker)
+    frames: list[tuple[str, str, list[tuple[str, int | None, int]]]] = [
+        (kind, "feed", [("A", n, n), ("B", n, n)])
+        for n, kind in enumerate(("trade", "status", MIXED, "trade"), start=1)
+    ]
+    for frame in frames:
+        broker.publish(_frame(*frame), {"kind": frame[0]}, -1)
+    instance.deliver()
+    instance.settle()
+    kinds = [message.properties()["kind"] for message in broker.topics["sequenced-partition-0"]]
+    assert kinds.count(MIXED) == 1
+    assert not {"trade", "status"} & set(kinds)
+    _check(broker, instance.stage._state.order, frames)
 
 
 def _published(broker: Broker, instance: Instance, source: str, *numbers: int) -> Any:

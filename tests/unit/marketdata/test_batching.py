@@ -16,6 +16,8 @@ from marketdata.batching import (
     split_by_partition,
 )
 from marketdata.errors import InvalidEvents
+from marketdata.frames import decode_frame, encode_frame
+from marketdata.mixed import single_kinds
 from marketdata.partitioning import partition_of
 from marketdata.schemas import INGEST_SCHEMAS, TIMESTAMP
 
@@ -96,6 +98,51 @@ def test_buffer_loses_nothing_and_keeps_the_order_across_kinds(
     assert all(1 <= cut.batch.num_rows <= max_events for cut in cuts)
     assert buffer.events == 0
     assert buffer.take() == []
+
+
+@given(
+    calls=calls_strategy,
+    max_events=st.integers(1, 600),
+    max_bytes=st.sampled_from((1, 2000, 10**6)),
+)
+def test_frames_of_several_kinds_lose_nothing_and_keep_the_order(
+    calls: list[tuple[str, list[str]]], max_events: int, max_bytes: int
+) -> None:
+    buffer = PartitionBuffer(max_events=max_events, max_bytes=max_bytes, mixed=True)
+    added: list[tuple[str, str, int]] = []
+    cuts: list[Cut] = []
+    for kind, names in calls:
+        rows = numbered(names, len(added))
+        added += [(kind, *row) for row in rows]
+        cuts += buffer.add(kind, events(kind, rows))
+    cuts += buffer.take()
+    assert [
+        (kind, *row)
+        for cut in cuts
+        for kind, run in single_kinds(cut.kind, cut.batch)
+        for row in rows_of(run)
+    ] == added
+    assert all(1 <= cut.batch.num_rows <= max_events for cut in cuts)
+    for cut in cuts:
+        decoded = decode_frame(encode_frame(cut.batch).to_pybytes())
+        assert decoded.equals(cut.batch)
+
+
+def test_frames_hold_several_kinds_only_where_events_are_few() -> None:
+    buffer = PartitionBuffer(max_events=32_768, max_bytes=1 << 22, mixed=True)
+    calls = [("quote", 3000), ("trade", 5000), ("quote", 300), ("trade", 9000), ("quote", 1)]
+    cuts = [
+        cut
+        for kind, rows in calls
+        for cut in buffer.add(kind, events(kind, numbered(["A"] * rows)))
+    ]
+    cuts += buffer.take()
+    assert [(cut.kind, cut.batch.num_rows) for cut in cuts] == [
+        ("mixed", 8000),
+        ("quote", 300),
+        ("trade", 9000),
+        ("quote", 1),
+    ]
 
 
 @given(calls=calls_strategy, max_events=st.integers(1, 64))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from events import batches, column, trades
+from events import batches, column, quotes, trades
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +24,7 @@ from marketdata.frames import (
     read_frame,
     validate_events,
 )
+from marketdata.mixed import MAX_KIND_RUNS, MAX_MIXED_ROWS, mixed_batch
 from marketdata.partitioning import partition_of
 from marketdata.schemas import ASSIGNED, INGEST_SCHEMAS, KINDS, SCHEMA_VERSION, SEQUENCED_SCHEMAS
 
@@ -98,6 +99,20 @@ def _bad_code() -> bytes:
     return _frame(pa.RecordBatch.from_arrays([broken, *batch.columns[1:]], schema=batch.schema))
 
 
+def _mixed(rows: int = 3, **columns: pa.Array) -> bytes:
+    """Trade, quote, trade, … with other columns in the place of some."""
+    singles = [(kind, made(["A"])) for kind, made in (("trade", trades), ("quote", quotes))]
+    batch = mixed_batch([singles[n % 2] for n in range(rows)])
+    for name, values in columns.items():
+        index = batch.schema.get_field_index(name)
+        batch = batch.set_column(index, pa.field(name, values.type), values)
+    return _frame(batch)
+
+
+def _kinds(codes: list[int | None], kinds: list[str]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int16()), pa.array(kinds))
+
+
 @pytest.mark.parametrize(
     ("code", "make", "says"),
     [
@@ -122,6 +137,16 @@ def _bad_code() -> bytes:
         ("out_of_range", lambda: _with("quality", [0.5, 1.0, 1.5]), "row 2 holds 1.5"),
         ("out_of_range", lambda: _with("size", [1, None, -1]), "row 2 holds -1"),
         ("out_of_range", lambda: _with("ts_event", [-5, 1, 1]), "row 0 holds -5"),
+        ("unknown_kind", lambda: _mixed(kind=_kinds([0, 1, 0], ["trade", "candle"])), "'candle'"),
+        ("unknown_kind", lambda: _mixed(kind=_kinds([0, 1, 0], ["trade", "trade"])), "once"),
+        ("null_key", lambda: _mixed(kind=_kinds([0, None, 1], ["trade", "quote"])), "row 1"),
+        ("wrong_schema", lambda: _mixed(1, kind=_kinds([0], ["trade", "quote"])), "'bid_price'"),
+        ("wrong_schema", lambda: _mixed(kind=_kinds([0, 0, 0], ["trade", "quote"])), "absent"),
+        ("wrong_schema", lambda: _mixed(kind=pa.array([1, 2, 3])), "a column 'kind' of type"),
+        ("foreign_column", lambda: _mixed(price=pa.array([1, 2, 3])), "row 1 holds 2 (1 of 3"),
+        ("out_of_range", lambda: _mixed(size=pa.array([1, None, -1])), "row 2 holds -1"),
+        ("too_many_rows", lambda: _mixed(MAX_MIXED_ROWS + 1), f"{MAX_MIXED_ROWS} of several"),
+        ("too_many_runs", lambda: _mixed(MAX_KIND_RUNS + 1), f"changes {MAX_KIND_RUNS} times"),
     ],
 )
 def test_each_breach_of_the_contract_is_named(

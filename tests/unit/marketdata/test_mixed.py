@@ -1,5 +1,6 @@
 """Mixed frames hold what the frames of single kinds held, and nothing else."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,15 @@ from hypothesis import strategies as st
 from functions.operators.sequence import InstrumentSequences, with_sequences
 from marketdata.filters.columns import FrameColumns
 from marketdata.frames import encode_frame, read_frame
-from marketdata.mixed import MIXED, mixed_batch, mixed_schema, occurring
-from marketdata.schemas import COLUMNS, KINDS, SEQUENCED_SCHEMAS
+from marketdata.mixed import (
+    MIXED,
+    kind_runs,
+    mixed_batch,
+    mixed_schema,
+    occurring,
+    single_kinds,
+)
+from marketdata.schemas import ASSIGNED, COLUMNS, INGEST_SCHEMAS, KINDS, SEQUENCED_SCHEMAS
 from marketdata.splitting import split_rows
 from marketdata.transformations import Transformation
 
@@ -77,6 +85,31 @@ def test_what_is_cut_out_has_the_columns_of_the_kinds_in_it(
     assert rows_of(shown) == [
         {name: whole[int(row)][name] for name in shown.schema.names} for row in chosen
     ]
+
+
+@settings(max_examples=15)
+@given(frames(st.sampled_from(KINDS)), st.booleans())
+def test_a_mixed_batch_comes_apart_into_what_it_was_made_of(
+    found: list[tuple[str, pa.RecordBatch]], ingest: bool
+) -> None:
+    schemas = INGEST_SCHEMAS if ingest else SEQUENCED_SCHEMAS
+    if ingest:
+        found = [
+            (kind, batch.drop_columns(list(ASSIGNED)).cast(schemas[kind])) for kind, batch in found
+        ]
+    first, second = mixed_batch(found[:2]), found[2:]
+    batch = mixed_batch([(MIXED, first), *second])
+
+    runs = list(single_kinds(MIXED, batch))
+
+    assert batch.schema == mixed_schema([kind for kind, _ in found], ingest=ingest)
+    assert all(run.schema == schemas[kind] for kind, run in runs)
+    assert len(runs) == kind_runs(MIXED, batch)
+    assert all(one != other for (one, _), (other, _) in pairwise(runs))
+    assert [(kind, row) for kind, run in runs for row in rows_of(run)] == [
+        (kind, row) for kind, one in found for row in rows_of(one)
+    ]
+    assert [(kind, run) for kind, run in single_kinds(*found[0])] == [found[0]]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,6 +11,9 @@ from functions.operators.pairs import Pair
 from functions.operators.release import assembled, segments
 from functions.operators.reorder import Arrival, HeldRow, ReorderBuffer
 from functions.runtime.held_rows import HeldInput
+from marketdata.frames import decode_frame, encode_frame
+from marketdata.mixed import MIXED, mixed_batch
+from marketdata.schemas import INGEST_SCHEMAS
 
 
 class Origin:
@@ -21,6 +24,10 @@ class Origin:
         self.kind = kind
         self.batch = pa.record_batch({"n": pa.array(range(rows))})
         self.row_bytes = 8
+        self.is_mixed = False
+
+    def kind_of(self, row: int) -> str:  # noqa: ARG002
+        return self.kind
 
 
 class Log:
@@ -141,10 +148,28 @@ def test_released_rows_follow_those_of_their_frame_in_their_order() -> None:
 
     one, two = held_input("A", "B"), held_input("C", "D")
     rows = [HeldRow(0, Arrival(o, row, 0, 0), 0.0) for o, row in ((two, 1), (one, 0), (two, 0))]
-    batch = assembled(trades(["X"]), rows)
+    batch = assembled("trade", trades(["X"]), rows)
     assert batch.column("instrument").to_pylist() == ["X", "D", "A", "C"]
     assert sorted(batch.column("instrument").dictionary.to_pylist()) == ["A", "C", "D", "X"]
-    assert assembled(None, rows[:1]).column("instrument").to_pylist() == ["D"]
+    assert assembled("trade", None, rows[:1]).column("instrument").to_pylist() == ["D"]
+
+
+def test_rows_of_one_kind_that_waited_in_mixed_inputs_join_a_mixed_frame() -> None:
+    from events import quotes, trades  # noqa: PLC0415 - as above
+
+    batch = mixed_batch([("quote", quotes(["A"])), ("trade", trades(["B", "C"]))])
+    held = HeldInput(None, MIXED, batch)  # type: ignore[arg-type]
+    rows = [HeldRow(0, Arrival(held, row, 0, 0), 0.0) for row in (2, 1)]
+    assert {row.arrival.kind for row in rows} == {"trade"}
+
+    alone = assembled("trade", None, rows)
+    assert alone.schema == INGEST_SCHEMAS["trade"]
+    assert alone.column("instrument").to_pylist() == ["C", "B"]
+
+    joined = assembled(MIXED, batch.slice(0, 1), rows)
+    assert joined.column("instrument").to_pylist() == ["A", "C", "B"]
+    assert joined.column("kind").to_pylist() == ["quote", "trade", "trade"]
+    assert decode_frame(encode_frame(joined).to_pybytes()).equals(joined)
 
 
 places = st.dictionaries(
