@@ -94,7 +94,7 @@ class ViewHistory:
         total, whole = 0, False
         for position, message in read_stretch(self._client, topic, first, last, deadline=deadline):
             whole = whole or position == first
-            if is_control(message.properties()):
+            if position.pack() <= before or is_control(message.properties()):
                 continue
             for place, batch in placed_runs(position.pack(), read_frame(message.data())):
                 if not before < place <= after:
