@@ -4,7 +4,7 @@
     python -m scripts.container_credentials renew      # once, now
 
 It runs in a container of its own. Below `/credentials` each other container has a folder, a volume
-that is mounted there and in that container alone; what is not mounted here is not made. Files in them
+that is mounted there and in that container alone; what is not mounted here is not made. Its files
 can be read by whoever is in that container, since the users differ. The authority's key stands in
 a volume that nobody else has, the keys that sign tokens in one that the control planes share.
 

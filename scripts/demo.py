@@ -30,7 +30,6 @@ from scripts.demonstration.data import DataSet, from_file, real_bars, synthetic_
 from scripts.demonstration.session import consume, play  # noqa: E402 - path set above
 from scripts.demonstration.show import LiveProgress, figures, show_table  # noqa: E402 - path set above
 from scripts.demonstration.subscriptions import subscriptions_for  # noqa: E402 - path set above
-from scripts.devstack.control_plane import DEPLOY, MIGRATE, run_task  # noqa: E402 - path set above
 from scripts.devstack.errors import StackError  # noqa: E402 - path set above
 from scripts.verification.control_api import ApiError, ControlApi  # noqa: E402 - path set above
 
@@ -78,10 +77,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     data = _data(options, run)
     console.print(f"[bold]{data.events:,} events: {data.title}", highlight=False)
     if not options.no_prepare:
-        with console.status("migrate the database"):
-            _task("migrate", MIGRATE)
-        with console.status("apply the topology, build and deploy the functions"):
-            _task("deploy", DEPLOY)
+        _prepare(console)
     subscriptions = subscriptions_for(data)
     with ExitStack() as cleanup:
         api = cleanup.enter_context(ControlApi(os.environ["DDS_CONTROL_PLANE_URL"]))
@@ -116,9 +112,17 @@ def _data(options: argparse.Namespace, run: str) -> DataSet:
     return real_bars(run, repeat=options.repeat)
 
 
-def _task(name: str, command: tuple[str, ...]) -> None:
+def _prepare(console: Console) -> None:
+    # The demo's image cannot prepare anything, and has nothing of what these need.
+    from scripts.devstack.control_plane import DEPLOY, MIGRATE, run_task  # noqa: PLC0415
+
     home = Path(os.environ.get("DDS_HOME") or Path(__file__).resolve().parents[1] / ".dds")
-    run_task(name, command, environment={}, log=home / "logs" / f"demo-{name}.log")
+    for name, command, title in (
+        ("migrate", MIGRATE, "migrate the database"),
+        ("deploy", DEPLOY, "apply the topology, build and deploy the functions"),
+    ):
+        with console.status(title):
+            run_task(name, command, environment={}, log=home / "logs" / f"demo-{name}.log")
 
 
 def _positive(text: str) -> int:

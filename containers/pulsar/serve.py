@@ -166,6 +166,8 @@ def worker(*, inside_broker: bool) -> dict[str, object]:
         **SECURITY.server(),
         "authenticationProviders": [SECURITY.server()["authenticationProviders"]],
         "superUserRoles": list(SECURITY.superusers),
+        # Without it, whoever shows a token gets an error of the worker's.
+        "proxyRoles": [],
         "webServiceTlsProtocols": SECURITY.server()["webServiceTlsProtocols"].split(","),
         "properties": SECURITY.token_checks(),
         "tlsEnableHostnameVerification": True,
@@ -175,7 +177,7 @@ def worker(*, inside_broker: bool) -> dict[str, object]:
         **({} if inside_broker else alone),
         "workerId": host,
         "workerHostname": host,
-        "workerPort": port,
+        "workerPort": port if inside_broker else None,
         "workerPortTls": port,
         "useTls": True,
         "tlsEnabled": True,
@@ -279,7 +281,10 @@ def start(role: str) -> None:
             # This one has to be given; nobody listens there.
             *("--web-service-url", address("http", of("DDS_BROKER"), ADMIN_PORT)),
             *("--web-service-url-tls", address("https", of("DDS_BROKER"), ADMIN_PORT)),
-            *("--broker-service-url-tls", address("pulsar+ssl", of("DDS_BROKER_DATA"), BROKER_PORT)),
+            *(
+                "--broker-service-url-tls",
+                address("pulsar+ssl", of("DDS_BROKER_DATA"), BROKER_PORT),
+            ),
         ]
     else:
         sys.exit(__doc__)

@@ -96,9 +96,7 @@ class Certificates:
             .sign(signer, hashes.SHA256())
         )
         write_private(self.server_key, _pem(key), self._mode)
-        write_private(
-            self.server, certificate.public_bytes(serialization.Encoding.PEM), self._mode
-        )
+        write_private(self.server, certificate.public_bytes(serialization.Encoding.PEM), self._mode)
 
 
 def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:

@@ -1,4 +1,4 @@
-"""What makes a broker speak TLS only and ask everybody who they are: the local one, and containers'.
+"""What makes a broker speak TLS only and ask everybody who they are, local or in a container.
 
 Standard library only: it runs beside `containers/pulsar/serve.py`, too.
 """

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -114,7 +115,7 @@ def test_a_worker_by_itself_knows_every_broker(
 
     assert settings["pulsarServiceUrl"] == "pulsar+ssl://a.data:6650,b.data:6650"
     assert settings["pulsarWebServiceUrl"] == "https://a.admin:8080,b.admin:8080"
-    assert settings["workerPortTls"] == 6750
+    assert (settings["workerPort"], settings["workerPortTls"]) == (None, 6750)
     assert settings["authenticationEnabled"] == settings["authorizationEnabled"] == "true"
     assert settings["properties"]["tokenPublicKey"] == "file:///credentials/token-key.der"
 
@@ -142,3 +143,14 @@ def test_every_way_in_the_compose_files_is_encrypted() -> None:
         assert "http://" not in text
         assert "pulsar://" not in text
         assert text.count("DDS_AUTHENTICATION: required") == 1
+
+
+def test_the_demo_starts_without_a_control_plane_beside_it() -> None:
+    """Its image has neither the package nor what that needs."""
+    program = "import sys; sys.modules['control_plane'] = None; import scripts.demo"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr

@@ -65,9 +65,7 @@ def test_tokens_are_new_each_time_and_of_the_least_role(folder: Path) -> None:
     renew(folder)
 
     ring = KeyRing(folder / "signing-keys")
-    roles = {
-        path.stem: ring.verify(path.read_text()).role for path in folder.glob("*/*.token")
-    }
+    roles = {path.stem: ring.verify(path.read_text()).role for path in folder.glob("*/*.token")}
     assert roles == {
         "broker": Role.PLATFORM,
         "platform": Role.PLATFORM,
