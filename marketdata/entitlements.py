@@ -5,7 +5,7 @@ made. An AND is TRUE only where both sides are, so nothing in a filter can widen
 or CASE, and not NULL, since a row for which the bound is NULL is not TRUE. What a view's
 transformation and format do comes behind it.
 
-    bounded(spec, Entitlements(venues=("XNAS",)))  # the view that is left of what was asked for
+    bounded(spec, Entitlements(venues=("XNAS",)).filter())  # what is left of what was asked for
 """
 
 from typing import Annotated, Final, Literal
@@ -76,10 +76,10 @@ class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def filter(self) -> Filter:
         """The filter that passes what is allowed."""
         bounds = {"venue": self.venues, "kind": self.kinds, "source": self.sources}
-        terms = [_one_of(name, values) for name, values in bounds.items() if values is not None]
+        terms = [one_of(name, values) for name, values in bounds.items() if values is not None]
         if self.instruments is not None or self.instrument_sets is not None:
             sets = (InSet(Column("instrument"), name) for name in self.instrument_sets or ())
-            terms.append(Or((_one_of("instrument", self.instruments or ()), *sets)))
+            terms.append(Or((one_of("instrument", self.instruments or ()), *sets)))
         return Filter(normalize(And(tuple(terms))))
 
 
@@ -87,14 +87,17 @@ EVERYTHING: Final = Entitlements()
 NOTHING: Final = Entitlements(venues=(), kinds=(), sources=(), instruments=(), instrument_sets=())
 
 
-def bounded(spec: ViewSpec, entitlements: Entitlements) -> ViewSpec:
-    """The view that entitlements leave of one that was asked for.
+def bounded(spec: ViewSpec, allowed: Filter) -> ViewSpec:
+    """The view that is left of one that was asked for.
 
-    Where they leave nothing, all views of a form become the same one, with the filter `FALSE`.
+    Args:
+        allowed: what its consumer may receive, by its entitlements and by routing rules.
+
+    Where nothing is left, all views of a form become the same one, with the filter `FALSE`.
     What the instrument sets hold now is not looked at, since it may change.
     """
     asked = Filter.from_json(spec.predicate)
-    left = asked & entitlements.filter()
+    left = asked & allowed
     if left == asked:
         return spec
     if not left.kinds:
@@ -107,5 +110,6 @@ def receives_nothing(spec: ViewSpec) -> bool:
     return spec.filter == Filter.nothing().canonical
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> Expression:
+def one_of(column: str, values: tuple[str, ...]) -> Expression:
+    """The condition that a column of texts has one of some values."""
     return In(Column(column), tuple(map(Text, values))) if values else Truth(False)

@@ -26,6 +26,7 @@ from control_plane.domains.explain.schemas import (
     EventOut,
     ExplanationOut,
     FilterOut,
+    RuleOut,
     SetOut,
 )
 from control_plane.domains.explain.search import Budget, OutOfBounds, Stored
@@ -35,6 +36,8 @@ from control_plane.domains.instrument_sets.models import InstrumentSetVersion
 from control_plane.domains.ordering.intake import moment
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.reference_tables import repository as table_rows
+from control_plane.domains.rules import repository as rule_rows
+from control_plane.domains.rules.policy import Selected
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.errors import BrokerUnavailableError, NotFoundError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
@@ -61,6 +64,7 @@ class _Subject:
     span: Span
     versions: Mapping[str, InstrumentSetVersion]
     plan: int | None
+    rules: tuple[tuple[int, Selected], ...]
 
     @property
     def sets(self) -> dict[str, list[str]]:
@@ -107,6 +111,9 @@ class ExplainService:
             trace=found,
             broken=await self._broken(subject, event),
         )
+        rules = _rules_out(subject, event)
+        if verdict == "filtered" and rules and rules[-1].matches and rules[-1].effect == "deny":
+            reason = f"The routing rule {rules[-1].name!r} keeps the event from the consumer."
         return ExplanationOut(
             subscription=subject.id,
             view=subject.view.id,
@@ -119,6 +126,7 @@ class ExplainService:
                 passes=passes,
                 parts=None if passes is None else _parts(subject.filter, event, subject.sets),
             ),
+            rules=rules,
             sets=_sets_out(subject, sought.instrument),
             delivery=_delivery_out(subject.view, event.partition, found.message),
         )
@@ -177,6 +185,10 @@ async def _subject(session: AsyncSession, key: str) -> _Subject:
     row = await subscription_rows.find(session, key)
     view = view_of(msgspec.convert(row.view.spec, ViewSpec))
     condition = Filter.from_json(view.predicate)
+    policy = await rule_rows.policy(session)
+    places = {rule.id: place for place, rule in enumerate(policy.rules, start=1)}
+    rules = tuple((places[each.rule.id], each) for each in policy.of(row.consumer))
+    named = condition.sets.union(*(each.condition.sets for _, each in rules))
     published = await plan_rows.newest_published(session)
     retired = row.view.retired_in_plan
     runs = row.plan <= published and (retired is None or retired > published)
@@ -191,7 +203,8 @@ async def _subject(session: AsyncSession, key: str) -> _Subject:
             activated_at=row.activated_at,
             closed_at=row.closed_at,
         ),
-        versions=await set_rows.newest_versions(session, condition.sets),
+        versions=await set_rows.newest_versions(session, named),
+        rules=rules,
         plan=published if runs else None,
     )
 
@@ -210,6 +223,18 @@ def _passes(condition: Filter, event: LoggedEvent, sets: Sets) -> bool | None:
 def _parts(condition: Filter, event: LoggedEvent, sets: Sets) -> dict[str, object]:
     parts: dict[str, object] = msgspec.to_builtins(condition.explain(event.row, sets=sets))
     return parts
+
+
+def _rules_out(subject: _Subject, event: LoggedEvent) -> list[RuleOut]:
+    """The rules that select the consumer, up to the one that decides."""
+    told = []
+    for place, (rule, condition) in subject.rules:
+        matches = _passes(condition, event, subject.sets)
+        parts = None if matches is None else _parts(condition, event, subject.sets)
+        told.append(RuleOut(rule.name, rule.id, place, rule.effect, matches, parts))
+        if matches:
+            break
+    return told
 
 
 def _event_out(event: LoggedEvent, instrument: str) -> EventOut:

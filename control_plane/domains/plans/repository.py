@@ -86,6 +86,11 @@ async def ensure_view(session: AsyncSession, spec: ViewSpec) -> ViewRow:
     return row
 
 
+async def views(session: AsyncSession, ids: Collection[str]) -> Sequence[ViewRow]:
+    """Some views."""
+    return (await session.scalars(select(ViewRow).where(ViewRow.id.in_(ids)))).all()
+
+
 async def is_live(session: AsyncSession, view_id: str) -> bool:
     """Whether a subscription that is not closed points at a view."""
     return bool(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.consumers import repository as consumer_rows
@@ -25,6 +26,10 @@ from control_plane.domains.plans.differences import names_any
 from control_plane.domains.preview.comparison import Pair, Sets, Tables
 from control_plane.domains.preview.schemas import Proposal, SubscriptionChange
 from control_plane.domains.reference_tables import repository as table_rows
+from control_plane.domains.rules import changes as rule_changes
+from control_plane.domains.rules import repository as rule_rows
+from control_plane.domains.rules.following import bounds_changed
+from control_plane.domains.rules.policy import Policy, Rule
 from control_plane.domains.subscriptions import backlog, changes
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import State, Subscription
@@ -39,6 +44,7 @@ from control_plane.domains.subscriptions.view_check import (
 from control_plane.domains.transformations import repository as transformation_rows
 from control_plane.errors import ConflictError, FieldProblem, ForbiddenError, InvalidRequestError
 from marketdata.entitlements import Entitlements, bounded
+from marketdata.filters import Filter
 from marketdata.plans import View, ViewSpec, sets_of, tables_of, view_of
 from marketdata.transformations import Transformation
 
@@ -88,13 +94,19 @@ class Proposed:
 class _Effective:
     """What would hold with the change, beside what is stored."""
 
+    policy: Policy
+    before: Policy
     entitlements: dict[str, Entitlements] = field(default_factory=dict)
     sets: dict[str, list[str]] = field(default_factory=dict)
     transformations: dict[str, Transformation] = field(default_factory=dict)
 
-    def allowed(self, consumer: Consumer) -> Entitlements:
-        """What a consumer may receive."""
+    def entitled(self, consumer: Consumer) -> Entitlements:
+        """What a consumer is entitled to."""
         return self.entitlements.get(consumer.id, consumer.allowed)
+
+    def allowed(self, consumer: Consumer) -> Filter:
+        """What a consumer may receive."""
+        return self.policy.within(consumer, self.entitled(consumer))
 
 
 async def propose(session: AsyncSession, data: Proposal, *, only: str | None) -> Proposed:
@@ -109,7 +121,8 @@ async def propose(session: AsyncSession, data: Proposal, *, only: str | None) ->
     """
     _require_own(data, only)
     _require_once(data)
-    changed = _Effective()
+    before = await rule_rows.policy(session)
+    changed = _Effective(before, before)
     for number, version in enumerate(data.transformations):
         with _at(f"/transformations/{number}"):
             tables = await table_rows.specs(session, named_tables(version.transformation))
@@ -131,6 +144,7 @@ async def propose(session: AsyncSession, data: Proposal, *, only: str | None) ->
         )
         if not consumer.suspended:
             changed.entitlements[consumer.id] = allowed
+    await _set_rules(session, data, changed)
     affected = [
         *[
             await _created(session, data, number, changed, only)
@@ -153,6 +167,31 @@ async def propose(session: AsyncSession, data: Proposal, *, only: str | None) ->
         tables=await _tables(session, affected),
         **await _sets(session, affected, changed),
     )
+
+
+async def _set_rules(session: AsyncSession, data: Proposal, changed: _Effective) -> None:
+    """Let the proposed rules hold."""
+    if data.rules is UNSET:
+        return
+    rules: Sequence[Rule] = changed.before.rules
+    for number, asked in enumerate(data.rules.create):
+        with _at(f"/rules/create/{number}"):
+            rules = rule_changes.made(rules, asked, f"proposed-{number}")
+    for key, change in data.rules.change.items():
+        with _at(f"/rules/change/{key}"):
+            rules = rule_changes.changed(rules, key, change)
+    for key in data.rules.delete:
+        rules = rule_changes.without(rules, key)
+    if data.rules.order is not UNSET:
+        with _at("/rules/order"):
+            rules = rule_changes.ordered(rules, data.rules.order)
+    origins = await rule_rows.origins_for(session, rules)
+    for rule in rules:
+        if rule not in changed.before.rules:
+            with _at("/rules"):
+                held = await set_rows.contents(session, rule.condition.sets)
+                rule_changes.names_known(rule, {*held, *changed.sets}, origins)
+    changed.policy = Policy(rules, origins)
 
 
 async def _created(
@@ -186,9 +225,10 @@ async def _others(
     session: AsyncSession, named: Collection[str | None], changed: _Effective
 ) -> tuple[list[Affected], bool]:
     """Subscriptions that other entitlements or sets change; whether there may be more."""
+    ruled = await bounds_changed(session, changed.before, changed.policy)
     rows = await subscription_rows.live_among(
         session,
-        consumers=list(changed.entitlements),
+        consumers=[*changed.entitlements, *ruled],
         views=await plan_rows.live_views_naming(session, changed.sets),
         limit=MOST_ROWS + 1,
     )
@@ -215,7 +255,7 @@ async def _view(
     spec = await declared_spec(session, asked)
     known = {*await set_rows.contents(session, sets_of([spec])), *changed.sets}
     require_sets(asked, spec, known)
-    return view_of(entitled_spec(asked, spec, changed.allowed(consumer)))
+    return view_of(entitled_spec(asked, spec, consumer, changed.policy, changed.entitled(consumer)))
 
 
 def _asked(row: Subscription, change: SubscriptionChange) -> SubscriptionCreate:
@@ -257,7 +297,8 @@ async def _not_before(session: AsyncSession, only: str | None) -> datetime | Non
     if only is None:
         return None
     consumer = await consumer_rows.find(session, only)
-    newest = await set_rows.newest_versions(session, consumer.allowed.instrument_sets or ())
+    allowed = (await rule_rows.policy(session)).allowed(consumer)
+    newest = await set_rows.newest_versions(session, allowed.sets)
     return max((version.created_at for version in newest.values()), default=None)
 
 
@@ -267,8 +308,8 @@ def _require_own(data: Proposal, only: str | None) -> None:
         return
     given = [
         name
-        for name in ("entitlements", "instrument_sets", "transformations")
-        if getattr(data, name)
+        for name in ("entitlements", "instrument_sets", "rules", "transformations")
+        if getattr(data, name) not in (UNSET, {}, [])
     ]
     if given:
         raise ForbiddenError(f"Only the platform team changes {', '.join(given)}.")

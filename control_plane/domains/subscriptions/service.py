@@ -23,6 +23,7 @@ from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
@@ -145,7 +146,8 @@ class SubscriptionService:
             # It may have been deleted meanwhile.
             await transformation_rows.find(session, reference.id)
         require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
-        effective = entitled_spec(data, spec, consumer.allowed)
+        policy = await rule_rows.policy(session)
+        effective = entitled_spec(data, spec, consumer, policy, consumer.allowed)
         view = await plan_rows.ensure_view(session, effective)
         latest = await plan_rows.newest(session)
         shared = latest is not None and await plan_rows.is_live(session, view.id)

@@ -21,6 +21,8 @@ import control_plane.domains.dead_letters.models
 import control_plane.domains.events.models
 import control_plane.domains.functions.models
 import control_plane.domains.ordering.models
+import control_plane.domains.publishers.models
+import control_plane.domains.rules.models
 import control_plane.domains.subscriptions.models
 import control_plane.domains.tokens.models
 import control_plane.idempotency.models  # noqa: F401  (all register their tables)
@@ -59,6 +61,8 @@ TABLES = {
     "reference_table_versions",
     "subscription_history",
     "function_codes",
+    "rules",
+    "publishers",
 }
 
 
@@ -74,6 +78,8 @@ AUDITED = {
     "transformations",
     "reference_tables",
     "reference_table_versions",
+    "rules",
+    "publishers",
 }
 """What somebody changes. The others follow from these, or are logs themselves."""
 
