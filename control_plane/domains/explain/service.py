@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -21,12 +21,13 @@ from control_plane.domains.explain.events import (
     find_event,
     trace,
 )
+from control_plane.domains.explain.ruling import Sets, parts, ruling
+from control_plane.domains.explain.ruling import passes as condition_passes
 from control_plane.domains.explain.schemas import (
     DeliveryOut,
     EventOut,
     ExplanationOut,
     FilterOut,
-    RuleOut,
     SetOut,
 )
 from control_plane.domains.explain.search import Budget, OutOfBounds, Stored
@@ -43,15 +44,13 @@ from control_plane.errors import BrokerUnavailableError, NotFoundError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.pulsar_values import StoredEntries
 from control_plane.topic_reads import TopicReads
-from marketdata.filters import Filter, UnknownSet
+from marketdata.filters import Filter
 from marketdata.history import HistoryTimeout
 from marketdata.partitioning import partition_of
 from marketdata.plans import View, ViewSpec, decode_plan, tables_of, view_of
 from marketdata.positions import Position
 from marketdata.reference import ReferenceTable
 from marketdata.topics import SEQUENCED_EVENTS, partition_topic
-
-Sets = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +94,12 @@ class ExplainService:
         async with self._database.transaction() as session:
             subject = await _subject(session, subscription)
         event, found = await self._read(subject.view, sought)
-        passes = _passes(subject.filter, event, subject.sets)
+        passes = condition_passes(subject.filter, event.row, subject.sets)
         then = passes
         if found.message is not None and subject.filter.sets:
             async with self._database.transaction() as session:
                 sets = await _sets_of_plan(session, found.message.plan)
-            then = _passes(subject.filter, event, sets)
+            then = condition_passes(subject.filter, event.row, sets)
         sequenced_at = moment(event.number("ts_sequenced"))
         verdict, reason = judge(
             sequenced_at=sequenced_at,
@@ -111,7 +110,7 @@ class ExplainService:
             trace=found,
             broken=await self._broken(subject, event),
         )
-        rules = _rules_out(subject, event)
+        rules = ruling(subject.rules, event.row, subject.sets)
         if verdict == "filtered" and rules and rules[-1].matches and rules[-1].effect == "deny":
             reason = f"The routing rule {rules[-1].name!r} keeps the event from the consumer."
         return ExplanationOut(
@@ -124,7 +123,7 @@ class ExplainService:
             filter=FilterOut(
                 canonical=subject.filter.canonical,
                 passes=passes,
-                parts=None if passes is None else _parts(subject.filter, event, subject.sets),
+                parts=None if passes is None else parts(subject.filter, event.row, subject.sets),
             ),
             rules=rules,
             sets=_sets_out(subject, sought.instrument),
@@ -211,30 +210,6 @@ async def _subject(session: AsyncSession, key: str) -> _Subject:
 
 async def _sets_of_plan(session: AsyncSession, number: int) -> Sets:
     return decode_plan((await plan_rows.find(session, number)).document).sets
-
-
-def _passes(condition: Filter, event: LoggedEvent, sets: Sets) -> bool | None:
-    try:
-        return bool(condition.with_sets(sets).mask(event.row)[0])
-    except UnknownSet:
-        return None
-
-
-def _parts(condition: Filter, event: LoggedEvent, sets: Sets) -> dict[str, object]:
-    parts: dict[str, object] = msgspec.to_builtins(condition.explain(event.row, sets=sets))
-    return parts
-
-
-def _rules_out(subject: _Subject, event: LoggedEvent) -> list[RuleOut]:
-    """The rules that select the consumer, up to the one that decides."""
-    told = []
-    for place, (rule, condition) in subject.rules:
-        matches = _passes(condition, event, subject.sets)
-        parts = None if matches is None else _parts(condition, event, subject.sets)
-        told.append(RuleOut(rule.name, rule.id, place, rule.effect, matches, parts))
-        if matches:
-            break
-    return told
 
 
 def _event_out(event: LoggedEvent, instrument: str) -> EventOut:

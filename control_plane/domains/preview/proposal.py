@@ -177,21 +177,26 @@ async def _set_rules(session: AsyncSession, data: Proposal, changed: _Effective)
     for number, asked in enumerate(data.rules.create):
         with _at(f"/rules/create/{number}"):
             rules = rule_changes.made(rules, asked, f"proposed-{number}")
+            await _require_known(session, rule_changes.find(rules, asked.name), changed)
     for key, change in data.rules.change.items():
         with _at(f"/rules/change/{key}"):
+            known = rule_changes.find(rules, key).id
             rules = rule_changes.changed(rules, key, change)
+            await _require_known(session, rule_changes.find(rules, known), changed)
     for key in data.rules.delete:
         rules = rule_changes.without(rules, key)
     if data.rules.order is not UNSET:
         with _at("/rules/order"):
             rules = rule_changes.ordered(rules, data.rules.order)
     origins = await rule_rows.origins_for(session, rules)
-    for rule in rules:
-        if rule not in changed.before.rules:
-            with _at("/rules"):
-                held = await set_rows.contents(session, rule.condition.sets)
-                rule_changes.names_known(rule, {*held, *changed.sets}, origins)
     changed.policy = Policy(rules, origins)
+
+
+async def _require_known(session: AsyncSession, rule: Rule, changed: _Effective) -> None:
+    """Refuse a rule that names a set or a region of origin that is not there."""
+    held = await set_rows.contents(session, rule.condition.sets)
+    origins = await rule_rows.origins_for(session, [rule])
+    rule_changes.names_known(rule, {*held, *changed.sets}, origins)
 
 
 async def _created(
