@@ -176,8 +176,7 @@ def publisher_out(row: Publisher) -> PublisherOut:
 
 
 def _set(row: Publisher, name: str, value: object) -> None:
-    listed = isinstance(value, tuple)
-    setattr(row, name, sorted(set(value)) if listed else value)  # type: ignore[arg-type]
+    setattr(row, name, sorted(set(value)) if isinstance(value, tuple) else value)
 
 
 async def _require_own(session: AsyncSession, row: Publisher) -> None:

@@ -199,7 +199,7 @@ async def _wanted(session: AsyncSession, data: TokenCreate, caller: Caller) -> t
     if (data.role is None) != (data.subject is None):
         raise _refused("/role", "name both role and subject, or neither to renew your own token")
     if data.role is not None and data.subject is not None:
-        if data.role == Role.PUBLISHER and caller.role is Role.PLATFORM:
+        if Role(data.role) is Role.PUBLISHER and caller.role is Role.PLATFORM:
             await _require_publishing(session, data.subject)
         return Role(data.role), data.subject
     if data.consumer is not None and caller.role not in (Role.PLATFORM, Role.CONSUMER):

@@ -17,7 +17,7 @@ def selected(name: str, effect: Effect, sql: str) -> Selected:
 
 
 def test_the_first_rule_that_matches_is_the_last_that_is_told() -> None:
-    event = trades(["A"], venue="XNAS")
+    event = trades(["A"], venue=["XNAS"])
     rules = [
         (2, selected("elsewhere", "deny", "venue = 'XETR'")),
         (3, selected("unknown", "deny", "bid_price > 1")),
