@@ -104,7 +104,7 @@ class RuleController(Controller):
         operation_id="deleteRule",
         summary="Delete a routing rule",
         opt=needs(Permission.OPERATE),
-        responses=responses(400, 404, 412, 422, 503),
+        responses=responses(400, 404, 409, 412, 422, 503),
     )
     async def remove(
         self, key: Key, rules: NamedDependency[RuleService], if_match: IfMatch = None
