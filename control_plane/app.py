@@ -56,8 +56,12 @@ from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
 from control_plane.domains.plans.service import PlanService
 from control_plane.domains.preview.controller import PreviewController
 from control_plane.domains.preview.service import PreviewService
+from control_plane.domains.publishers.controller import PublisherController
+from control_plane.domains.publishers.service import PublisherService
 from control_plane.domains.reference_tables.controller import ReferenceTableController
 from control_plane.domains.reference_tables.service import ReferenceTableService
+from control_plane.domains.rules.controller import RuleController, RuleOrderController
+from control_plane.domains.rules.service import RuleService
 from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.backlog import BacklogKeeper
 from control_plane.domains.subscriptions.controller import SubscriptionController
@@ -232,6 +236,12 @@ class ControlPlane:
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
         self.transformations = TransformationService(self.database)
+        self.rules = RuleService(
+            self.database,
+            self.publisher,
+            drain_seconds=settings.drain_seconds,
+            wait_seconds=settings.activation_timeout_ms / 1000,
+        )
         self.plans = PlanService(self.database, self.board)
         self.plan_comparison = PlanComparison(self.database)
         self.previews = PreviewService(
@@ -252,6 +262,14 @@ class ControlPlane:
             self.grants,
             lifetime_seconds=settings.token_lifetime_seconds,
             renewal=timedelta(days=settings.token_renewal_days),
+        )
+        self.publishers = PublisherService(
+            self.database,
+            self.publisher,
+            self.revocations,
+            self.grants,
+            drain_seconds=settings.drain_seconds,
+            wait_seconds=settings.activation_timeout_ms / 1000,
         )
         self.authenticate, self.still_allowed = self._authentication()
 
@@ -325,6 +343,8 @@ class ControlPlane:
             "instrument_sets": self.instrument_sets,
             "reference_tables": self.reference_tables,
             "transformations": self.transformations,
+            "rules": self.rules,
+            "publishers": self.publishers,
             "ordering": self.ordering,
             "dead_letters": self.dead_letters,
             "explanations": self.explanations,
@@ -361,6 +381,9 @@ def create_app(settings: Settings) -> Litestar:
                     InstrumentSetController,
                     ReferenceTableController,
                     TransformationController,
+                    PublisherController,
+                    RuleController,
+                    RuleOrderController,
                     FunctionController,
                     FunctionOperationController,
                     OperationController,
@@ -441,6 +464,8 @@ def _openapi() -> OpenAPIConfig:
             Tag(name="consumers", description="Who receives events."),
             Tag(name="subscriptions", description="What a consumer receives."),
             Tag(name="groups", description="Who reads under a subscription."),
+            Tag(name="publishers", description="Who sends events."),
+            Tag(name="rules", description="Which events may go to which consumers."),
             Tag(name="instrument sets", description="Lists of instruments that filters name."),
             Tag(name="reference tables", description="What is joined to events."),
             Tag(name="plans", description="What the functions execute."),

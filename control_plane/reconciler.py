@@ -49,6 +49,7 @@ from control_plane.domains.operations.worker import OperationWorker
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.publisher import DeliveryTopics
 from control_plane.domains.reference_tables import repository as table_rows
+from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.backlog import BacklogKeeper
@@ -367,7 +368,8 @@ class Reconciler:
             await lock(session, Lock.PUBLISH)
             lost = await subscription_rows.still_routed(session, missing)
             # What a set held before is not for who is entitled by it now.
-            by_sets = [row for row in lost if row.consumer.allowed.instrument_sets]
+            policy = await rule_rows.policy(session)
+            by_sets = [row for row in lost if policy.allowed(row.consumer).events.sets]
             await self._topics.ensure(by_sets, start="latest")
             others = [row for row in lost if row not in by_sets]
             await self._topics.ensure(others, start="earliest")

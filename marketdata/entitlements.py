@@ -5,10 +5,10 @@ made. An AND is TRUE only where both sides are, so nothing in a filter can widen
 or CASE, and not NULL, since a row for which the bound is NULL is not TRUE. What a view's
 transformation and format do comes behind it.
 
-    bounded(spec, Entitlements(venues=("XNAS",)))  # the view that is left of what was asked for
+    bounded(spec, Entitlements(venues=("XNAS",)).bounds())  # what is left of what was asked for
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
 import msgspec
 from msgspec import Meta
@@ -67,6 +67,24 @@ MinimumDelay = Annotated[
 ]
 
 
+class Bounds(NamedTuple):
+    """What a consumer may receive, by its entitlements and by routing rules.
+
+    Attributes:
+        events: which events.
+        delay_seconds: how old they are at least.
+        max_rate: how many of them a second in each view; None for any number.
+    """
+
+    events: Filter
+    delay_seconds: int = 0
+    max_rate: int | None = None
+
+    def within(self, routed: Filter) -> Self:
+        """The same for those events only that pass another filter, too."""
+        return self._replace(events=self.events & routed)
+
+
 class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a consumer may receive: events that are within every bound.
 
@@ -95,41 +113,40 @@ class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def filter(self) -> Filter:
         """The filter that passes what is allowed."""
         bounds = {"venue": self.venues, "kind": self.kinds, "source": self.sources}
-        terms = [_one_of(name, values) for name, values in bounds.items() if values is not None]
+        terms = [one_of(name, values) for name, values in bounds.items() if values is not None]
         if self.instruments is not None or self.instrument_sets is not None:
             sets = (InSet(Column("instrument"), name) for name in self.instrument_sets or ())
-            terms.append(Or((_one_of("instrument", self.instruments or ()), *sets)))
+            terms.append(Or((one_of("instrument", self.instruments or ()), *sets)))
         return Filter(normalize(And(tuple(terms))))
+
+    def bounds(self) -> Bounds:
+        """What is allowed where nothing else bounds it."""
+        return Bounds(self.filter(), self.minimum_delay_seconds or 0, self.maximum_rate)
 
 
 EVERYTHING: Final = Entitlements()
 NOTHING: Final = Entitlements(venues=(), kinds=(), sources=(), instruments=(), instrument_sets=())
 
 
-def bounded(spec: ViewSpec, entitlements: Entitlements) -> ViewSpec:
-    """The view that entitlements leave of one that was asked for.
+def bounded(spec: ViewSpec, allowed: Bounds) -> ViewSpec:
+    """The view that is left of one that was asked for.
 
-    Where they leave nothing, all views of a form become the same one, with the filter `FALSE`.
+    Args:
+        allowed: what its consumer may receive, by its entitlements and by routing rules.
+
+    Where nothing is left, all views of a form become the same one, with the filter `FALSE`.
     What the instrument sets hold now is not looked at, since it may change.
     """
-    delivery = _paced(delayed(spec.delivery, entitlements), entitlements)
+    delivery = _paced(_delayed(spec.delivery, allowed.delay_seconds), allowed.max_rate)
     if delivery != spec.delivery:
         spec = msgspec.structs.replace(spec, delivery=delivery)
     asked = Filter.from_json(spec.predicate)
-    left = asked & entitlements.filter() & _sampled(spec.delivery)
+    left = asked & allowed.events & _sampled(spec.delivery)
     if left == asked:
         return spec
     if not left.kinds:
         left = Filter.nothing()
     return msgspec.structs.replace(spec, filter=left.canonical, predicate=left.to_json())
-
-
-def _paced(delivery: Delivery, entitlements: Entitlements) -> Delivery:
-    """The delivery with the lower one of two rates."""
-    rate = entitlements.maximum_rate
-    if rate is None or (delivery.max_rate and delivery.max_rate <= rate):
-        return delivery
-    return msgspec.structs.replace(delivery, max_rate=rate).canonical()
 
 
 def _sampled(delivery: Delivery) -> Filter:
@@ -139,16 +156,18 @@ def _sampled(delivery: Delivery) -> Filter:
     return compile_filter(f"sequence % {delivery.sample.one_of} = 0")
 
 
-def delayed(delivery: Delivery, entitlements: Entitlements) -> Delivery:
-    """A delivery with the longer one of the delays that was asked for and that must be.
-
-    >>> delayed(Delivery(priority=3), Entitlements(minimum_delay_seconds=900)).delay_seconds
-    900
-    """
-    asked, least = delivery.delay_seconds or 0, entitlements.minimum_delay_seconds or 0
-    if asked >= least:
+def _delayed(delivery: Delivery, least: int) -> Delivery:
+    """The delivery with the longer one of two delays in seconds."""
+    if (delivery.delay_seconds or 0) >= least:
         return delivery
     return msgspec.structs.replace(delivery, delay_seconds=least).canonical()
+
+
+def _paced(delivery: Delivery, most: int | None) -> Delivery:
+    """The delivery with the lower one of two rates."""
+    if most is None or (delivery.max_rate and delivery.max_rate <= most):
+        return delivery
+    return msgspec.structs.replace(delivery, max_rate=most).canonical()
 
 
 def receives_nothing(spec: ViewSpec) -> bool:
@@ -156,5 +175,6 @@ def receives_nothing(spec: ViewSpec) -> bool:
     return spec.filter == Filter.nothing().canonical
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> Expression:
+def one_of(column: str, values: tuple[str, ...]) -> Expression:
+    """The condition that a column of texts has one of some values."""
     return In(Column(column), tuple(map(Text, values))) if values else Truth(False)

@@ -44,12 +44,6 @@ While they do, inputs pile up and are then applied together: the longer the brok
 the frames become. An input that comes alone never waits.
 """
 
-GATHER_S = 0.025
-"""How long inputs wait for others while an application is under way, as a publisher's events do.
-
-A busy system makes fewer and larger frames that way; an idle one has nothing under way.
-"""
-
 ASK_AGAIN_S = 2.0
 """How long to wait for a redelivery before it is asked for once more."""
 
@@ -128,7 +122,6 @@ class _Partition:
         self.consumer = consumer
         self.inputs = PartitionInputs()
         self.backlog: list[Input] = []
-        self.gather_until = 0.0
         self.steps: deque[Sequence[Input]] = deque()
         self.ready = False
         self.again = False
@@ -136,28 +129,11 @@ class _Partition:
         self.retry_at = 0.0
         self.recovery_s = 0.0
 
-    def add(self, items: Sequence[Input]) -> None:
-        """Take in inputs that are to be applied."""
-        if items and not self.backlog:
-            self.gather_until = time.monotonic() + GATHER_S
-        self.backlog += items
-
     def may_step(self) -> bool:
-        """Whether so little awaits its confirmation that the inputs may be applied."""
-        under_way = self._under_way()
-        return not under_way or (
-            under_way < MAX_STEPS_UNDER_WAY and time.monotonic() >= self.gather_until
-        )
-
-    def due_at(self) -> float:
-        """Until when inputs wait for others; for ever when only a confirmation helps."""
-        waits = self.backlog and 0 < self._under_way() < MAX_STEPS_UNDER_WAY
-        return self.gather_until if waits else math.inf
-
-    def _under_way(self) -> int:
+        """Whether so little awaits its confirmation that more inputs may be applied."""
         while self.steps and not any(item.waiting for item in self.steps[0]):
             self.steps.popleft()
-        return len(self.steps)
+        return len(self.steps) < MAX_STEPS_UNDER_WAY
 
 
 class FrameFunction(ABC):
@@ -353,7 +329,7 @@ class FrameFunction(ABC):
         received = self._collect()
         self.before_turn()
         for number, partition in self._partitions.items():
-            partition.add(received.get(number, ()))
+            partition.backlog += received.get(number, ())
             if partition.again:
                 partition.again = False
                 self._apply(partition, list(partition.inputs))
@@ -405,7 +381,7 @@ class FrameFunction(ABC):
 
     def _patience_s(self) -> float:
         now = time.monotonic()
-        waits = [(p.due_at() if p.ready else p.retry_at) - now for p in self._partitions.values()]
+        waits = [p.retry_at - now for p in self._partitions.values() if not p.ready]
         return max(0.001, min([self.reporter.due_in_s, self.due_in_s(), *waits]))
 
     def _offer(self, event: _Received) -> bool:

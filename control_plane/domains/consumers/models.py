@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.database import Base
 from marketdata.entitlements import NOTHING, Entitlements
+from marketdata.routing_rules import Party
 
 UNIQUE_NAME = "uq_consumers_name_live"
 
@@ -42,6 +43,7 @@ class Consumer(Base):
     owner: Mapped[str] = mapped_column(Text, server_default="")
     contact: Mapped[str] = mapped_column(Text, server_default="")
     region: Mapped[str] = mapped_column(Text, server_default="")
+    workflow: Mapped[str] = mapped_column(Text, server_default="")
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     # No default: who enters a consumer says what it may receive.
     entitlements: Mapped[dict[str, Any]] = mapped_column(JSONB)
@@ -59,3 +61,8 @@ class Consumer(Base):
     def allowed(self) -> Entitlements:
         """What it may receive now: nothing while it is suspended."""
         return NOTHING if self.suspended else msgspec.convert(self.entitlements, Entitlements)
+
+    @property
+    def party(self) -> Party:
+        """What routing rules know of it."""
+        return Party(self.name, self.region, self.workflow, self.labels)

@@ -30,6 +30,24 @@ Name = Annotated[
         examples=["instrument-analysis"],
     ),
 ]
+Region = Annotated[
+    str,
+    Meta(
+        pattern=r"^([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?)?$(?!\n)",
+        max_length=32,
+        description="Where the consumer runs: a name that routing rules select by; '' for nowhere.",
+        examples=["eu"],
+    ),
+]
+Workflow = Annotated[
+    str,
+    Meta(
+        pattern=r"^([a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?)?$(?!\n)",
+        max_length=64,
+        description="The downstream workflow it belongs to, for routing rules; '' for none.",
+        examples=["market-prediction"],
+    ),
+]
 # PostgreSQL text cannot hold U+0000.
 Text = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*$")]
 LabelKey = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[^\x00]*$")]
@@ -44,7 +62,8 @@ class ConsumerCreate(msgspec.Struct, forbid_unknown_fields=True):
     name: Name
     owner: Annotated[Text, Meta(description="Team or person responsible.")] = ""
     contact: Annotated[Text, Meta(description="How to reach the owner.")] = ""
-    region: Annotated[Text, Meta(description="Where the consumer runs.")] = ""
+    region: Region = ""
+    workflow: Workflow = ""
     labels: Labels = {}
     entitlements: Annotated[
         Entitlements | UnsetType,
@@ -74,8 +93,13 @@ class EntitlementsUpdate(msgspec.Struct, forbid_unknown_fields=True):
         return msgspec.structs.replace(before, **named)
 
 
-OWN_FIELDS = frozenset({"contact", "region", "labels"})
-"""What a consumer may change of itself; everything else is the platform team's."""
+OWN_FIELDS = frozenset({"contact", "labels"})
+"""What a consumer may change of itself; everything else is the platform team's, and so are labels
+by which routing rules select it."""
+
+
+BOUNDING_FIELDS = frozenset({"entitlements", "suspended", "region", "workflow", "labels"})
+"""What decides what a consumer may receive, by itself or by the rules that select it."""
 
 
 class ConsumerUpdate(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,7 +107,8 @@ class ConsumerUpdate(msgspec.Struct, forbid_unknown_fields=True):
 
     owner: Text | UnsetType = UNSET
     contact: Text | UnsetType = UNSET
-    region: Text | UnsetType = UNSET
+    region: Region | UnsetType = UNSET
+    workflow: Workflow | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
     entitlements: Annotated[
         EntitlementsUpdate | UnsetType,
@@ -109,6 +134,7 @@ class ConsumerOut(msgspec.Struct):
     owner: str
     contact: str
     region: str
+    workflow: str
     labels: dict[str, str]
     entitlements: Annotated[
         Entitlements, Meta(description="What the consumer may receive; null is no bound.")

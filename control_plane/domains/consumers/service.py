@@ -20,6 +20,7 @@ from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.consumers import repository
 from control_plane.domains.consumers.models import UNIQUE_NAME, Consumer
 from control_plane.domains.consumers.schemas import (
+    BOUNDING_FIELDS,
     OWN_FIELDS,
     ConsumerCreate,
     ConsumerOut,
@@ -29,8 +30,9 @@ from control_plane.domains.consumers.schemas import (
 from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
+from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions.models import Subscription
-from control_plane.domains.subscriptions.moves import drain_no_longer, follow_entitlements
+from control_plane.domains.subscriptions.moves import drain_no_longer, follow_bounds
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.domains.subscriptions.view_check import delay_problems
 from control_plane.domains.tokens.repository import revoke_subject
@@ -54,6 +56,7 @@ def consumer_out(row: Consumer) -> ConsumerOut:
         owner=row.owner,
         contact=row.contact,
         region=row.region,
+        workflow=row.workflow,
         labels=row.labels,
         entitlements=msgspec.convert(row.entitlements, Entitlements),
         suspended=row.suspended,
@@ -99,6 +102,7 @@ class ConsumerService:
             owner=data.owner,
             contact=data.contact,
             region=data.region,
+            workflow=data.workflow,
             labels=data.labels,
             entitlements=msgspec.to_builtins(entitlements),
         )
@@ -144,36 +148,35 @@ class ConsumerService:
     ) -> tuple[ConsumerOut, int]:
         """Change what `data` names; gives the new version too.
 
-        Other entitlements give the consumer's subscriptions other views, in the same transaction.
+        Other entitlements give the consumer's subscriptions other views, in the same transaction,
+        and so do a region, a workflow or labels by which other routing rules select it.
 
         Raises:
-            ForbiddenError: the caller is a consumer (`only`) and a field the platform team's.
+            ForbiddenError: the caller is a consumer (`only`) and a field the platform team's, or
+                routing rules go by it.
             PreconditionFailedError: If-Match does not hold.
             InvalidRequestError: the entitlements name an instrument set that is not there.
         """
         plan = None
         async with self._database.transaction() as session:
-            if only is None and (data.entitlements is not UNSET or data.suspended is not UNSET):
+            if any(getattr(data, name) is not UNSET for name in BOUNDING_FIELDS):
                 await lock(session, Lock.PLAN_SEQUENCE)
             row = await repository.find(session, key, only=only, for_update=True)
             if only is not None:
                 _require_own_fields(data)
             check_match(if_match, row.version)
-            before = row.allowed
-            fields = {name: getattr(row, name) for name in data.__struct_fields__}
-            if data.entitlements is not UNSET:
-                row.entitlements = await self._changed(session, row, data.entitlements)
-            for name in ("owner", "contact", "region", "labels", "suspended"):
-                value = getattr(data, name)
-                if value is not UNSET:
-                    setattr(row, name, value)
-            if session.is_modified(row):
-                repository.touch(row)
-            changed = [name for name, value in fields.items() if getattr(row, name) != value]
+            policy = await rule_rows.policy(session)
+            before, selecting = policy.allowed(row), policy.of(row)
+            changed = await self._apply(session, row, data)
+            if only is not None and policy.of(row) != selecting:
+                raise ForbiddenError("Routing rules go by these labels: ask the platform team.")
             await session.flush()
-            if row.allowed != before:
+            allowed = policy.allowed(row)
+            if allowed != before:
                 drain = 0.0 if row.suspended else self._drain_seconds
-                plan = await follow_entitlements(session, row, drain_seconds=drain)
+                plan = await follow_bounds(
+                    session, {row.id: allowed}, reason="entitlements", drain_seconds=drain
+                )
                 log.info("entitlements changed", consumer=row.id, version=row.version, plan=plan)
             if data.suspended is True:
                 await drain_no_longer(session, Subscription.consumer_id == row.id)
@@ -201,6 +204,19 @@ class ConsumerService:
             revoke_subject(session, row.id, by=by)
             await record(session, _told(EventType.CONSUMER_DELETED, row))
         log.info("consumer deleted", consumer=row.id)
+
+    async def _apply(self, session: AsyncSession, row: Consumer, data: ConsumerUpdate) -> list[str]:
+        """Change a row; gives the fields that are other ones."""
+        fields = {name: getattr(row, name) for name in data.__struct_fields__}
+        for name in fields:
+            value = getattr(data, name)
+            if value is not UNSET and name != "entitlements":
+                setattr(row, name, value)
+        if data.entitlements is not UNSET:
+            row.entitlements = await self._changed(session, row, data.entitlements)
+        if session.is_modified(row):
+            repository.touch(row)
+        return [name for name, value in fields.items() if getattr(row, name) != value]
 
     async def _changed(
         self, session: AsyncSession, row: Consumer, change: EntitlementsUpdate

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from control_plane.domains.explain.verdict import Verdict
+from marketdata.routing_rules import Effect
 
 LogPosition = Annotated[str, Meta(description="ledger:entry:index", examples=["731:12:0"])]
 
@@ -35,6 +36,19 @@ class FilterOut(msgspec.Struct):
 
     canonical: str
     passes: Annotated[bool | None, Meta(description="With the sets as they are now.")]
+    parts: dict[str, Any] | None
+
+
+class RuleOut(msgspec.Struct):
+    """A routing rule that selects the consumer, on an event; `parts` as of the filter."""
+
+    name: str
+    id: str
+    position: Annotated[int, Meta(description="Among all rules.")]
+    effect: Effect
+    matches: Annotated[
+        bool | None, Meta(description="Null when it names a set that is not there any more.")
+    ]
     parts: dict[str, Any] | None
 
 
@@ -71,5 +85,12 @@ class ExplanationOut(msgspec.Struct):
         int | None, Meta(description="The published plan that runs the view now; null for none.")
     ]
     filter: FilterOut
+    rules: Annotated[
+        list[RuleOut],
+        Meta(
+            description="The enabled routing rules that select the consumer, as they are now, up to"
+            " the first one that matches: that one decides; where none does, rules allow it."
+        ),
+    ]
     sets: list[SetOut]
     delivery: DeliveryOut | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -21,6 +21,8 @@ from control_plane.domains.explain.events import (
     find_event,
     trace,
 )
+from control_plane.domains.explain.ruling import Sets, parts, ruling
+from control_plane.domains.explain.ruling import passes as condition_passes
 from control_plane.domains.explain.schemas import (
     DeliveryOut,
     EventOut,
@@ -35,20 +37,20 @@ from control_plane.domains.instrument_sets.models import InstrumentSetVersion
 from control_plane.domains.ordering.intake import moment
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.reference_tables import repository as table_rows
+from control_plane.domains.rules import repository as rule_rows
+from control_plane.domains.rules.policy import Selected
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.errors import BrokerUnavailableError, NotFoundError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.pulsar_values import StoredEntries
 from control_plane.topic_reads import TopicReads
-from marketdata.filters import Filter, UnknownSet
+from marketdata.filters import Filter
 from marketdata.history import HistoryTimeout
 from marketdata.partitioning import partition_of
 from marketdata.plans import View, ViewSpec, decode_plan, tables_of, view_of
 from marketdata.positions import Position
 from marketdata.reference import ReferenceTable
 from marketdata.topics import SEQUENCED_EVENTS, partition_topic
-
-Sets = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class _Subject:
     span: Span
     versions: Mapping[str, InstrumentSetVersion]
     plan: int | None
+    rules: tuple[tuple[int, Selected], ...]
 
     @property
     def sets(self) -> dict[str, list[str]]:
@@ -91,12 +94,12 @@ class ExplainService:
         async with self._database.transaction() as session:
             subject = await _subject(session, subscription)
         event, found = await self._read(subject.view, sought)
-        passes = _passes(subject.filter, event, subject.sets)
+        passes = condition_passes(subject.filter, event.row, subject.sets)
         then = passes
         if found.message is not None and subject.filter.sets:
             async with self._database.transaction() as session:
                 sets = await _sets_of_plan(session, found.message.plan)
-            then = _passes(subject.filter, event, sets)
+            then = condition_passes(subject.filter, event.row, sets)
         sequenced_at = moment(event.number("ts_sequenced"))
         verdict, reason = judge(
             sequenced_at=sequenced_at,
@@ -107,6 +110,9 @@ class ExplainService:
             trace=found,
             broken=await self._broken(subject, event),
         )
+        rules = ruling(subject.rules, event.row, subject.sets)
+        if verdict == "filtered" and rules and rules[-1].matches and rules[-1].effect == "deny":
+            reason = f"The routing rule {rules[-1].name!r} keeps the event from the consumer."
         return ExplanationOut(
             subscription=subject.id,
             view=subject.view.id,
@@ -117,8 +123,9 @@ class ExplainService:
             filter=FilterOut(
                 canonical=subject.filter.canonical,
                 passes=passes,
-                parts=None if passes is None else _parts(subject.filter, event, subject.sets),
+                parts=None if passes is None else parts(subject.filter, event.row, subject.sets),
             ),
+            rules=rules,
             sets=_sets_out(subject, sought.instrument),
             delivery=_delivery_out(subject.view, event.partition, found.message),
         )
@@ -177,6 +184,10 @@ async def _subject(session: AsyncSession, key: str) -> _Subject:
     row = await subscription_rows.find(session, key)
     view = view_of(msgspec.convert(row.view.spec, ViewSpec))
     condition = Filter.from_json(view.predicate)
+    policy = await rule_rows.policy(session)
+    places = {rule.id: place for place, rule in enumerate(policy.rules, start=1)}
+    rules = tuple((places[each.rule.id], each) for each in policy.of(row.consumer))
+    named = condition.sets.union(*(each.condition.sets for _, each in rules))
     published = await plan_rows.newest_published(session)
     retired = row.view.retired_in_plan
     runs = row.plan <= published and (retired is None or retired > published)
@@ -191,25 +202,14 @@ async def _subject(session: AsyncSession, key: str) -> _Subject:
             activated_at=row.activated_at,
             closed_at=row.closed_at,
         ),
-        versions=await set_rows.newest_versions(session, condition.sets),
+        versions=await set_rows.newest_versions(session, named),
+        rules=rules,
         plan=published if runs else None,
     )
 
 
 async def _sets_of_plan(session: AsyncSession, number: int) -> Sets:
     return decode_plan((await plan_rows.find(session, number)).document).sets
-
-
-def _passes(condition: Filter, event: LoggedEvent, sets: Sets) -> bool | None:
-    try:
-        return bool(condition.with_sets(sets).mask(event.row)[0])
-    except UnknownSet:
-        return None
-
-
-def _parts(condition: Filter, event: LoggedEvent, sets: Sets) -> dict[str, object]:
-    parts: dict[str, object] = msgspec.to_builtins(condition.explain(event.row, sets=sets))
-    return parts
 
 
 def _event_out(event: LoggedEvent, instrument: str) -> EventOut:

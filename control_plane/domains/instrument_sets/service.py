@@ -35,6 +35,7 @@ from control_plane.domains.instrument_sets.schemas import (
     VersionSummary,
 )
 from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match, decode_cursor, decode_number, page_of
@@ -125,7 +126,7 @@ class InstrumentSetService:
         return _out(row, newest)
 
     async def delete(self, key: str, if_match: str | None) -> None:
-        """Delete a set; ConflictError while the filter of a live view or entitlements name it."""
+        """Delete a set; ConflictError while a live view, entitlements or rules name it."""
         async with self._database.transaction() as session:
             await lock(session, Lock.PLAN_SEQUENCE)
             row = await repository.find(session, key, for_update=True)
@@ -139,6 +140,10 @@ class InstrumentSetService:
                 raise ConflictError(
                     f"Entitlements of consumers name the instrument set {row.name!r}; "
                     "change those first."
+                )
+            if await rule_rows.are_naming(session, row.name):
+                raise ConflictError(
+                    f"Routing rules name the instrument set {row.name!r}; change those first."
                 )
             row.deleted_at = datetime.now(UTC)
             deleted = {"name": row.name, "id": row.id}

@@ -100,6 +100,11 @@ async def joinable(session: AsyncSession, spec: ViewSpec) -> tuple[ViewRow, int]
     return found[0], found[1]
 
 
+async def views(session: AsyncSession, ids: Collection[str]) -> Sequence[ViewRow]:
+    """Some views."""
+    return (await session.scalars(select(ViewRow).where(ViewRow.id.in_(ids)))).all()
+
+
 async def is_live(session: AsyncSession, view_id: str) -> bool:
     """Whether a subscription that is not closed points at a view."""
     return bool(

@@ -36,9 +36,9 @@ class PreviewController(Controller):
         """Per subscription the events that would appear, vanish or change, with samples.
 
         Nothing is stored and nobody's position changes. A consumer may try changes of its own
-        subscriptions; entitlements, instrument sets and shared transformations are the platform
-        team's. What the request that makes the change would refuse is refused here, too. 429: too
-        many previews are under way.
+        subscriptions; entitlements, instrument sets, routing rules and shared transformations are
+        the platform team's. What the request that makes the change would refuse is refused here,
+        too. 429: too many previews are under way.
         """
         who = f"{caller.role}:{caller.subject}"
         return await previews.preview(data, caller=who, only=caller.consumer)

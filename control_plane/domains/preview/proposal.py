@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.consumers import repository as consumer_rows
@@ -25,6 +26,10 @@ from control_plane.domains.plans.differences import names_any
 from control_plane.domains.preview.comparison import Pair, Sets, Tables
 from control_plane.domains.preview.schemas import Proposal, SubscriptionChange
 from control_plane.domains.reference_tables import repository as table_rows
+from control_plane.domains.rules import changes as rule_changes
+from control_plane.domains.rules import repository as rule_rows
+from control_plane.domains.rules.following import bounds_changed
+from control_plane.domains.rules.policy import Policy, Rule
 from control_plane.domains.subscriptions import backlog, changes
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import State, Subscription
@@ -38,7 +43,7 @@ from control_plane.domains.subscriptions.view_check import (
 )
 from control_plane.domains.transformations import repository as transformation_rows
 from control_plane.errors import ConflictError, FieldProblem, ForbiddenError, InvalidRequestError
-from marketdata.entitlements import Entitlements, bounded
+from marketdata.entitlements import Bounds, Entitlements, bounded
 from marketdata.plans import View, ViewSpec, sets_of, tables_of, view_of
 from marketdata.transformations import Transformation
 
@@ -90,14 +95,20 @@ class Proposed:
 class _Effective:
     """What would hold with the change, beside what is stored."""
 
+    policy: Policy
+    before: Policy
     entitlements: dict[str, Entitlements] = field(default_factory=dict)
     sets: dict[str, list[str]] = field(default_factory=dict)
     transformations: dict[str, Transformation] = field(default_factory=dict)
     delays: Collection[int] = ()
 
-    def allowed(self, consumer: Consumer) -> Entitlements:
-        """What a consumer may receive."""
+    def entitled(self, consumer: Consumer) -> Entitlements:
+        """What a consumer is entitled to."""
         return self.entitlements.get(consumer.id, consumer.allowed)
+
+    def allowed(self, consumer: Consumer) -> Bounds:
+        """What a consumer may receive."""
+        return self.policy.within(consumer, self.entitled(consumer))
 
 
 async def propose(
@@ -116,7 +127,8 @@ async def propose(
     """
     _require_own(data, only)
     _require_once(data)
-    changed = _Effective(delays=delays)
+    before = await rule_rows.policy(session)
+    changed = _Effective(before, before, delays=delays)
     for number, version in enumerate(data.transformations):
         with _at(f"/transformations/{number}"):
             tables = await table_rows.specs(session, named_tables(version.transformation))
@@ -138,6 +150,7 @@ async def propose(
         )
         if not consumer.suspended:
             changed.entitlements[consumer.id] = allowed
+    await _set_rules(session, data, changed)
     affected = [
         *[
             await _created(session, data, number, changed, only)
@@ -161,6 +174,36 @@ async def propose(
         tables=await _tables(session, affected),
         **await _sets(session, affected, changed),
     )
+
+
+async def _set_rules(session: AsyncSession, data: Proposal, changed: _Effective) -> None:
+    """Let the proposed rules hold."""
+    if data.rules is UNSET:
+        return
+    rules: Sequence[Rule] = changed.before.rules
+    for number, asked in enumerate(data.rules.create):
+        with _at(f"/rules/create/{number}"):
+            rules = rule_changes.made(rules, asked, f"proposed-{number}")
+            await _require_known(session, rule_changes.find(rules, asked.name), changed)
+    for key, change in data.rules.change.items():
+        with _at(f"/rules/change/{key}"):
+            known = rule_changes.find(rules, key).id
+            rules = rule_changes.changed(rules, key, change)
+            await _require_known(session, rule_changes.find(rules, known), changed)
+    for key in data.rules.delete:
+        rules = rule_changes.without(rules, key)
+    if data.rules.order is not UNSET:
+        with _at("/rules/order"):
+            rules = rule_changes.ordered(rules, data.rules.order)
+    origins = await rule_rows.origins_for(session, rules)
+    changed.policy = Policy(rules, origins)
+
+
+async def _require_known(session: AsyncSession, rule: Rule, changed: _Effective) -> None:
+    """Refuse a rule that names a set or a region of origin that is not there."""
+    held = await set_rows.contents(session, rule.condition.sets)
+    origins = await rule_rows.origins_for(session, [rule])
+    rule_changes.names_known(rule, {*held, *changed.sets}, origins)
 
 
 async def _created(
@@ -194,9 +237,10 @@ async def _others(
     session: AsyncSession, named: Collection[str | None], changed: _Effective
 ) -> tuple[list[Affected], bool]:
     """Subscriptions that other entitlements or sets change; whether there may be more."""
+    ruled = await bounds_changed(session, changed.before, changed.policy)
     rows = await subscription_rows.live_among(
         session,
-        consumers=list(changed.entitlements),
+        consumers=[*changed.entitlements, *ruled],
         views=await plan_rows.live_views_naming(session, changed.sets),
         limit=MOST_ROWS + 1,
     )
@@ -223,8 +267,11 @@ async def _view(
     spec = await declared_spec(session, asked)
     known = {*await set_rows.contents(session, sets_of([spec])), *changed.sets}
     require_sets(asked, spec, known)
-    effective = entitled_spec(asked, spec, changed.allowed(consumer), changed.delays)
-    return view_of(effective)
+    return view_of(
+        entitled_spec(
+            asked, spec, consumer, changed.policy, changed.entitled(consumer), changed.delays
+        )
+    )
 
 
 def _asked(row: Subscription, change: SubscriptionChange) -> SubscriptionCreate:
@@ -266,7 +313,8 @@ async def _not_before(session: AsyncSession, only: str | None) -> datetime | Non
     if only is None:
         return None
     consumer = await consumer_rows.find(session, only)
-    newest = await set_rows.newest_versions(session, consumer.allowed.instrument_sets or ())
+    allowed = (await rule_rows.policy(session)).allowed(consumer)
+    newest = await set_rows.newest_versions(session, allowed.events.sets)
     return max((version.created_at for version in newest.values()), default=None)
 
 
@@ -283,8 +331,8 @@ def _require_own(data: Proposal, only: str | None) -> None:
         return
     given = [
         name
-        for name in ("entitlements", "instrument_sets", "transformations")
-        if getattr(data, name)
+        for name in ("entitlements", "instrument_sets", "rules", "transformations")
+        if getattr(data, name) not in (UNSET, {}, [])
     ]
     if given:
         raise ForbiddenError(f"Only the platform team changes {', '.join(given)}.")

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from control_plane.domains.consumers.schemas import EntitlementsUpdate, Name
 from control_plane.domains.instrument_sets.schemas import InstrumentSetUpdate
 from control_plane.domains.plans.schemas import PartOut
+from control_plane.domains.rules.schemas import Order, RuleCreate, RuleKey, RuleUpdate
 from control_plane.domains.subscriptions.schemas import (
     ConsumerKey,
     FilterText,
@@ -37,6 +38,26 @@ class SubscriptionChange(msgspec.Struct, forbid_unknown_fields=True):
     shared_transformation: SharedReference | UnsetType = UNSET
     format: FormatName | UnsetType = UNSET
     delivery: Delivery | UnsetType = UNSET
+
+
+class RulesProposal(msgspec.Struct, forbid_unknown_fields=True):
+    """Changes of the routing rules, made in this order."""
+
+    create: Annotated[
+        list[RuleCreate], Meta(max_length=MAX_PROPOSED, description="As in POST /v1/rules.")
+    ] = []
+    change: Annotated[
+        dict[RuleKey, RuleUpdate],
+        Meta(
+            max_length=MAX_PROPOSED,
+            description="By id or name, as in PATCH /v1/rules.",
+            examples=[{"xetra-stays-in-europe": {"enabled": False}}],
+        ),
+    ] = {}
+    delete: Annotated[list[RuleKey], Meta(max_length=MAX_PROPOSED)] = []
+    order: Annotated[
+        Order | UnsetType, Meta(description="As in POST /v1/rules:reorder, of what there is then.")
+    ] = UNSET
 
 
 class Proposal(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,6 +92,13 @@ class Proposal(msgspec.Struct, forbid_unknown_fields=True):
             examples=[{"megacaps": {"add": ["NVDA"]}}],
         ),
     ] = {}
+    rules: Annotated[
+        RulesProposal | UnsetType,
+        Meta(
+            description="Routing rules to make, change, delete and order.",
+            examples=[{"create": [{"name": "no-xetra", "effect": "deny", "when": "venue='XETR'"}]}],
+        ),
+    ] = UNSET
     transformations: Annotated[
         list[TransformationCreate],
         Meta(

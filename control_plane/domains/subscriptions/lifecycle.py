@@ -17,6 +17,7 @@ from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
 from control_plane.domains.subscriptions.changes import (
@@ -150,7 +151,8 @@ class LifecycleService:
             # It may have been deleted meanwhile.
             await transformation_rows.find(session, shared.id)
         require_sets(after, spec, await set_rows.contents(session, sets_of([spec])))
-        effective = entitled_spec(after, spec, consumer.allowed, self._delays())
+        policy = await rule_rows.policy(session)
+        effective = entitled_spec(after, spec, consumer, policy, consumer.allowed, self._delays())
         view = await plan_rows.ensure_view(session, effective)
         row.filter, row.spec = after.filter, plan_rows.spec_json(spec)
         row.transformation_id = shared.id if shared else None

@@ -1,14 +1,14 @@
-"""Moves: a subscription's way to another view, when it or its consumer's entitlements change.
+"""Moves: a subscription's way to another view, when what it may receive or asks for changes.
 
-What was asked for is kept; the view is what the entitlements leave of it. A move is a change like
-any other: rows and the plan that it makes commit together. A move always makes a plan of its own,
-so that a number divides what was routed before it from what is routed after it.
+What was asked for is kept; the view is what the entitlements and the routing rules leave of it. A
+move is a change like any other: rows and the plan that it makes commit together. A move always
+makes a plan of its own, so that a number divides what was routed before from what is after it.
 
 What happens to the Pulsar subscription on the topic that was left:
 
 - Nobody else has the view: from the move's plan on nothing is routed to it. What lies there was
   routed before, and can be read until `drain_until`.
-- Somebody else has the view, now or later, and the entitlements allow it: its topic goes on, and
+- Somebody else has the view, now or later, and the consumer may see that: its topic goes on, and
   the plan of a message says whether it is for the subscription. It can be read until `drain_until`.
 - Somebody else has the view, and its topic goes on with events that may no longer be the
   consumer's. The Pulsar subscription is removed before the plan that routes them is published.
@@ -20,69 +20,76 @@ between.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
-from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.diverted import diverted
 from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import ConflictError
 from control_plane.requests import current_request_id
-from marketdata.entitlements import Entitlements, bounded
+from marketdata.entitlements import Bounds, bounded
 from marketdata.lanes import delay_of, lane_of
 from marketdata.plans import ViewSpec, view_of
 
 
-class _Change(NamedTuple):
-    """A subscription and its next view; what becomes of the one that it leaves."""
+class Way(NamedTuple):
+    """A subscription, the view that it gets, and what becomes of the one that it has now.
+
+    Attributes:
+        goes_on: whether that is routed on until its lane has come to where the next one begins.
+        allowed: whether the subscription may see on what it gets.
+    """
 
     row: Subscription
     view: ViewRow
-    goes_on: bool
-    allowed: bool
+    goes_on: bool = False
+    allowed: bool = True
 
 
 _UNKNOWN_YET = 2**62
 """In place of a plan that is being made."""
 
 
-async def follow_entitlements(
-    session: AsyncSession, consumer: Consumer, *, drain_seconds: float
+async def follow_bounds(
+    session: AsyncSession,
+    bounds: Mapping[str, Bounds],
+    *,
+    reason: Literal["entitlements", "rules"],
+    drain_seconds: float,
 ) -> int | None:
-    """Give each live subscription of a consumer the view that its entitlements leave.
+    """Give each live subscription of some consumers the view that is left of what it asks for.
 
-    The caller holds Lock.PLAN_SEQUENCE and the consumer's row.
+    The caller holds Lock.PLAN_SEQUENCE.
+
+    Args:
+        bounds: id of a consumer -> what it may receive now.
 
     Returns:
         The plan from which the new views hold; None when none is another one.
+
+    Raises:
+        InvalidRequestError, ConflictError: rules make a condition too expensive, or a plan too
+            large. A change of entitlements is not refused.
     """
-    entitlements = consumer.allowed
-    lost = await _allow_no_longer(session, consumer.id, entitlements)
-    others: list[_Change] = []
-    for row in await _live_of(session, consumer.id):
-        spec = bounded(msgspec.convert(row.spec, ViewSpec), entitlements)
-        if view_of(spec).id != row.view_id:
-            left = msgspec.convert(row.view.spec, ViewSpec)
-            still = view_of(bounded(left, entitlements)).id == row.view_id
-            goes_on = still and _falls_behind(left, spec) and row.activated_at is not None
-            view = await plan_rows.ensure_view(session, spec)
-            others.append(_Change(row, view, goes_on=goes_on, allowed=goes_on))
-            if entitlements.instrument_sets and row.activated_at is None:
-                row.start = "latest"  # as for a new one (`entitled_spec`)
-    if not others and not lost:
+    lost = await _allow_no_longer(session, bounds)
+    ways = await _ways(session, bounds, checked=reason == "rules")
+    if not ways and not lost:
         return None
-    number = await _move(session, others, growing=False, drain_seconds=drain_seconds)
-    rows = [change.row for change in others]
-    await repository.note(session, EventType.SUBSCRIPTION_MOVED, rows, reason="entitlements")
+    number = await _move(session, ways, drain_seconds=drain_seconds, growing=reason == "rules")
+    await repository.note(
+        session, EventType.SUBSCRIPTION_MOVED, [way.row for way in ways], reason=reason
+    )
     return number
 
 
@@ -107,8 +114,9 @@ async def change_view(
         )
     specs = (msgspec.convert(each.spec, ViewSpec) for each in (row.view, view))
     goes_on = _falls_behind(*specs) and row.activated_at is not None
-    change = _Change(row, view, goes_on=goes_on, allowed=True)
-    await _move(session, [change], growing=True, drain_seconds=drain_seconds)
+    await _move(
+        session, [Way(row, view, goes_on=goes_on)], drain_seconds=drain_seconds, growing=True
+    )
 
 
 async def lock_open(session: AsyncSession, of: ColumnElement[bool]) -> None:
@@ -123,15 +131,15 @@ async def lock_open(session: AsyncSession, of: ColumnElement[bool]) -> None:
 
 async def _move(
     session: AsyncSession,
-    others: Sequence[_Change],
+    ways: Sequence[Way],
     *,
-    growing: bool,
     drain_seconds: float,
+    growing: bool,
 ) -> int:
     """Let subscriptions have other views from a plan on that is made here; gives its number."""
     now = datetime.now(UTC)
     moves = []
-    for row, view, goes_on, allowed in others:
+    for row, view, goes_on, allowed in ways:
         # Who was never active has read nothing, and begins on the new view as it would have here.
         drain_until = now + timedelta(seconds=drain_seconds) if row.activated_at else now
         moves.append(
@@ -151,12 +159,12 @@ async def _move(
         repository.touch(row)
     await session.flush()
     left = {move.view_id for move in moves}
-    rows = [change.row for change in others]
     # Before the plan is compiled: what goes on is in it.
     for move in moves:
         move.plan = _UNKNOWN_YET
     session.add_all(moves)
     await session.flush()
+    rows = [way.row for way in ways]
     given = await _come_back(session, rows, left)
     newest = await plan_rows.newest(session)
     number = await plan_rows.compile_next(
@@ -255,33 +263,43 @@ def _open() -> Select[Move]:
     return query.options(joinedload(Move.view), joinedload(Move.subscription))
 
 
-async def _allow_no_longer(
-    session: AsyncSession, consumer_id: str, entitlements: Entitlements
-) -> bool:
-    """Note which views that may be read on the entitlements allow no longer; whether there are."""
-    of_consumer = Subscription.consumer_id == consumer_id
-    await lock_open(session, of_consumer)
-    query = _open().join(Move.subscription).where(of_consumer, Move.allowed)
+async def _allow_no_longer(session: AsyncSession, bounds: Mapping[str, Bounds]) -> bool:
+    """Note which views that may be read on are allowed no longer; whether there are."""
+    of_consumers = Subscription.consumer_id.in_(bounds)
+    await lock_open(session, of_consumers)
+    query = _open().join(Move.subscription).where(of_consumers, Move.allowed)
     lost = False
     for move in (await session.scalars(query)).all():
         spec = msgspec.convert(move.view.spec, ViewSpec)
-        if view_of(bounded(spec, entitlements)).id != move.view_id:
+        if view_of(bounded(spec, bounds[move.subscription.consumer_id])).id != move.view_id:
             move.allowed, move.goes_on, lost = False, False, True
     await session.flush()
     return lost
 
 
-async def _live_of(session: AsyncSession, consumer_id: str) -> Sequence[Subscription]:
-    """The live subscriptions of a consumer, whose open moves are locked: rows are locked."""
-    query = (
-        select(Subscription)
-        .where(Subscription.consumer_id == consumer_id, _LIVE)
-        .order_by(Subscription.id)
-        .options(joinedload(Subscription.view))
-        .with_for_update(of=Subscription)
-        .execution_options(populate_existing=True)
-    )
-    return (await session.scalars(query)).all()
+async def _ways(session: AsyncSession, bounds: Mapping[str, Bounds], *, checked: bool) -> list[Way]:
+    """The ways of those live subscriptions of consumers that get another view: rows are locked.
+
+    Their open moves are locked.
+    """
+    asked = await repository.asked_by(session, bounds)
+    views = {row.id: row.spec for row in await plan_rows.views(session, {a.view for a in asked})}
+    # In a thread: there may be many, and they must not hold up other requests.
+    others = await asyncio.to_thread(diverted, asked, bounds, views, checked=checked)
+    there = {
+        view_of(spec).id: await plan_rows.ensure_view(session, spec)
+        for spec in {view_of(other.spec).id: other.spec for other in others.values()}.values()
+    }
+    ways = []
+    for row in await repository.locked(session, others):
+        other = others[row.id]
+        left = msgspec.convert(views[row.view_id], ViewSpec)
+        goes_on = other.allowed and _falls_behind(left, other.spec) and row.activated_at is not None
+        view = there[view_of(other.spec).id]
+        ways.append(Way(row, view, goes_on=goes_on, allowed=other.allowed))
+        if bounds[row.consumer_id].events.sets and row.activated_at is None:
+            row.start = "latest"  # as for a new one (`entitled_spec`)
+    return ways
 
 
 async def _come_back(

@@ -7,14 +7,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, case, exists, func, or_, select, text, tuple_, update
+from sqlalchemy import Select, Text, case, cast, exists, func, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
 from control_plane.domains.consumers import repository as consumer_rows
+from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans.models import ViewRow
+from control_plane.domains.subscriptions.diverted import Asked
 from control_plane.domains.subscriptions.models import (
     IS_LIVE,
     LIMITED,
@@ -126,6 +128,40 @@ async def live_among(
         .options(joinedload(Subscription.view), joinedload(Subscription.consumer))
         .order_by(Subscription.id)
         .limit(limit)
+    )
+    return (await session.scalars(query)).all()
+
+
+async def asked_by(session: AsyncSession, consumers: Collection[str]) -> list[Asked]:
+    """What the live subscriptions of some consumers ask for, and the views that they have."""
+    query = select(
+        Subscription.id,
+        Subscription.name,
+        Subscription.consumer_id,
+        Subscription.view_id,
+        cast(Subscription.spec, Text),
+    ).where(Subscription.consumer_id.in_(consumers), Subscription.state != State.CLOSED)
+    return [Asked(*row) for row in await session.execute(query)]
+
+
+async def receiving(session: AsyncSession) -> Sequence[Consumer]:
+    """The consumers that have a live subscription, or may read on one that was left."""
+    left = exists().where(Move.subscription_id == Subscription.id, Move.ended_at.is_(None))
+    of_consumer = Subscription.consumer_id == Consumer.id
+    query = select(Consumer).where(
+        exists().where(of_consumer, or_(Subscription.state != State.CLOSED, left))
+    )
+    return (await session.scalars(query)).all()
+
+
+async def locked(session: AsyncSession, ids: Collection[str]) -> Sequence[Subscription]:
+    """Some subscriptions, whose open moves are locked: rows are locked."""
+    query = (
+        select(Subscription)
+        .where(Subscription.id.in_(ids))
+        .order_by(Subscription.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
     )
     return (await session.scalars(query)).all()
 

@@ -22,6 +22,7 @@ from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
@@ -163,7 +164,10 @@ class SubscriptionService:
                     f"Consumer {consumer.name!r} is suspended: ask the platform team."
                 )
             require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
-            effective = entitled_spec(data, spec, consumer.allowed, self._delays())
+            policy = await rule_rows.policy(session)
+            effective = entitled_spec(
+                data, spec, consumer, policy, consumer.allowed, self._delays()
+            )
             live = await plan_rows.joinable(session, effective)
             if live is None and joining:
                 raise _NeedsPlanError

@@ -14,6 +14,8 @@ import msgspec
 import pyarrow as pa
 from msgspec import UNSET
 
+from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.rules.policy import Policy
 from control_plane.domains.subscriptions.schemas import (
     ColumnOut,
     PulsarSchemaOut,
@@ -24,7 +26,7 @@ from control_plane.errors import FieldProblem, InvalidRequestError
 from marketdata.custom import UnknownCustom
 from marketdata.custom import resolved as resolved_custom
 from marketdata.entitlements import Entitlements, bounded, receives_nothing
-from marketdata.filters import FilterError, UnknownSet, compile_filter
+from marketdata.filters import Filter, FilterError, FilterTooComplex, UnknownSet, compile_filter
 from marketdata.filters.computed import compile_computed
 from marketdata.filters.parse import parse
 from marketdata.filters.tree import Column, Expression, InSet, References, to_sql, walk
@@ -74,7 +76,7 @@ def view_spec(
             canonical, predicate = compiled.canonical, compiled.to_json()
         except FilterError as error:
             error.locate(data.filter, 0)
-            problems.append(_sql_problem("/filter", error))
+            problems.append(sql_problem("/filter", error))
     transformation = data.transformation
     if transformation.custom:
         try:
@@ -183,7 +185,7 @@ def _compiled(
             trees[name] = compiler(sql, references)
         except FilterError as error:
             pointer = f"/transformation/{member.format(_escaped(name))}"
-            problems.append(_sql_problem(pointer, error))
+            problems.append(sql_problem(pointer, error))
     return trees
 
 
@@ -193,42 +195,63 @@ def require_sets(data: SubscriptionCreate, spec: ViewSpec, known: Collection[str
     Raises:
         InvalidRequestError: with the place of each such name.
     """
-    missing = sorted(sets_of([spec]) - set(known))
-    if not missing:
-        return
-    positions = parse(data.filter).positions
+    problems = unknown_sets("/filter", data.filter, sets_of([spec]), known)
+    if problems:
+        raise InvalidRequestError(f"filter: {problems[0].detail}.", problems)
+
+
+def unknown_sets(
+    pointer: str, sql: str, named: Collection[str], known: Collection[str]
+) -> list[FieldProblem]:
+    """What is told of the instrument sets that a condition names and that are not there."""
+    missing = sorted(set(named) - set(known))
+    positions = parse(sql).positions if missing else {}
     problems = []
     for name in missing:
         error = UnknownSet(f"there is no instrument set {name!r}", hint="POST /v1/instrument-sets")
-        error.locate(data.filter, positions[to_sql(InSet(Column("instrument"), name))])
-        problems.append(_sql_problem("/filter", error))
-    raise InvalidRequestError(f"filter: {problems[0].detail}.", problems)
+        error.locate(sql, positions[to_sql(InSet(Column("instrument"), name))])
+        problems.append(sql_problem(pointer, error))
+    return problems
 
 
 def entitled_spec(
     data: SubscriptionCreate,
     spec: ViewSpec,
+    consumer: Consumer,
+    policy: Policy,
     entitlements: Entitlements,
     delays: Collection[int],
 ) -> ViewSpec:
-    """What the entitlements of a consumer leave of the view that its request asks for.
+    """What its entitlements and routing rules leave a consumer of the view that it asks for.
 
     Args:
         delays: those in seconds that there are functions for.
 
     Raises:
-        InvalidRequestError: nothing is left; there is no function for its delay; or old events are
+        InvalidRequestError: nothing is left; or it costs too much together; or there is no function
+            for its delay; or old events are
             asked for, and what the consumer may receive is told by sets, which may have held
             something else when those were routed.
     """
     problems = []
-    effective = bounded(spec, entitlements)
-    if receives_nothing(effective):
+    allowed = policy.within(consumer, entitlements)
+    effective = bounded(spec, allowed)
+    if receives_nothing(bounded(spec, entitlements.bounds())):
         hint = f"GET /v1/consumers/{data.consumer} shows them; the platform team grants them"
         detail = "nothing that is asked for is within the entitlements of the consumer"
         problems.append(FieldProblem("/filter", detail, hint=hint))
-    if data.start == "earliest" and entitlements.instrument_sets:
-        detail = "entitlements by instrument sets hold for what comes from now on"
+    elif receives_nothing(effective):
+        detail = "routing rules let nothing that is asked for go to the consumer"
+        hint = "ask the platform team, who sees them with GET /v1/rules"
+        problems.append(FieldProblem("/filter", detail, hint=hint))
+    elif policy.of(consumer):
+        try:
+            Filter.from_json(effective.predicate).check_cost()
+        except FilterTooComplex as error:
+            detail = f"with the routing rules for the consumer {error.message}"
+            problems.append(FieldProblem("/filter", detail, hint=error.hint or None))
+    if data.start == "earliest" and allowed.events.sets:
+        detail = "entitlements and rules by instrument sets hold for what comes from now on"
         problems.append(FieldProblem("/start", detail, hint="begin with 'latest'"))
     problems += delay_problems(
         "/delivery/delay_seconds", effective.delivery.delay_seconds or 0, delays
@@ -354,7 +377,8 @@ def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _sql_problem(pointer: str, error: FilterError) -> FieldProblem:
+def sql_problem(pointer: str, error: FilterError) -> FieldProblem:
+    """What is told of SQL that is refused."""
     return FieldProblem(
         pointer,
         error.message,

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.broker_grants import PUBLISHING, BrokerGrants, publisher
 from control_plane.database import Database
 from control_plane.domains.consumers import repository as consumer_rows
+from control_plane.domains.publishers import repository as publisher_rows
 from control_plane.domains.tokens import repository
 from control_plane.domains.tokens.models import IssuedToken
 from control_plane.domains.tokens.schemas import (
@@ -198,6 +199,8 @@ async def _wanted(session: AsyncSession, data: TokenCreate, caller: Caller) -> t
     if (data.role is None) != (data.subject is None):
         raise _refused("/role", "name both role and subject, or neither to renew your own token")
     if data.role is not None and data.subject is not None:
+        if Role(data.role) is Role.PUBLISHER and caller.role is Role.PLATFORM:
+            await _require_publishing(session, data.subject)
         return Role(data.role), data.subject
     if data.consumer is not None and caller.role not in (Role.PLATFORM, Role.CONSUMER):
         raise ForbiddenError("Only your own token can be renewed; the platform issues others.")
@@ -206,6 +209,13 @@ async def _wanted(session: AsyncSession, data: TokenCreate, caller: Caller) -> t
         return caller.role, caller.subject
     consumer = await consumer_rows.find(session, key, only=caller.consumer, for_update=True)
     return Role.CONSUMER, consumer.id
+
+
+async def _require_publishing(session: AsyncSession, subject: str) -> None:
+    """Refuse a token for a publisher that is suspended; who is not registered may have one."""
+    found = await publisher_rows.named(session, subject)
+    if found is not None and found.suspended:
+        raise ConflictError(f"The publisher {subject!r} is suspended; let it go on first.")
 
 
 def _issue(

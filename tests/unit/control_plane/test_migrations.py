@@ -23,6 +23,8 @@ import control_plane.domains.functions.models
 import control_plane.domains.groups.models
 import control_plane.domains.operations.models
 import control_plane.domains.ordering.models
+import control_plane.domains.publishers.models
+import control_plane.domains.rules.models
 import control_plane.domains.subscriptions.models
 import control_plane.domains.tokens.models
 import control_plane.idempotency.models  # noqa: F401  (all register their tables)
@@ -63,6 +65,8 @@ TABLES = {
     "function_codes",
     "groups",
     "operations",
+    "rules",
+    "publishers",
 }
 
 
@@ -79,6 +83,8 @@ AUDITED = {
     "reference_tables",
     "reference_table_versions",
     "operations",
+    "rules",
+    "publishers",
 }
 """What somebody changes. The others follow from these, or are logs themselves."""
 

@@ -118,6 +118,25 @@ async def test_a_topic_that_goes_on_for_others_is_cut_off_before_the_plan(world:
     assert await get(world, foreign.id) == foreign
 
 
+async def test_who_is_given_more_reads_out_a_topic_that_goes_on_for_others(world: World) -> None:
+    await world.settle()
+    await entitle(world, venues=("XNAS",))
+    key = await world.subscribe("one")
+    foreign = await other_desk(world, filter="venue = 'XNAS'")
+    await world.settle()
+    before = await get(world, key)
+    assert before.topic == foreign.topic
+    await entitle(world, venues=("XNAS", "XNYS"))
+    await world.settle()
+    after = await get(world, key)
+    assert world.topics.cursors == {cursor(before), cursor(after), cursor(foreign)}
+    assert [left.topic for left in after.draining] == [before.topic]
+    # What may no longer be seen meanwhile is closed to it, as ever.
+    await entitle(world, venues=("XNYS",))
+    await world.settle()
+    assert cursor(before) not in world.topics.cursors
+
+
 async def test_no_plan_is_published_while_the_old_topic_cannot_be_closed(world: World) -> None:
     await world.settle()
     key = await world.subscribe("one")

@@ -204,6 +204,30 @@ async def test_versions_and_sets_that_are_yet_to_be_made_can_be_referred_to(
     assert (await client.get("/v1/transformations")).json()["items"] == []
 
 
+async def test_routing_rules_are_tried_for_all_whom_they_select(
+    client: Client, subscribed: str
+) -> None:
+    deny = {"name": "no", "effect": "deny", "when": "price < 187.5"}
+    [told] = (await previewed(client, rules={"create": [deny]}))["subscriptions"]
+    assert (told["subscription"], told["what"]) == (subscribed, "change")
+    gone = effects(told)["vanish"]
+    assert 0 < gone == told["delivered_before"] - told["delivered_after"]
+    # Nothing was stored; and whom rules do not select, or what they do not change, is not told of.
+    assert (await client.get("/v1/rules")).json()["items"] == []
+    other = deny | {"consumers": {"names_except": ["desk"]}}
+    for rules in ({"create": [other]}, {"create": [deny | {"enabled": False}]}):
+        assert (await previewed(client, rules=rules))["subscriptions"] == []
+
+    await made(client, "/v1/rules", **deny)
+    for rules in ({"delete": ["no"]}, {"change": {"no": {"enabled": False}}}):
+        [told] = (await previewed(client, rules=rules))["subscriptions"]
+        assert effects(told) == {"appear": gone, "vanish": 0, "change": 0}
+    allow = {"name": "yes", "effect": "allow", "when": "kind = 'trade'"}
+    order = {"create": [allow], "order": ["yes", "no"]}
+    [told] = (await previewed(client, rules=order))["subscriptions"]
+    assert effects(told) == {"appear": gone, "vanish": 0, "change": 0}
+
+
 @pytest.mark.parametrize(
     ("proposal", "status", "pointer"),
     [
@@ -228,6 +252,18 @@ async def test_versions_and_sets_that_are_yet_to_be_made_can_be_referred_to(
             "/entitlements/desk/instrument_sets",
         ),
         ({"delete": ["s1", "s1"]}, 422, "/change"),
+        (
+            {"rules": {"create": [{"name": "r", "effect": "deny", "when": "prise > 1"}]}},
+            422,
+            "/rules/create/0/when",
+        ),
+        (
+            {"rules": {"create": [{"name": "r", "effect": "deny", "origin_regions": ["eu"]}]}},
+            422,
+            "/rules/create/0/origin_regions",
+        ),
+        ({"rules": {"order": ["no"]}}, 422, "/rules/order/rules/0"),
+        ({"rules": {"delete": ["no"]}}, 404, None),
         (
             {"transformations": [{"name": "a", "transformation": {"select": ["no"]}}]},
             422,

@@ -237,7 +237,6 @@ TOPICS = {
 def _no_pauses() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "RETRY_S", (0.0, 0.0))
-        patch.setattr(runtime, "GATHER_S", 0.0)
         patch.setattr(runtime, "ASK_AGAIN_S", 0.0)
         yield
 

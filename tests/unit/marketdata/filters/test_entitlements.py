@@ -26,7 +26,7 @@ from marketdata.entitlements import (
     bounded,
     receives_nothing,
 )
-from marketdata.filters import FilterError, compile_filter
+from marketdata.filters import Filter, FilterError, compile_filter
 from marketdata.filters import tree as t
 from marketdata.filters.filter import compile_tree
 from marketdata.frames import frame_kind
@@ -72,7 +72,10 @@ def allowed(row: Mapping[str, Any], entitlements: Entitlements, sets: Sets) -> b
 
 
 def asked(sql: str) -> ViewSpec:
-    found = compile_filter(sql)
+    return as_spec(compile_filter(sql))
+
+
+def as_spec(found: Filter) -> ViewSpec:
     return ViewSpec(filter=found.canonical, predicate=found.to_json())
 
 
@@ -96,7 +99,7 @@ def test_delivered_is_what_the_filter_and_the_entitlements_both_let_pass(
         found = compile_tree(tree)
     except FilterError:
         assume(False)
-    spec = bounded(ViewSpec(filter=found.canonical, predicate=found.to_json()), entitlements)
+    spec = bounded(as_spec(found), entitlements.bounds())
     rows = rows_of(batch, frame_kind(batch))
     want = [row_matches(tree, row) and allowed(row, entitlements, sets) for row in rows]
     event(f"delivers: {any(want)}")
@@ -113,7 +116,7 @@ def test_without_a_filter_the_entitlements_alone_decide(
 ) -> None:
     rows = rows_of(batch, frame_kind(batch))
     want = [allowed(row, entitlements, sets) for row in rows]
-    assert delivered(bounded(ViewSpec(), entitlements), batch, sets) == want
+    assert delivered(bounded(ViewSpec(), entitlements.bounds()), batch, sets) == want
 
 
 WIDENING = [
@@ -145,7 +148,7 @@ def trades(venues: list[str | None]) -> pa.RecordBatch:
 @pytest.mark.parametrize("sql", WIDENING)
 def test_no_filter_gets_an_event_of_a_venue_that_is_not_allowed(sql: str) -> None:
     frame = trades(["XLON", "XNAS", None, "XNYS"])
-    spec = bounded(asked(sql), Entitlements(venues=("XNAS", "XPAR")))
+    spec = bounded(asked(sql), Entitlements(venues=("XNAS", "XPAR")).bounds())
     got = delivered(spec, frame, {})
     assert got[:1] + got[2:] == [False] * 3
 
@@ -156,7 +159,7 @@ def test_a_row_whose_column_is_null_is_not_delivered(name: str) -> None:
     frame = trades(["XNAS"])
     without = frame.select([each for each in frame.schema.names if each != column])
     without = without.replace_schema_metadata(frame.schema.metadata)
-    spec = bounded(asked("price > 1"), Entitlements(**{name: ("XNAS", "A")}))
+    spec = bounded(asked("price > 1"), Entitlements(**{name: ("XNAS", "A")}).bounds())
     assert delivered(spec, without, {}) == [False]
     assert delivered(asked("price > 1"), without, {}) == [True]
 
@@ -164,7 +167,7 @@ def test_a_row_whose_column_is_null_is_not_delivered(name: str) -> None:
 def test_equal_effective_views_are_one_and_others_are_not() -> None:
     nasdaq, both = Entitlements(venues=("XNAS",)), Entitlements(venues=("XNYS", "XNAS"))
     ids = [
-        view_of(bounded(asked(sql), entitlements)).id
+        view_of(bounded(asked(sql), entitlements.bounds())).id
         for sql, entitlements in [
             ("price > 1", nasdaq),
             ("venue = 'XNAS' AND price > 1", both),
@@ -173,26 +176,26 @@ def test_equal_effective_views_are_one_and_others_are_not() -> None:
         ]
     ]
     assert len(set(ids)) == 1
-    assert view_of(bounded(asked("price > 1"), both)).id not in ids
+    assert view_of(bounded(asked("price > 1"), both.bounds())).id not in ids
 
 
 def test_what_can_never_come_is_one_view_that_receives_nothing() -> None:
     lists = Entitlements(venues=("XNAS",))
-    left = bounded(asked("venue = 'XLON' AND price > 1"), lists)
+    left = bounded(asked("venue = 'XLON' AND price > 1"), lists.bounds())
     assert receives_nothing(left)
-    assert left == bounded(ViewSpec(), NOTHING)
+    assert left == bounded(ViewSpec(), NOTHING.bounds())
     assert delivered(left, trades(["XLON", "XNAS"]), {}) == [False, False]
-    assert not receives_nothing(bounded(asked("price > 1"), lists))
+    assert not receives_nothing(bounded(asked("price > 1"), lists.bounds()))
 
 
 def test_without_bounds_a_view_stays_what_it_was() -> None:
     spec = asked("price > 1")
-    assert bounded(spec, EVERYTHING) is spec
-    assert bounded(ViewSpec(), EVERYTHING) == ViewSpec()
+    assert bounded(spec, EVERYTHING.bounds()) is spec
+    assert bounded(ViewSpec(), EVERYTHING.bounds()) == ViewSpec()
 
 
 def test_a_set_that_changes_changes_what_the_same_view_gets() -> None:
-    spec = bounded(ViewSpec(), Entitlements(instrument_sets=("mine",)))
+    spec = bounded(ViewSpec(), Entitlements(instrument_sets=("mine",)).bounds())
     frame = trades(["XNAS"])
     assert delivered(spec, frame, {"mine": ("A", "B")}) == [True]
     assert delivered(spec, frame, {"mine": ("B",)}) == [False]
@@ -226,8 +229,8 @@ def test_a_view_is_delayed_by_the_larger_of_what_is_asked_and_what_must_be(
 ) -> None:
     spec = ViewSpec(delivery=Delivery(priority=priority, delay_seconds=asked).canonical())
     entitlements = Entitlements(minimum_delay_seconds=least)
-    view = bounded(spec, entitlements)
+    view = bounded(spec, entitlements.bounds())
     assert (view.delivery.delay_seconds or 0) == max(asked or 0, least or 0)
     assert view.delivery == view.delivery.canonical()
-    assert bounded(view, entitlements) == view
+    assert bounded(view, entitlements.bounds()) == view
     assert entitlements == Entitlements(minimum_delay_seconds=least or None)

@@ -173,4 +173,4 @@ def test_where_there_is_no_schema_there_is_none() -> None:
     assert topic_schema(spec("kind = 'trade'", "csv")) is None
     assert topic_schema(spec("price > 0", "avro")) is None, "trades and book changes"
     assert topic_schema(ViewSpec(format="avro")) is None, "frames"
-    assert topic_schema(bounded(spec("kind = 'trade'", "avro"), NOTHING)) is None
+    assert topic_schema(bounded(spec("kind = 'trade'", "avro"), NOTHING.bounds())) is None

@@ -1,0 +1,1 @@
+"""Publishers: who sends events, from where, and of which sources."""

@@ -1,0 +1,94 @@
+"""Queries on publishers; each runs in the transaction of the session given."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.domains.publishers.models import Publisher
+from control_plane.errors import NotFoundError
+
+_LIVE = Publisher.deleted_at.is_(None)
+
+
+def new_publisher_id() -> str:
+    """A fresh id; all have one length."""
+    return "p" + secrets.token_hex(8)
+
+
+async def find(
+    session: AsyncSession, key: str, *, only: str | None = None, for_update: bool = False
+) -> Publisher:
+    """The publisher with this id or name, its row locked on request; NotFoundError for none.
+
+    `only` is the name of the one publisher that there is as far as the caller is concerned.
+    """
+    query = (
+        select(Publisher)
+        .where(_LIVE, or_(Publisher.id == key, Publisher.name == key))
+        .order_by((Publisher.id == key).desc())
+        .limit(1)
+    )
+    if only is not None:
+        query = query.where(Publisher.name == only)
+    if for_update:
+        query = query.with_for_update()
+    row = await session.scalar(query)
+    if row is None:
+        raise NotFoundError("publisher", key)
+    return row
+
+
+async def named(session: AsyncSession, name: str) -> Publisher | None:
+    """The publisher of a name, its row locked against changes; None for none."""
+    query = select(Publisher).where(_LIVE, Publisher.name == name)
+    return await session.scalar(query.with_for_update(read=True))
+
+
+async def page(
+    session: AsyncSession,
+    *,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    name: str | None,
+    only: str | None = None,
+) -> Sequence[Publisher]:
+    """Up to `limit` publishers after a place in the order (created_at, id); `only` as in `find`."""
+    query = select(Publisher).where(_LIVE).order_by(Publisher.created_at, Publisher.id).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(Publisher.created_at, Publisher.id) > after)
+    if name is not None:
+        query = query.where(Publisher.name == name)
+    if only is not None:
+        query = query.where(Publisher.name == only)
+    return (await session.scalars(query)).all()
+
+
+async def owners(
+    session: AsyncSession, sources: Collection[str], *, but: str
+) -> Sequence[tuple[str, str]]:
+    """Those of some sources that another publisher has, each with that one's name."""
+    query = select(Publisher.sources, Publisher.name).where(
+        _LIVE, Publisher.id != but, Publisher.sources.overlap(list(sources))
+    )
+    found = [(held, name) for held, name in await session.execute(query)]
+    return sorted((source, name) for held, name in found for source in set(held) & set(sources))
+
+
+async def origins(session: AsyncSession) -> dict[str, frozenset[str]]:
+    """Region -> the sources of the publishers that are registered there, suspended or not."""
+    query = select(Publisher.region, Publisher.sources).where(_LIVE, Publisher.region != "")
+    found: dict[str, set[str]] = {}
+    for region, sources in await session.execute(query):
+        found.setdefault(region, set()).update(sources)
+    return {region: frozenset(sources) for region, sources in found.items()}
+
+
+def touch(row: Publisher) -> None:
+    """Mark a change: the version, and so the ETag, rises."""
+    row.version += 1
+    row.updated_at = func.clock_timestamp()

@@ -1,0 +1,185 @@
+"""Rules of publishers: names and sources are of one publisher; who is suspended may not publish.
+
+What a publisher is registered for is told, and its sources decide what routing rules take for its
+region's. The broker lets a publisher write while it has a token; it does not look into what it
+writes, and nobody who reads its frames can know who wrote them (decision 58).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import structlog
+from msgspec import UNSET
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.broker_grants import BrokerGrants
+from control_plane.broker_grants import publisher as grant_of
+from control_plane.database import Database, Lock, integrity_constraint, lock
+from control_plane.domains.events.repository import Change, record
+from control_plane.domains.events.schemas import EventType
+from control_plane.domains.publishers import repository
+from control_plane.domains.publishers.models import UNIQUE_NAME, Publisher
+from control_plane.domains.publishers.schemas import (
+    PublisherCreate,
+    PublisherOut,
+    PublisherUpdate,
+)
+from control_plane.domains.rules import repository as rule_rows
+from control_plane.domains.rules.following import follow_policy
+from control_plane.domains.subscriptions.service import Publication
+from control_plane.domains.tokens.repository import revoke_subject
+from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
+from control_plane.pages import Page, check_match, decode_cursor, page_of
+from control_plane.pulsar_admin import AdminError
+from control_plane.security.revocation import Revocations
+from control_plane.security.roles import Role, fits
+
+log = structlog.get_logger(__name__)
+
+
+class PublisherService:
+    """Register, describe, change and delete publishers."""
+
+    def __init__(
+        self,
+        database: Database,
+        publication: Publication,
+        revocations: Revocations,
+        grants: BrokerGrants,
+        *,
+        drain_seconds: float,
+        wait_seconds: float,
+    ) -> None:
+        self._database = database
+        self._publication = publication
+        self._revocations = revocations
+        self._grants = grants
+        self._drain_seconds = drain_seconds
+        self._wait_seconds = wait_seconds
+
+    async def create(self, data: PublisherCreate) -> tuple[PublisherOut, int]:
+        """Register a publisher; gives its version too.
+
+        Raises:
+            InvalidRequestError: nobody can publish under the name.
+            ConflictError: the name is taken, or a source another publisher's.
+        """
+        if not fits(Role.PUBLISHER, data.name):
+            detail = "no publisher can have a token with this name"
+            raise InvalidRequestError(f"Refused: {detail}.", [FieldProblem("/name", detail)])
+        row = Publisher(id=repository.new_publisher_id())
+        for name in data.__struct_fields__:
+            _set(row, name, getattr(data, name))
+        try:
+            async with self._database.transaction() as session:
+                await lock(session, Lock.PLAN_SEQUENCE)
+                await _require_own(session, row)
+                before = await rule_rows.policy(session)
+                session.add(row)
+                await session.flush()
+                after = await rule_rows.policy(session)
+                await follow_policy(session, before, after, drain_seconds=self._drain_seconds)
+                await record(session, Change(EventType.PUBLISHER_CREATED, {"name": row.name}))
+                await session.refresh(row)
+        except IntegrityError as error:
+            if integrity_constraint(error) == UNIQUE_NAME:
+                raise ConflictError(
+                    f"There is a publisher {data.name!r} already; choose another name."
+                ) from None
+            raise
+        log.info("publisher registered", publisher=row.id, name=row.name)
+        await self._publication.published(self._wait_seconds)
+        return publisher_out(row), row.version
+
+    async def get(self, key: str) -> tuple[PublisherOut, int]:
+        """The publisher with this id or name, and its version."""
+        async with self._database.transaction() as session:
+            row = await repository.find(session, key)
+            return publisher_out(row), row.version
+
+    async def page(self, *, cursor: str | None, limit: int, name: str | None) -> Page[PublisherOut]:
+        """One page of publishers."""
+        after = decode_cursor(cursor) if cursor else None
+        async with self._database.transaction() as session:
+            rows = await repository.page(session, after=after, limit=limit + 1, name=name)
+            return page_of(
+                [publisher_out(row) for row in rows], limit, [(r.created_at, r.id) for r in rows]
+            )
+
+    async def update(
+        self, key: str, data: PublisherUpdate, if_match: str | None, *, by: str
+    ) -> tuple[PublisherOut, int]:
+        """Change what `data` names; gives the new version too.
+
+        Raises:
+            PreconditionFailedError: If-Match does not hold.
+            ConflictError: a source is another publisher's.
+        """
+        async with self._database.transaction() as session:
+            await lock(session, Lock.PLAN_SEQUENCE)
+            row = await repository.find(session, key, for_update=True)
+            check_match(if_match, row.version)
+            before = await rule_rows.policy(session)
+            fields = {name: getattr(row, name) for name in data.__struct_fields__}
+            for name in data.__struct_fields__:
+                if getattr(data, name) is not UNSET:
+                    _set(row, name, getattr(data, name))
+            changed = [name for name, value in fields.items() if getattr(row, name) != value]
+            if changed:
+                await _require_own(session, row)
+                repository.touch(row)
+                await session.flush()
+                after = await rule_rows.policy(session)
+                await follow_policy(session, before, after, drain_seconds=self._drain_seconds)
+                if "suspended" in changed and row.suspended:
+                    revoke_subject(session, row.name, by=by)
+                told = {"name": row.name, "changed": changed}
+                await record(session, Change(EventType.PUBLISHER_CHANGED, told))
+                await session.refresh(row)
+        if "suspended" in changed and row.suspended:
+            await self._end(row.name)
+        await self._publication.published(self._wait_seconds)
+        return publisher_out(row), row.version
+
+    async def delete(self, key: str, if_match: str | None, *, by: str) -> None:
+        """Delete a publisher and revoke its tokens; what it published stays."""
+        async with self._database.transaction() as session:
+            await lock(session, Lock.PLAN_SEQUENCE)
+            row = await repository.find(session, key, for_update=True)
+            check_match(if_match, row.version)
+            before = await rule_rows.policy(session)
+            row.deleted_at = datetime.now(UTC)
+            repository.touch(row)
+            await session.flush()
+            after = await rule_rows.policy(session)
+            await follow_policy(session, before, after, drain_seconds=self._drain_seconds)
+            revoke_subject(session, row.name, by=by)
+            await record(session, Change(EventType.PUBLISHER_DELETED, {"name": row.name}))
+        log.info("publisher deleted", publisher=row.id)
+        await self._end(row.name)
+        await self._publication.published(self._wait_seconds)
+
+    async def _end(self, name: str) -> None:
+        """Let a publisher write no more, now; the reconciler does what fails here."""
+        await self._revocations.renew()
+        try:
+            await self._grants.take([grant_of(name)])
+        except AdminError as error:
+            log.warning("the reconciler has to stop it", publisher=name, error=str(error))
+
+
+def publisher_out(row: Publisher) -> PublisherOut:
+    """A row as it travels."""
+    return PublisherOut(**{name: getattr(row, name) for name in PublisherOut.__struct_fields__})
+
+
+def _set(row: Publisher, name: str, value: object) -> None:
+    setattr(row, name, sorted(set(value)) if isinstance(value, tuple) else value)
+
+
+async def _require_own(session: AsyncSession, row: Publisher) -> None:
+    """Refuse sources that another publisher has."""
+    for source, owner in await repository.owners(session, row.sources, but=row.id):
+        raise ConflictError(f"The source {source!r} is the publisher {owner!r}'s.")

@@ -1,0 +1,1 @@
+"""Routing rules: which events may go to which consumers, in an order that decides."""

@@ -1,0 +1,88 @@
+"""Which subscriptions get another view when what their consumers may receive changes.
+
+Pure: no database, no broker. Equal subscriptions are worked out once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from control_plane.errors import FieldProblem, InvalidRequestError
+from marketdata.entitlements import Bounds, bounded
+from marketdata.filters import Filter, FilterTooComplex
+from marketdata.plans import ViewSpec, view_of
+
+
+class Asked(NamedTuple):
+    """A live subscription: what it asks for, as JSON text, and the view that it has."""
+
+    id: str
+    name: str
+    consumer: str
+    view: str
+    spec: str
+
+
+class Other(NamedTuple):
+    """The view that a subscription gets, and whether it may see on what its old one gets."""
+
+    spec: ViewSpec
+    allowed: bool
+
+
+def diverted(
+    asked: Iterable[Asked],
+    bounds: Mapping[str, Bounds],
+    views: Mapping[str, Any],
+    *,
+    checked: bool,
+) -> dict[str, Other]:
+    """The subscriptions that get another view, by id.
+
+    Args:
+        bounds: id of a consumer -> what it may receive.
+        views: at least the specs of the views that the subscriptions have, as JSON values.
+        checked: whether a condition that costs too much is refused.
+
+    Raises:
+        InvalidRequestError: names the subscription whose condition would cost too much.
+    """
+    made: dict[tuple[str, Bounds], tuple[ViewSpec, str]] = {}
+    kept: dict[tuple[str, Bounds], bool] = {}
+    others = {}
+    for each in asked:
+        bound = bounds[each.consumer]
+        if (each.spec, bound) not in made:
+            wanted = bounded(msgspec.json.decode(each.spec, type=ViewSpec), bound)
+            made[each.spec, bound] = wanted, view_of(wanted).id
+        spec, view = made[each.spec, bound]
+        if view == each.view:
+            continue
+        had = msgspec.convert(views[each.view], ViewSpec)
+        if (each.view, bound) not in kept:
+            kept[each.view, bound] = view_of(bounded(had, bound)).id == each.view
+        if checked:
+            _check_cost(each, spec, had)
+        others[each.id] = Other(spec, kept[each.view, bound])
+    return others
+
+
+def _check_cost(asked: Asked, spec: ViewSpec, had: ViewSpec) -> None:
+    """Refuse a condition that costs too much, unless the one before did."""
+    try:
+        Filter.from_json(spec.predicate).check_cost()
+    except FilterTooComplex as error:
+        try:
+            Filter.from_json(had.predicate).check_cost()
+        except FilterTooComplex:
+            return
+        detail = (
+            f"with it the subscription {asked.name!r} ({asked.id}) of consumer {asked.consumer}"
+            f" would cost too much: {error.message}"
+        )
+        raise InvalidRequestError(
+            f"Refused: {detail}.", [FieldProblem("/when", detail, hint=error.hint or None)]
+        ) from error

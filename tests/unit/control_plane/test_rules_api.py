@@ -1,0 +1,261 @@
+"""Routing rules over HTTP, against a real PostgreSQL; the first rule that matches decides."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from litestar.testing import AsyncTestClient
+
+from control_plane.app import create_app
+from control_plane.settings import Settings
+
+Client = AsyncTestClient[Any]
+RULES = "/v1/rules"
+
+
+async def _broker_is_there() -> None:
+    return
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[Client]:
+    """The whole application; what it stores waits for a broker that never comes."""
+    app = create_app(settings)
+    app.state.control_plane.subscriptions._require_broker = _broker_is_there
+    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+async def register(client: Client, name: str, **members: Any) -> dict[str, Any]:
+    answer = await client.post("/v1/consumers", json={"name": name, **members})
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+async def subscribe(client: Client, consumer: str, sql: str = "", name: str = "s") -> Any:
+    body = {"consumer": consumer, "name": name, "filter": sql}
+    return await client.post("/v1/subscriptions", json=body)
+
+
+async def rule(client: Client, name: str, effect: str = "deny", **members: Any) -> dict[str, Any]:
+    answer = await client.post(RULES, json={"name": name, "effect": effect, **members})
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+async def effective(client: Client, made: Any) -> str:
+    answer = await client.get(f"/v1/subscriptions/{made.json()['id']}")
+    return str(answer.json()["effective_filter"])
+
+
+async def names(client: Client) -> list[str]:
+    items = (await client.get(RULES)).json()["items"]
+    assert [item["position"] for item in items] == list(range(1, len(items) + 1))
+    return [item["name"] for item in items]
+
+
+async def newest_plan(client: Client) -> int:
+    return int((await client.get("/v1/plans")).json()["items"][0]["number"])
+
+
+async def test_a_residency_rule_bounds_who_is_elsewhere_and_nobody_else(client: Client) -> None:
+    await register(client, "frankfurt", region="eu")
+    await register(client, "new-york", region="us")
+    await register(client, "nowhere")
+    made = {name: await subscribe(client, name) for name in ("frankfurt", "new-york", "nowhere")}
+    before = await newest_plan(client)
+    home = await rule(client, "xetra", when="venue = 'XETR'", consumers={"regions_except": ["eu"]})
+    assert home["plan"] == await newest_plan(client) == before + 1
+    assert await effective(client, made["frankfurt"]) == ""
+    for name in ("new-york", "nowhere"):
+        assert await effective(client, made[name]) == "venue <> 'XETR'"
+    # Who comes later is bound, too, and who moves to another region.
+    late = await register(client, "late", region="asia")
+    assert await effective(client, await subscribe(client, late["name"])) == "venue <> 'XETR'"
+    await client.patch("/v1/consumers/new-york", json={"region": "eu"})
+    assert await effective(client, made["new-york"]) == ""
+    refused = await subscribe(client, "nowhere", "venue = 'XETR'", "x")
+    assert refused.status_code == 422
+    assert "routing rules" in refused.json()["errors"][0]["detail"]
+
+
+async def test_changing_disabling_ordering_and_deleting_make_one_plan_each(client: Client) -> None:
+    await register(client, "desk", workflow="market-prediction")
+    made = await subscribe(client, "desk")
+    await rule(client, "no-bars", when="kind = 'bar'")
+    await rule(
+        client,
+        "xnas",
+        "allow",
+        when="venue = 'XNAS'",
+        consumers={"workflows": ["market-prediction"]},
+    )
+    assert await effective(client, made) == "kind <> 'bar'"
+    plan = await newest_plan(client)
+
+    async def after(answer: Any, want: str) -> Any:
+        nonlocal plan
+        assert answer.status_code < 300, answer.text
+        assert await effective(client, made) == want
+        assert await newest_plan(client) == plan + 1
+        plan += 1
+        return answer
+
+    ordered = await after(
+        await client.post(f"{RULES}:reorder", json={"rules": ["xnas", "no-bars"]}),
+        "kind <> 'bar' OR venue = 'XNAS'",
+    )
+    assert [each["name"] for each in ordered.json()["rules"]] == ["xnas", "no-bars"]
+    assert ordered.json()["plan"] == plan
+    off = await after(await client.patch(f"{RULES}/xnas", json={"enabled": False}), "kind <> 'bar'")
+    assert (off.json()["enabled"], off.json()["plan"]) == (False, plan)
+    await after(
+        await client.patch(f"{RULES}/xnas", json={"enabled": True}),
+        "kind <> 'bar' OR venue = 'XNAS'",
+    )
+    await after(
+        await client.patch(f"{RULES}/xnas", json={"when": "venue IN ('XNAS', 'XNYS')"}),
+        "kind <> 'bar' OR venue IN ('XNAS', 'XNYS')",
+    )
+    await after(await client.patch(f"{RULES}/xnas", json={"position": 2}), "kind <> 'bar'")
+    await after(await client.delete(f"{RULES}/no-bars"), "")
+    assert await names(client) == ["xnas"]
+    # What makes no difference to anybody makes no plan.
+    same = await client.patch(f"{RULES}/xnas", json={"description": "for people"})
+    assert (same.json()["plan"], await newest_plan(client)) == (plan, plan)
+    history = (await client.get(f"/v1/subscriptions/{made.json()['id']}/history")).json()["items"]
+    moved = [item for item in history if item["type"] == "subscription.moved"]
+    assert {item["data"]["reason"] for item in moved} == {"rules"}
+
+
+async def test_rules_keep_their_order_in_pages_and_whoever_makes_room_keeps_its_etag(
+    client: Client,
+) -> None:
+    for name in ("a", "b", "c"):
+        await rule(client, name, when=f"instrument = '{name}'")
+    first = await rule(client, "first", when="instrument = 'x'", position=1)
+    assert first["position"] == 1
+    assert await names(client) == ["first", "a", "b", "c"]
+    page = (await client.get(RULES, params={"limit": 2})).json()
+    rest = (await client.get(RULES, params={"cursor": page["next_cursor"]})).json()
+    assert [item["name"] for item in page["items"] + rest["items"]] == ["first", "a", "b", "c"]
+    assert rest["next_cursor"] is None
+    tags = {name: (await client.get(f"{RULES}/{name}")).headers["etag"] for name in "abc"}
+    assert set(tags.values()) == {'"1"'}
+    stale = await client.patch(f"{RULES}/a", json={"position": 4}, headers={"If-Match": '"7"'})
+    assert stale.status_code == 412
+    moved = await client.patch(f"{RULES}/a", json={"position": 4}, headers={"If-Match": '"1"'})
+    assert (moved.json()["position"], moved.headers["etag"]) == (4, '"2"')
+    assert await names(client) == ["first", "b", "c", "a"]
+    assert (await client.get(f"{RULES}/b")).headers["etag"] == '"1"'
+    for bad in (["b", "c", "a"], ["first", "b", "c", "a", "a"], ["first", "b", "c", "d"]):
+        refused = await client.post(f"{RULES}:reorder", json={"rules": bad})
+        assert refused.status_code == 422, bad
+        assert all(error["pointer"].startswith("/rules") for error in refused.json()["errors"])
+    assert await names(client) == ["first", "b", "c", "a"]
+    assert (await client.get(f"{RULES}/none")).status_code == 404
+    assert (await client.post(RULES, json={"name": "a", "effect": "deny"})).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("members", "pointer", "position"),
+    [
+        ({"when": "kind = 'trade' AND prise > 1"}, "/when", 19),
+        ({"when": "venue > 1"}, "/when", 0),
+        ({"when": "venue = 'A' AND venue = 'B'"}, "/when", 16),
+        ({"when": "venue = 'A' OR instrument IN SET 'none'"}, "/when", 15),
+        ({"consumers": {"regions": ["eu"], "regions_except": ["eu"]}}, "/consumers/regions", None),
+        ({"origin_regions": ["eu"]}, "/origin_regions", None),
+        ({"when": "venue = 'XNAS'", "position": 2}, "/position", None),
+    ],
+)
+async def test_what_cannot_be_or_never_matches_is_refused_with_its_place(
+    client: Client, members: dict[str, Any], pointer: str, position: int | None
+) -> None:
+    await rule(client, "everything", "deny")
+    refused = await client.post(
+        RULES, json={"name": "bad", "effect": "deny", "position": 1} | members
+    )
+    assert refused.status_code == 422, refused.text
+    (error,) = refused.json()["errors"]
+    assert (error["pointer"], error.get("position")) == (pointer, position)
+    assert error["hint"]
+    assert await names(client) == ["everything"]
+
+
+async def test_a_rule_ahead_of_others_tells_that_they_decide_nothing(client: Client) -> None:
+    await rule(client, "late", when="venue = 'XNAS'")
+    await rule(client, "brake", position=1)
+    items = (await client.get(RULES)).json()["items"]
+    assert [(item["name"], item["shadowed_by"]) for item in items] == [
+        ("brake", None),
+        ("late", "brake"),
+    ]
+
+
+async def test_a_rule_that_makes_a_condition_too_expensive_names_the_subscription(
+    client: Client,
+) -> None:
+    await register(client, "desk")
+    costly = " OR ".join(f"instrument LIKE '%{number}%'" for number in range(100))
+    made = await subscribe(client, "desk", costly)
+    assert made.status_code == 201, made.text
+    likes = " OR ".join(f"venue LIKE '%{number}%'" for number in range(60))
+    refused = await client.post(RULES, json={"name": "likes", "effect": "deny", "when": likes})
+    assert refused.status_code == 422
+    (error,) = refused.json()["errors"]
+    assert made.json()["id"] in error["detail"]
+    assert await effective(client, made) == made.json()["effective_filter"]
+    assert await names(client) == []
+    # Where it comes first, it is the subscription that is refused.
+    assert (await client.delete(f"/v1/subscriptions/{made.json()['id']}")).status_code == 204
+    await rule(client, "likes", when=likes)
+    again = await subscribe(client, "desk", costly)
+    assert again.status_code == 422
+    assert "routing rules" in again.json()["errors"][0]["detail"]
+
+
+async def test_rules_that_turn_too_often_are_refused(client: Client) -> None:
+    for number in range(16):
+        await rule(client, f"r{number}", ("deny", "allow")[number % 2], when=f"venue = 'V{number}'")
+    refused = await client.post(
+        RULES, json={"name": "more", "effect": "deny", "when": "venue = 'X'"}
+    )
+    assert refused.status_code == 422
+    assert "turn" in refused.json()["errors"][0]["detail"]
+    await rule(client, "more", "allow", when="venue = 'X'")
+
+
+async def test_origins_are_the_sources_of_publishers_and_follow_them(client: Client) -> None:
+    await register(client, "desk", region="us")
+    made = await subscribe(client, "desk")
+    body = {"name": "xetra", "region": "eu", "sources": ["feed-b", "feed-a"]}
+    assert (await client.post("/v1/publishers", json=body)).status_code == 201
+    await rule(client, "home", origin_regions=["eu"], consumers={"regions": ["us"]})
+    assert await effective(client, made) == "NOT (source IN ('feed-a', 'feed-b'))"
+    await client.patch("/v1/publishers/xetra", json={"sources": ["feed-a"]})
+    assert await effective(client, made) == "source <> 'feed-a'"
+    await client.patch(
+        f"{RULES}/home", json={"origin_regions": None, "origin_regions_except": ["eu"]}
+    )
+    assert await effective(client, made) == "source = 'feed-a'"
+    await client.delete("/v1/publishers/xetra")
+    assert await effective(client, made) == "FALSE"
+
+
+async def test_a_set_that_a_rule_names_stays_and_old_events_are_not_for_it(client: Client) -> None:
+    await register(client, "desk")
+    await client.post("/v1/instrument-sets", json={"name": "mine", "instruments": ["A"]})
+    await rule(client, "not-mine", when="instrument IN SET 'mine'")
+    assert (await client.delete("/v1/instrument-sets/mine")).status_code == 409
+    body = {"consumer": "desk", "name": "s", "start": "earliest"}
+    early = await client.post("/v1/subscriptions", json=body)
+    assert early.status_code == 422
+    assert early.json()["errors"][0]["pointer"] == "/start"
+    assert await effective(client, await subscribe(client, "desk")) == (
+        "NOT (instrument IN SET 'mine')"
+    )
+    await client.delete(f"{RULES}/not-mine")
+    assert (await client.get(f"{RULES}/not-mine")).status_code == 404
