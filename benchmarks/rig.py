@@ -25,6 +25,7 @@ from benchmarks.subscriptions import subscribed
 from benchmarks.traffic import Traffic, TrafficMeter
 from benchmarks.workers import Answer, Worker
 from marketdata.frames import MAX_ROWS
+from marketdata.plans import USUAL_PRIORITY
 from marketdata.topics import INGEST_EVENTS, SEQUENCED_EVENTS
 from scripts.devstack.component import CHECKOUT
 from scripts.devstack.console import Console
@@ -276,19 +277,28 @@ def bench_stack(options: argparse.Namespace) -> Iterator[Stack]:
 
 @contextmanager
 def rig_on(
-    stack: Stack, options: argparse.Namespace, *, names: Sequence[str] | None = None
+    stack: Stack,
+    options: argparse.Namespace,
+    *,
+    names: Sequence[str] | None = None,
+    priority: int = USUAL_PRIORITY,
 ) -> Iterator[Rig]:
     """A rig on a running stack.
 
     Args:
         names: of the instruments; None for `options.instruments` of all partitions.
+        priority: of the views.
     """
     names = instrument_names(options.instruments) if names is None else names
     logs = stack.home / "logs"
     with ExitStack() as parts:
         views = parts.enter_context(
             subscribed(
-                stack.control_plane_url, views=options.views, names=names, kinds=options.kinds
+                stack.control_plane_url,
+                views=options.views,
+                names=names,
+                kinds=options.kinds,
+                priority=priority,
             )
         )
         consumer = parts.enter_context(Worker("consuming", logs / "bench-consumer.log"))

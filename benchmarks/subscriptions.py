@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from benchmarks.figures import BenchmarkFailed
+from marketdata.plans import USUAL_PRIORITY
 from scripts.access import authenticate
 
 CONNECTIONS = 4
@@ -29,15 +30,39 @@ def filter_of_view(view: int, views: int, names: Sequence[str]) -> str:
 
 @contextmanager
 def subscribed(
-    url: str, *, views: int, names: Sequence[str], kinds: str = "apart"
+    url: str,
+    *,
+    views: int,
+    names: Sequence[str],
+    kinds: str = "apart",
+    priority: int = USUAL_PRIORITY,
 ) -> Iterator[list[dict[str, str]]]:
     """Subscriptions to `views` views, in force on every instance; closed again at the end.
 
     Args:
-        kinds: `delivery.kinds` of each.
+        kinds, priority: of `delivery` of each.
 
     Yields:
         For each view its `name`, and the `topic` and `subscription_name` to read.
+    """
+    requests = [
+        {
+            "name": f"view-{view}",
+            "filter": filter_of_view(view, views, names),
+            "delivery": {"kinds": kinds, "priority": priority},
+        }
+        for view in range(views)
+    ]
+    with requested(url, requests) as answers:
+        yield answers
+
+
+@contextmanager
+def requested(url: str, requests: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, str]]]:
+    """Subscriptions of a consumer of their own, as `subscribed` has them.
+
+    Args:
+        requests: bodies without the consumer.
     """
     consumer = f"bench-{time.time_ns():x}"
     made: list[dict[str, Any]] = []
@@ -47,19 +72,13 @@ def subscribed(
     ):
         _send(api, "POST", "/consumers", {"name": consumer, "entitlements": {}})
 
-        def subscribe(view: int) -> dict[str, Any]:
-            request = {
-                "consumer": consumer,
-                "name": f"view-{view}",
-                "filter": filter_of_view(view, views, names),
-                "delivery": {"kinds": kinds},
-            }
-            answer = _send(api, "POST", "/subscriptions", request)
+        def subscribe(request: dict[str, Any]) -> dict[str, Any]:
+            answer = _send(api, "POST", "/subscriptions", {"consumer": consumer, **request})
             made.append(answer)
             return answer
 
         try:
-            answers = list(connections.map(subscribe, range(views)))
+            answers = list(connections.map(subscribe, requests))
             _await_rollout(api, answers)
             yield [
                 {key: each[key] for key in ("name", "topic", "subscription_name")}

@@ -13,7 +13,8 @@ from control_plane.settings import Settings
 
 Client = AsyncTestClient[Any]
 
-UNBOUND = dict.fromkeys(("venues", "kinds", "sources", "instruments", "instrument_sets"))
+LISTS = ("venues", "kinds", "sources", "instruments", "instrument_sets")
+UNBOUND = dict.fromkeys((*LISTS, "minimum_delay_seconds"))
 
 
 async def _broker_is_there() -> None:
@@ -95,7 +96,7 @@ async def test_a_service_entitles_to_nothing_unless_it_is_told_otherwise(
     strict = settings.model_copy(update={"default_entitlements": "nothing"})
     async with application(strict) as client:
         made = await register(client)
-        assert made["entitlements"] == {name: [] for name in UNBOUND}
+        assert made["entitlements"] == UNBOUND | {name: [] for name in LISTS}
         refused = await subscribe(client, "all")
         assert refused.status_code == 422
         assert refused.json()["errors"][0]["pointer"] == "/filter"

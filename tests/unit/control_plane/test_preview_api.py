@@ -358,6 +358,27 @@ async def test_a_consumer_may_try_only_what_is_its_own(
     assert (await client.post(PREVIEW, json=own)).status_code == 403
 
 
+async def test_a_consumer_whose_events_are_delayed_sees_none_that_are_younger(
+    secured_client: tuple[Client, Tokens],
+) -> None:
+    client, tokens = secured_client
+    board = client.app.state.control_plane.board
+    board.lanes = {"": "distributor", "delay-300": "distributor-delayed"}
+    client.headers = tokens.platform()
+    bounds = {"minimum_delay_seconds": 300}
+    refused = await client.post("/v1/consumers", json={"name": "ann", "entitlements": bounds})
+    assert refused.json()["errors"][0]["pointer"] == "/entitlements/minimum_delay_seconds"
+    board.take(b'{"function": "distributor-delayed", "instance": 0, "reported_at_ns": 1}')
+    ann = await made(client, "/v1/consumers", name="ann", entitlements=bounds)
+    proposal = {"create": [{"consumer": ann, "name": "n"}], "minutes": 15}
+    told = (await client.post(PREVIEW, json=proposal)).json()
+    assert told["window"]["events"] == 5
+    client.headers = tokens.of(Role.CONSUMER, ann)
+    told = (await client.post(PREVIEW, json=proposal)).json()
+    assert (told["window"]["events"], told["window"]["cut"]) == (1, False)
+    assert told["subscriptions"][0]["appear"]["events"] == 1
+
+
 @pytest.mark.usefixtures("subscribed")
 async def test_many_affected_subscriptions_are_told_of_in_part(
     client: Client, desk: str, monkeypatch: pytest.MonkeyPatch

@@ -86,7 +86,7 @@ COPIES = """deduplication: true
         ("topics.yaml", "sequenced/events", "ingest/events", "is declared twice"),
         ("topics.yaml", "control/plans", "delivery/view-x", "dynamic topics"),
         ("functions.yaml", "inputs: [ingest]", "inputs: [ingst]", "Did you mean 'ingest'?"),
-        ("functions.yaml", "state: sequencer-state", "state: nowhere", "Allowed: deadletter-dis"),
+        ("functions.yaml", "state: sequencer-state", "state: nowhere", "Allowed: deadletter-con"),
         ("functions.yaml", "parallelism: 2", "parallelism: 5", "Allowed: 1 to 4"),
         ("functions.yaml", "parallelism: 2", "parallelism: two", 'found "two". Allowed: integer'),
         ("functions.yaml", "log_level: info", "log_level: verbose", "debug, info, warning, error"),
@@ -157,34 +157,40 @@ LANE = """
 """
 
 
-def with_lanes(folder: Path, **lanes: str) -> None:
+def with_lanes(folder: Path, *, instances: int = 1, **lanes: str) -> None:
     path = folder / "functions.yaml"
     added = (
-        LANE.replace("distributor-high", name).replace("priority-3", lane)
+        LANE.replace("distributor-high", name)
+        .replace("priority-3", lane)
+        .replace("lane:", f"parallelism: {instances}\n    lane:")
         for name, lane in lanes.items()
     )
     path.write_text(path.read_text() + "".join(added))
 
 
 def test_a_function_with_a_lane_takes_its_views_from_the_distributor(folder: Path) -> None:
-    with_lanes(folder, **{"distributor-high": "priority-3", "distributor-delayed": "delay-900"})
+    lanes = {"distributor-high": "priority-3", "distributor-delayed": "delay-900"}
+    with_lanes(folder, instances=4, **lanes)
     topology = load_topology(folder)
     assert topology.lanes == {
         "": "marketdata/functions/distributor",
+        "conflated": "marketdata/functions/conflator",
         "priority-3": "marketdata/functions/distributor-high",
         "delay-900": "marketdata/functions/distributor-delayed",
     }
     functions = desired_functions(topology)
-    usual, high, delayed = (functions[name] for name in topology.lanes.values())
-    assert usual.user_config["elsewhere"] == ["delay-900", "priority-3"]
+    usual, _, high, delayed = (functions[name] for name in topology.lanes.values())
+    assert usual.user_config["elsewhere"] == ["conflated", "delay-900", "priority-3"]
     assert (high.user_config["lane"], high.subscription) == ("priority-3", "distributor-high")
     # It takes over what the distributor served; a delay was served by nobody.
     assert high.subscription_position == "earliest"
     assert delayed.subscription_position == "latest"
 
 
-def test_a_topology_without_lanes_says_nothing_of_them() -> None:
-    topology = load_topology(TOPOLOGY)
+def test_a_topology_without_lanes_says_nothing_of_them(folder: Path) -> None:
+    path = folder / "functions.yaml"
+    path.write_text(path.read_text().partition("  # Serves the views whose events wait")[0])
+    topology = load_topology(folder)
     assert topology.lanes == {"": "marketdata/functions/distributor"}
     keys = {key for each in desired_functions(topology).values() for key in each.user_config}
     assert not keys & {"lane", "elsewhere"}
@@ -197,8 +203,19 @@ def test_two_functions_of_one_lane_are_refused(folder: Path) -> None:
 
 
 def test_only_a_distributor_has_a_lane(folder: Path) -> None:
-    edit(
-        folder, "functions.yaml", "    inputs: [ingest]", "    inputs: [ingest]\n    lane: delay-2"
-    )
+    inputs = "    inputs: [ingest]"
+    edit(folder, "functions.yaml", inputs, f"{inputs}\n    lane: priority-2")
     (problem,) = problems(folder)
     assert "only a function with the operator 'route' has a lane" in problem
+
+
+def test_the_example_of_lanes_fits_the_project_s_topology(folder: Path) -> None:
+    shutil.copy(TOPOLOGY.parent / "docs" / "examples" / "lanes" / "lanes.yaml", folder)
+    assert load_topology(folder).lanes.keys() == {"", "conflated", "priority-3", "delay-900"}
+
+
+def test_what_is_delayed_has_an_instance_for_each_partition(folder: Path) -> None:
+    with_lanes(folder, late="delay-2")
+    (problem,) = problems(folder)
+    assert "an instance for each partition" in problem
+    assert "Allowed: 4" in problem

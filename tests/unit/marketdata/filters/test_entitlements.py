@@ -236,3 +236,20 @@ def test_a_rate_that_is_allowed_cannot_be_widened() -> None:
     spec = bounded(ViewSpec(delivery=Delivery(sample=Sample(10))), allowed)
     assert spec.filter == "sequence % 10 = 0"
     assert bounded(spec, allowed) == spec
+
+
+@given(
+    asked=st.sampled_from([msgspec.UNSET, 0, 1, 900, 86_400]),
+    priority=st.sampled_from([msgspec.UNSET, 0, 1, 3]),
+    least=st.sampled_from([None, 0, 1, 900, 86_400]),
+)
+def test_a_view_is_delayed_by_the_larger_of_what_is_asked_and_what_must_be(
+    asked: Any, priority: Any, least: int | None
+) -> None:
+    spec = ViewSpec(delivery=Delivery(priority=priority, delay_seconds=asked).canonical())
+    entitlements = Entitlements(minimum_delay_seconds=least)
+    view = bounded(spec, entitlements)
+    assert (view.delivery.delay_seconds or 0) == max(asked or 0, least or 0)
+    assert view.delivery == view.delivery.canonical()
+    assert bounded(view, entitlements) == view
+    assert entitlements == Entitlements(minimum_delay_seconds=least or None)

@@ -1,0 +1,124 @@
+"""Lanes on a real broker: each view is served once, by its lane; what is delayed never early."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from local_runtime import Cluster, LocalInstance, eventually
+from test_distributor import Log, Plans, _prices
+
+from functions.distributor import DistributorFunction
+from marketdata.plans import Delivery, View, ViewSpec
+from marketdata.positions import Position
+from marketdata.topics import partition_topic
+
+pytestmark = pytest.mark.integration
+
+HIGH, DELAYED = Delivery(priority=3), Delivery(delay_seconds=2)
+
+
+@pytest.fixture
+def cluster(stack: Any) -> Iterator[Cluster]:
+    cluster = Cluster(stack.service_url, stack.admin_url)
+    yield cluster
+    cluster.client.close()
+
+
+def _distributor(cluster: Cluster, lane: str = "", **config: Any) -> LocalInstance:
+    name = f"distributor-{lane}" if lane else "distributor"
+    return LocalInstance(cluster, DistributorFunction, "sequenced", name=name, lane=lane, **config)
+
+
+def _delivered(cluster: Cluster, view: View, events: int) -> list[int]:
+    """Prices in the order of delivery, once there are enough."""
+    return eventually(lambda: (p := _prices(cluster, view)) and len(p) >= events and p)
+
+
+def _reports(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """The newest report of each function."""
+    told = map(msgspec.json.decode, (m.data() for m in cluster.read_all(cluster.topics["status"])))
+    return {report["function"]: report for report in told}
+
+
+def test_each_lane_serves_its_own_views_whatever_becomes_of_the_others(cluster: Cluster) -> None:
+    log, plans = Log(cluster), Plans(cluster)
+    views = plans.publish(usual=ViewSpec(), high=ViewSpec(delivery=HIGH))
+    log.write(3)
+    usual = _distributor(cluster, elsewhere=["priority-3"])
+    high = _distributor(cluster, "priority-3")
+    prices = [event["price"] for event in log.events]
+    assert _delivered(cluster, views["usual"], len(prices)) == prices
+    assert _delivered(cluster, views["high"], len(prices)) == prices
+    usual.close()
+    log.write(3)
+    prices = [event["price"] for event in log.events]
+    assert _delivered(cluster, views["high"], len(prices)) == prices
+    high.close()
+    # Where no function has the lane any more, the usual one serves it from where it stopped.
+    last = _distributor(cluster)
+    log.write(1)
+    prices = [event["price"] for event in log.events]
+    for view in views.values():
+        assert _delivered(cluster, view, len(prices)) == prices
+    assert _reports(cluster).keys() == {"distributor", "distributor-priority-3"}
+    last.close()
+
+
+def test_what_is_delayed_comes_whole_in_order_and_never_early(cluster: Cluster) -> None:
+    log, plans = Log(cluster), Plans(cluster)
+    views = plans.publish(delayed=ViewSpec(delivery=DELAYED))
+    log.write(3)
+    instance = _distributor(cluster, "delay-2")
+    log.write(2)
+    # A plan is taken while frames wait, and holds from there on.
+    both = plans.publish(delayed=ViewSpec(delivery=DELAYED), more=_json(DELAYED))
+    log.write(2)
+    prices = [event["price"] for event in log.events]
+    assert _delivered(cluster, views["delayed"], len(prices)) == prices
+    eventually(lambda: cluster.read(partition_topic(both["more"].topic, 0)))
+    _assert_old_enough(cluster, views["delayed"], 2_000)
+    _assert_old_enough(cluster, both["more"], 2_000)
+    # Nor when another takes over.
+    instance.close()
+    log.write(2)
+    successor = _distributor(cluster, "delay-2")
+    prices = [event["price"] for event in log.events]
+    assert _delivered(cluster, views["delayed"], len(prices)) == prices
+    _assert_old_enough(cluster, views["delayed"], 2_000)
+    successor.close()
+
+
+def test_what_is_held_back_is_left_to_the_broker_and_nobody_looks_dead(cluster: Cluster) -> None:
+    log, plans = Log(cluster), Plans(cluster)
+    hour = ViewSpec(delivery=Delivery(delay_seconds=3_600))
+    views = plans.publish(delayed=hour)
+    log.write(200)
+    instance = _distributor(cluster, "delay-3600")
+    plans.publish(delayed=hour, more=_json(hour.delivery))
+    report = eventually(
+        lambda: (r := _reports(cluster).get("distributor-delay-3600")) and r["plan"] == 2 and r
+    )
+    assert not report["counters"].get("frames_in")
+    assert _prices(cluster, views["delayed"]) == []
+    first = report["reported_at_ns"]
+    eventually(lambda: _reports(cluster)["distributor-delay-3600"]["reported_at_ns"] > first)
+    instance.close()
+
+
+def _json(delivery: Delivery) -> ViewSpec:
+    return ViewSpec(format="json", delivery=delivery)
+
+
+def _assert_old_enough(cluster: Cluster, view: View, delay_ms: int) -> None:
+    """No message of a view was published before its newest input was so old."""
+    written = {}
+    for message in cluster.read(partition_topic(cluster.topics["sequenced"], 0)):
+        place = message.message_id()
+        written[Position(place.ledger_id(), place.entry_id()).pack()] = message.publish_timestamp()
+    found = cluster.read_all(partition_topic(view.topic, 0))
+    assert found
+    for message in found:
+        inputs = written[int(message.properties()["position"])]
+        # Both stamps are cut to milliseconds.
+        assert message.publish_timestamp() - inputs >= delay_ms - 1
