@@ -246,7 +246,7 @@ SPECS = (
 PLAN = compile_plan(1, SPECS, created_at_ns=1)
 
 
-@settings(max_examples=25)
+@settings(max_examples=80)
 @given(STEPS, st.data())
 def test_crashes_and_the_way_it_is_fed_change_nothing(
     steps: list[tuple[int, str, list[str]]], data: st.DataObject
