@@ -101,7 +101,8 @@ class Entry(NamedTuple):
     """Messages that are stored together.
 
     Attributes:
-        place: in the log, of the last event.
+        place: in the log, of the last event; where nothing follows of the last event of the window,
+            delivered or not.
         parts: in order; an instrument's sequences rise over them.
         complete: nothing of the window follows.
     """
@@ -182,6 +183,7 @@ class Window:
         if self._merges:
             self._merge()
         rows, tails = self._all(), np.empty(0, _ROW)
+        last = int(rows["place"][-1])
         if self._pace.most is not None and len(rows) > self._pace.most:
             rows, tails = _merged(rows, self._chosen(rows, self._pace.most))
         self.skipped = int(rows["events"].sum() + tails["events"].sum())
@@ -191,7 +193,8 @@ class Window:
         while begin < len(rows):
             end = _end(rows["place"], begin, most_rows)
             complete = end == len(rows)
-            entries.append(self._entry(rows[begin:end], tails if complete else tails[:0], complete))
+            entry = self._entry(rows[begin:end], tails if complete else tails[:0], complete)
+            entries.append(entry._replace(place=last) if complete else entry)
             begin = end
         return entries
 

@@ -7,6 +7,7 @@ ended, and to the worker from then on.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import pulsar
 
@@ -37,7 +38,7 @@ class ViewOpenings:
     def close(self) -> None:
         """Close what has been and will be opened."""
         for output, opening in self._under_way.values():
-            opening.add_done_callback(lambda _, output=output: output.close())
+            opening.add_done_callback(partial(_close, output))
         self._under_way.clear()
 
     def take(self, view_id: str) -> ViewOutput | None:
@@ -66,3 +67,7 @@ class ViewOpenings:
                     output.close()
                     failed.append(view_id)
         return failed
+
+
+def _close(output: ViewOutput, _opening: "Future[None]") -> None:
+    output.close()

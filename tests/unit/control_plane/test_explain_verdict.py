@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -124,6 +125,11 @@ def test_an_event_that_passes_and_is_not_there(
     found: ViewTrace, taken: Span, at: datetime, expected: str
 ) -> None:
     assert verdict(found, taken, at=at) == expected
+
+
+def test_what_a_message_tells_as_skipped_was_conflated() -> None:
+    assert verdict(replace(trace(), skipped=True), span()) == "conflated"
+    assert verdict(replace(trace(), skipped=True), span(), passes=False) == "filtered"
 
 
 def test_without_its_sets_nothing_is_said_of_the_filter() -> None:

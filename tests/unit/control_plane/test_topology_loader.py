@@ -86,7 +86,7 @@ COPIES = """deduplication: true
         ("topics.yaml", "sequenced/events", "ingest/events", "is declared twice"),
         ("topics.yaml", "control/plans", "delivery/view-x", "dynamic topics"),
         ("functions.yaml", "inputs: [ingest]", "inputs: [ingst]", "Did you mean 'ingest'?"),
-        ("functions.yaml", "state: sequencer-state", "state: nowhere", "Allowed: deadletter-dis"),
+        ("functions.yaml", "state: sequencer-state", "state: nowhere", "Allowed: deadletter-con"),
         ("functions.yaml", "parallelism: 2", "parallelism: 5", "Allowed: 1 to 4"),
         ("functions.yaml", "parallelism: 2", "parallelism: two", 'found "two". Allowed: integer'),
         ("functions.yaml", "log_level: info", "log_level: verbose", "debug, info, warning, error"),
@@ -174,20 +174,23 @@ def test_a_function_with_a_lane_takes_its_views_from_the_distributor(folder: Pat
     topology = load_topology(folder)
     assert topology.lanes == {
         "": "marketdata/functions/distributor",
+        "conflated": "marketdata/functions/conflator",
         "priority-3": "marketdata/functions/distributor-high",
         "delay-900": "marketdata/functions/distributor-delayed",
     }
     functions = desired_functions(topology)
-    usual, high, delayed = (functions[name] for name in topology.lanes.values())
-    assert usual.user_config["elsewhere"] == ["delay-900", "priority-3"]
+    usual, _, high, delayed = (functions[name] for name in topology.lanes.values())
+    assert usual.user_config["elsewhere"] == ["conflated", "delay-900", "priority-3"]
     assert (high.user_config["lane"], high.subscription) == ("priority-3", "distributor-high")
     # It takes over what the distributor served; a delay was served by nobody.
     assert high.subscription_position == "earliest"
     assert delayed.subscription_position == "latest"
 
 
-def test_a_topology_without_lanes_says_nothing_of_them() -> None:
-    topology = load_topology(TOPOLOGY)
+def test_a_topology_without_lanes_says_nothing_of_them(folder: Path) -> None:
+    path = folder / "functions.yaml"
+    path.write_text(path.read_text().partition("  # Serves the views whose events wait")[0])
+    topology = load_topology(folder)
     assert topology.lanes == {"": "marketdata/functions/distributor"}
     keys = {key for each in desired_functions(topology).values() for key in each.user_config}
     assert not keys & {"lane", "elsewhere"}
@@ -208,7 +211,7 @@ def test_only_a_distributor_has_a_lane(folder: Path) -> None:
 
 def test_the_example_of_lanes_fits_the_project_s_topology(folder: Path) -> None:
     shutil.copy(TOPOLOGY.parent / "docs" / "examples" / "lanes" / "lanes.yaml", folder)
-    assert load_topology(folder).lanes.keys() == {"", "priority-3", "delay-900"}
+    assert load_topology(folder).lanes.keys() == {"", "conflated", "priority-3", "delay-900"}
 
 
 def test_what_is_delayed_has_an_instance_for_each_partition(folder: Path) -> None:

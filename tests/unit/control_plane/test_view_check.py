@@ -7,13 +7,16 @@ import msgspec
 import pytest
 
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
-from control_plane.domains.subscriptions.view_check import describe_schema, view_spec
+from control_plane.domains.subscriptions.view_check import describe_schema, entitled_spec, view_spec
 from control_plane.errors import InvalidRequestError
 from marketdata.custom import Custom, registry
+from marketdata.entitlements import Entitlements
 from marketdata.filters import Filter, compile_filter
 from marketdata.formats import formats, get_format
 from marketdata.plans import (
+    Conflate,
     Delivery,
+    Sample,
     ViewSpec,
     compile_plan,
     decode_plan,
@@ -334,3 +337,25 @@ def test_frames_are_what_is_meant_without_a_word() -> None:
     assert view_of(view_spec(said)).id == view_of(view_spec(unsaid)).id
     with pytest.raises(msgspec.ValidationError, match="max_events"):
         msgspec.convert({"max_events": 7}, Delivery)
+
+
+@pytest.mark.parametrize(
+    ("filter_", "delivery", "pointer"),
+    [
+        ("", Delivery(conflate=Conflate(500), kinds="together"), "/delivery/kinds"),
+        ("kind = 'book'", Delivery(conflate=Conflate(500)), "/delivery/conflate"),
+        ("kind = 'book'", Delivery(sample=Sample(10)), "/delivery/sample"),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused(filter_: str, delivery: Delivery, pointer: str) -> None:
+    asked = SubscriptionCreate(consumer="c", name="n", filter=filter_, delivery=delivery)
+    with pytest.raises(InvalidRequestError) as refused:
+        view_spec(asked)
+    assert [problem.pointer for problem in refused.value.problems] == [pointer]
+
+
+def test_nothing_is_both_delayed_and_conflated() -> None:
+    delivery = Delivery(conflate=Conflate(500), delay_seconds=900)
+    asked = SubscriptionCreate(consumer="c", name="n", delivery=delivery)
+    with pytest.raises(InvalidRequestError, match="delays and conflates"):
+        entitled_spec(asked, view_spec(asked), Entitlements(), [900])

@@ -203,3 +203,10 @@ def test_what_is_held_is_bounded_by_instruments_and_kinds(
 def test_skipped_ranges_survive_their_text() -> None:
     skipped = Skipped(('A"', "é"), (1, 2**60), (3, 2**60 + 1), (3, 1))
     assert Skipped.decode(skipped.encode()) == skipped
+
+
+def test_what_a_rate_left_out_at_the_end_is_done_with_too() -> None:
+    [entry] = window_of(
+        log_of([("trade", "A"), ("trade", "B")]), Pace(1_000, latest=True, most=1)
+    ).take(-1, most_rows=8)
+    assert entry.place == 20

@@ -18,6 +18,7 @@ from marketdata.continuity import (
     Reversal,
 )
 from marketdata.control_frames import NEXT_SEQUENCES
+from marketdata.skipped import Skipped
 
 Row = tuple[str, int, int]
 
@@ -442,3 +443,24 @@ def test_events_read_again_are_duplicates_from_then_on() -> None:
     filtered = Continuity(contiguous=False)
     filtered.fill(0, frame(rows))
     assert filtered.check(0, frame(rows[:1])) == []
+
+
+def test_what_is_told_as_skipped_is_no_gap() -> None:
+    continuity = Continuity(contiguous=True)
+    told = Skipped(("A", "A"), (2, 6), (4, 6), (3, 1)).encode()
+    checked = [
+        continuity.check(0, frame([("A", 1, 1)])),
+        continuity.check(0, frame([("A", 5, 1), ("A", 7, 1)]), properties={"skipped": told}),
+        continuity.check(0, frame([("A", 9, 1)])),
+    ]
+    assert checked == [[], [], [Gap(0, "A", 1, 8, 8)]]
+
+
+def test_one_of_n_is_no_gap_and_a_lost_one_is() -> None:
+    continuity = Continuity(contiguous=True)
+    checked = [
+        continuity.check(0, frame([("A", n, 1)]), properties={"one_of": "10"})
+        for n in (20, 30, 50, 50)
+    ]
+    assert checked[:3] == [[], [], [Gap(0, "A", 1, 31, 40)]]
+    assert [type(finding) for finding in checked[3]] == [Duplicate]

@@ -30,7 +30,15 @@ from marketdata.filters import Filter, FilterError, compile_filter
 from marketdata.filters import tree as t
 from marketdata.filters.filter import compile_tree
 from marketdata.frames import frame_kind
-from marketdata.plans import Delivery, ViewSpec, compile_plan, decode_plan, encode_plan, view_of
+from marketdata.plans import (
+    Delivery,
+    Sample,
+    ViewSpec,
+    compile_plan,
+    decode_plan,
+    encode_plan,
+    view_of,
+)
 from marketdata.schemas import KINDS
 
 Sets = Mapping[str, tuple[str, ...]]
@@ -217,6 +225,20 @@ def test_entitlements_are_kept_in_one_form_and_checked_where_they_come_in() -> N
     ):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(bad, Entitlements)
+
+
+def test_a_rate_that_is_allowed_cannot_be_widened() -> None:
+    allowed = Entitlements(maximum_rate=10)
+
+    def left(delivery: Delivery) -> Delivery:
+        return bounded(ViewSpec(delivery=delivery), allowed).delivery
+
+    assert left(Delivery()).max_rate == 10
+    assert left(Delivery(max_rate=100, kinds="together")) == Delivery(max_rate=10)
+    assert left(Delivery(max_rate=5)).max_rate == 5
+    spec = bounded(ViewSpec(delivery=Delivery(sample=Sample(10))), allowed)
+    assert spec.filter == "sequence % 10 = 0"
+    assert bounded(spec, allowed) == spec
 
 
 @given(
