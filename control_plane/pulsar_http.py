@@ -67,7 +67,7 @@ class _Bearer:
     """Shows the token that the file holds at the time of the request, as a hook of the client.
 
     A broker redirects to the one that has the topic. httpx takes what `auth` adds away there, since
-    it is another host; what proves that it belongs to the cluster is its certificate, so the token is
+    it is another host; what proves that it is of the cluster is its certificate, so the token is
     shown wherever the scheme is the configured one.
     """
 
