@@ -18,7 +18,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -63,19 +63,26 @@ class AdminRejected(AdminError):
     """Pulsar refuses the request as it is. Change the request or the permissions; do not retry."""
 
 
-class _Bearer(httpx.Auth):
-    """Shows the token that the file holds at the time of the request."""
+class _Bearer:
+    """Shows the token that the file holds at the time of the request, as a hook of the client.
 
-    def __init__(self, access: Access) -> None:
+    A broker redirects to the one that has the topic. httpx takes what `auth` adds away there, since
+    it is another host; what proves that it is of the cluster is its certificate, so the token is
+    shown wherever the scheme is the configured one.
+    """
+
+    def __init__(self, access: Access, url: str) -> None:
         self._access = access
+        self._scheme = httpx.URL(url).scheme
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+    async def __call__(self, request: httpx.Request) -> None:
+        if request.url.scheme != self._scheme:
+            return
         try:
             token = self._access.token()
         except DistributionError as error:
             raise AdminRejected(str(error)) from None
         request.headers["Authorization"] = f"Bearer {token}"
-        yield request
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,7 @@ class AdminHttp:
         self._client = httpx.AsyncClient(
             base_url=self.url,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 3.0)),
-            auth=None if access.token_file is None else _Bearer(access),
+            event_hooks={"request": [_Bearer(access, url)] if access.token_file else []},
             verify=access.tls(),
             transport=transport,
             follow_redirects=True,

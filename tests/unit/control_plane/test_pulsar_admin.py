@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from control_plane.pulsar_admin import (
     MessagePosition,
     PulsarAdmin,
 )
+from marketdata.connection import Access
 from marketdata.errors import DistributionError
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -66,6 +68,27 @@ async def test_every_status_has_an_error_that_says_what_to_do(
     assert isinstance(caught.value, DistributionError)
     assert (caught.value.status, caught.value.reason) == (status, "because")
     assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [("https://broker-2/there", "Bearer secret"), ("http://broker-2/there", None)],
+)
+async def test_the_token_follows_to_another_broker_and_to_nobody_without_tls(
+    tmp_path: Path, location: str, shown: str | None
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    handler, requests = scripted(
+        httpx.Response(307, headers={"Location": location}), httpx.Response(200, json={})
+    )
+    admin = PulsarAdmin(
+        "https://broker", transport=httpx.MockTransport(handler), access=Access(token)
+    )
+    async with admin:
+        await admin.tenant("marketdata")
+
+    assert [each.headers.get("Authorization") for each in requests] == ["Bearer secret", shown]
 
 
 async def test_a_broker_that_is_not_ready_is_asked_again() -> None:
