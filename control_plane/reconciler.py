@@ -232,8 +232,14 @@ class Reconciler:
             if not await try_lock(session, Lock.RECONCILE):
                 return
             self._metrics.reconcile_runs.inc()
-            steps = [self._delivery, self._access, self._removals, self._backlogs.look]
-            steps += [self._groups.look, self._rollout]
+            steps: list[Callable[[], Awaitable[None]]] = [
+                self._delivery,
+                self._access,
+                self._removals,
+                self._backlogs.look,
+                self._groups.look,
+                self._rollout,
+            ]
             if topology is not None:
                 steps.append(partial(self._lanes, topology))
                 # Last: to repair one takes a minute where it does not become healthy.

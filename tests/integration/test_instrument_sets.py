@@ -67,8 +67,9 @@ class Delivered:
         while self._last < sequence:
             self._keep(self._consumer.receive(timeout_millis=120_000))
 
-    def read_rest(self) -> None:
-        """Read until nothing comes, and leave."""
+    def read_rest(self, sequence: int) -> None:
+        """Read up to this event and on until nothing comes, and leave."""
+        self.read_until(sequence)
         try:
             while True:
                 self._keep(self._consumer.receive(timeout_millis=1_000))
@@ -130,8 +131,7 @@ def test_a_change_is_live_at_a_frame_boundary(stack: Any, http: httpx.Client) ->
     sequences: dict[str, list[int]] = {}
     plans: dict[str, set[int]] = {}
     deliveries = []
-    view.read_until(flow.frames)
-    view.read_rest()
+    view.read_rest(flow.frames)
     for properties, events in view.messages:
         deliveries.append((int(properties["delivery_sequence"]), int(properties["count"])))
         for event in events:

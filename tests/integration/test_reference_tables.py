@@ -107,8 +107,7 @@ def test_every_event_is_enriched_by_the_plan_that_its_frame_names(
             for view in views.values():
                 view.read_until(flow.frames)
     for format_, view in views.items():
-        view.read_until(flow.frames)
-        view.read_rest()
+        view.read_rest(flow.frames)
         sequences: dict[str, list[int]] = {name: [] for name in names}
         lots = set()
         next_delivery = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
 from ordering_events import closed, opened
 from sqlalchemy import text
-from world import World
+from world import World, reconciler_of
 
 from control_plane.database import Database
 from control_plane.domains.consumers.schemas import ConsumerUpdate
@@ -30,7 +30,6 @@ from control_plane.domains.ordering.intake import Intake, Place
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions.schemas import SubscriptionUpdate
 from control_plane.errors import DatabaseUnavailableError, TooManyStreamsError
-from control_plane.reconciler import Reconciler
 from control_plane.settings import Settings
 from marketdata.ordering import encode_ordering_events
 
@@ -125,9 +124,7 @@ async def test_a_plan_is_applied_when_the_last_distributor_runs_it(
     await world.settle()
     board = StatusBoard()
     board.expected = {"distributor": 2}
-    unused = cast(Any, None)
-    parts = (unused, unused, unused, unused, board, unused, unused, unused, unused)
-    reconciler = Reconciler(world.database, *parts, settings)
+    reconciler = reconciler_of(world.database, settings, board=board)
     selection = Selection(types=frozenset({EventType.PLAN_APPLIED}))
     seen = []
     for instance, plan in ((0, 1), (1, 0), (1, 1), (1, 2)):

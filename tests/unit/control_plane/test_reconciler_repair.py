@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from world import reconciler_of
 
 from control_plane import reconciler as reconciling
 from control_plane.database import Database
@@ -14,7 +15,6 @@ from control_plane.domains.audit.service import AuditService
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.ordering.follower import FollowerState
 from control_plane.domains.system.metrics import Metrics
-from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.pulsar_values import FunctionStatus, InstanceStatus
 from control_plane.reconciler import Reconciler
 from control_plane.settings import Settings
@@ -63,6 +63,22 @@ class Worker:
         self.config = config
 
 
+class Broken:
+    """A part of the reconciler that has an error in it."""
+
+    async def look(self) -> None:
+        raise RuntimeError("broken")
+
+
+def on_worker(
+    worker: Worker, database: Database, settings: Settings, metrics: Metrics
+) -> Reconciler:
+    """A reconciler that has what it needs for functions only."""
+    audit = AuditService(database, seal_seconds=1)
+    parts = {"admin": worker, "board": StatusBoard(), "metrics": metrics, "audit": audit}
+    return reconciler_of(database, settings, **parts, backlogs=Broken())
+
+
 @pytest.fixture
 def topology(settings: Settings) -> Topology:
     whole = load_topology(settings.topology_dir).only_functions()
@@ -81,11 +97,8 @@ async def test_what_was_altered_by_hand_is_no_state_to_go_back_to(
     monkeypatch.setattr(reconciling, "APPLY_TIMEOUT_SECONDS", 0.0)
     wanted = pulsar_config(topology.functions[FUNCTION])
     altered = {**wanted, "userConfig": {**wanted["userConfig"], "log_level": "error"}}
-    worker, unused = Worker(wanted if seen_running else altered), cast(Any, None)
-    admin, audit = cast(PulsarAdmin, worker), AuditService(database, seal_seconds=1)
-    board, metrics = StatusBoard(), Metrics(FollowerState())
-    parts = (admin, unused, unused, unused, board, metrics, audit, unused, unused)
-    one = Reconciler(database, *parts, settings)
+    worker, metrics = Worker(wanted if seen_running else altered), Metrics(FollowerState())
+    one = on_worker(worker, database, settings, metrics)
     await one._functions(topology)
     worker.config, worker.healthy = altered, False
     # A difference is acted on when it is seen twice.
@@ -93,3 +106,16 @@ async def test_what_was_altered_by_hand_is_no_state_to_go_back_to(
         await one._functions(topology)
     assert worker.config == (wanted if seen_running else altered)
     assert metrics.reconcile_errors.labels("function")._value.get() == 1
+
+
+async def test_what_fails_in_one_step_keeps_no_other_from_being_taken(
+    database: Database, topology: Topology, settings: Settings
+) -> None:
+    wanted = pulsar_config(topology.functions[FUNCTION])
+    worker, metrics = Worker({**wanted, "parallelism": 1}), Metrics(FollowerState())
+    one = on_worker(worker, database, settings, metrics)
+    for _ in range(2):
+        await one.reconcile_once()
+    assert worker.config == wanted
+    # In each look that of grants, which are not there, and that of backlogs.
+    assert metrics.reconcile_errors.labels("none")._value.get() == 4

@@ -6,23 +6,21 @@ import asyncio
 import io
 import threading
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from litestar.testing import AsyncTestClient
 from sqlalchemy import text
-from world import World
+from world import World, reconciler_of
 
 from control_plane.database import Database
-from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.ordering.follower import FollowerState
 from control_plane.domains.reference_tables import repository, service
 from control_plane.domains.reference_tables.reading import ARROW, CSV, JSON
 from control_plane.domains.reference_tables.schemas import ColumnSpec, ReferenceTableCreate
 from control_plane.domains.system.metrics import Metrics
 from control_plane.errors import ConflictError, PreconditionFailedError
-from control_plane.reconciler import Reconciler
 from control_plane.settings import Settings
 from marketdata.plans import Plan, encode_plan
 from marketdata.reference import Enrichment, ReferenceTable, TableRef
@@ -258,10 +256,8 @@ async def test_content_stands_on_the_topic_before_the_plan_that_names_it(
     assert published(world) == [3, 4]
     digests = [{key.split("/")[0] for key in keys} for keys in world.broker.tables_before_plan]
     assert changed.digest in digests[-1] - digests[-2]
-    unused = cast(Any, None)
     metrics = Metrics(FollowerState())
-    parts = (unused, world.broker, unused, unused, StatusBoard(), metrics, unused, unused)
-    reconciler = Reconciler(database, *parts, settings)
+    reconciler = reconciler_of(database, settings, broker=world.broker, metrics=metrics)
     async with database.transaction() as session:
         await reconciler._tables(session, world.broker.last.number - 1)
         assert len(await repository.on_topic(session)) == 2

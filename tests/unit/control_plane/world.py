@@ -20,6 +20,8 @@ from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.errors import BrokerUnavailableError
+from control_plane.reconciler import Reconciler
+from control_plane.settings import Settings
 from marketdata.entitlements import EVERYTHING
 from marketdata.plans import PLAN_KEY, Plan, decode_plan
 from marketdata.topics import REFERENCE
@@ -106,6 +108,23 @@ class RecordingTopics:
         for row in rows:
             self.cursors.discard((row.view.topic, row.subscription_name))
         return rows
+
+
+def reconciler_of(database: Database, settings: Settings, **parts: Any) -> Reconciler:
+    """A reconciler with some parts, by name; the others are not there."""
+    names = [
+        "admin",
+        "broker",
+        "topics",
+        "grants",
+        "board",
+        "metrics",
+        "audit",
+        "backlogs",
+        "groups",
+    ]
+    assert parts.keys() <= set(names)
+    return Reconciler(database, *(parts.get(name) for name in names), settings)  # type: ignore[arg-type]
 
 
 class World:
