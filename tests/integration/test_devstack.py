@@ -19,6 +19,7 @@ from scripts.devstack.processes import leftovers, wait_until
 from scripts.devstack.stack import COMPONENTS, Stack
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+SEQUENCER_STATUS = "/admin/v3/functions/marketdata/functions/sequencer/status"
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -60,15 +61,20 @@ def test_servers_listen_on_loopback_only(stack: Stack) -> None:
 
 @pytest.mark.chaos
 def test_a_killed_function_instance_is_back(stack: Stack) -> None:
-    before = stack.function_pids("sequencer")
-    assert before
-    os.kill(before[0], signal.SIGKILL)
+    killed: list[int] = []
 
-    def is_back() -> bool:
-        now = stack.function_pids("sequencer")
-        return len(now) == len(before) and before[0] not in now
+    def all_run() -> bool:
+        """The instances that are wanted, and no process besides (of an earlier config)."""
+        status = json.loads(http.get(f"{stack.admin_url}{SEQUENCER_STATUS}") or b"{}")
+        pids = stack.function_pids("sequencer")
+        wanted = len(pids) == status.get("numInstances") == status.get("numRunning")
+        return bool(pids) and wanted and not set(killed) & set(pids)
 
-    assert wait_until(is_back, 60)
+    assert wait_until(all_run, 300, interval_s=0.5), "they run before one is killed"
+    killed.append(stack.function_pids("sequencer")[0])
+    os.kill(killed[0], signal.SIGKILL)
+
+    assert wait_until(all_run, 300, interval_s=0.5)
 
 
 @pytest.mark.chaos
@@ -107,12 +113,12 @@ def test_messages_and_functions_survive_a_kill_of_the_broker(stack: Stack) -> No
     reader = client.create_reader(topic, pulsar.MessageId.earliest)
     assert [int(reader.read_next(10_000).data()) for _ in range(100)] == list(range(100))
     client.close()
-    status = f"{stack.admin_url}/admin/v3/functions/marketdata/functions/sequencer/status"
+    status = f"{stack.admin_url}{SEQUENCER_STATUS}"
 
     def functions_run() -> bool:
         return json.loads(http.get(status) or b"{}").get("numRunning") == instances
 
-    assert wait_until(functions_run, 60, interval_s=0.5)
+    assert wait_until(functions_run, 300, interval_s=0.5)
 
 
 @pytest.mark.chaos
