@@ -8,6 +8,7 @@ integration tests use a real broker.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from inspect import signature
 from typing import Any, cast
 
 from control_plane.broker import Broker
@@ -26,6 +27,7 @@ from marketdata.entitlements import EVERYTHING
 from marketdata.plans import PLAN_KEY, Plan, decode_plan
 from marketdata.topics import REFERENCE
 
+NO_PARTS = {"database", "settings", "clock"}
 DELAYS = (2, 900)
 """In seconds, of functions that are deployed."""
 
@@ -112,19 +114,9 @@ class RecordingTopics:
 
 def reconciler_of(database: Database, settings: Settings, **parts: Any) -> Reconciler:
     """A reconciler with some parts, by name; the others are not there."""
-    names = [
-        "admin",
-        "broker",
-        "topics",
-        "grants",
-        "board",
-        "metrics",
-        "audit",
-        "backlogs",
-        "groups",
-    ]
-    assert parts.keys() <= set(names)
-    return Reconciler(database, *(parts.get(name) for name in names), settings)  # type: ignore[arg-type]
+    absent: dict[str, Any] = dict.fromkeys(signature(Reconciler).parameters.keys() - NO_PARTS)
+    assert parts.keys() <= absent.keys()
+    return Reconciler(database=database, settings=settings, **{**absent, **parts})
 
 
 class World:
