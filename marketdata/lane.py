@@ -133,9 +133,10 @@ class Lane:
         self._eager = eager
         self._pending: deque[PendingFrame] = deque()
         self._producer = open_producer()
-        self._stored = int(self._producer.last_sequence_id())
-        self._next_sequence_id = self._stored + 1
-        self._confirmed = self._stored
+        # What the broker says here may still be on its way to storage and fail there: good for
+        # numbers that are new, no proof that anything is stored.
+        self._confirmed = int(self._producer.last_sequence_id())
+        self._next_sequence_id = self._confirmed + 1
         self._generation = 0
         self._recovering = False
         self._connected_at = time.monotonic()
@@ -158,9 +159,9 @@ class Lane:
         return self._confirmed
 
     def resume_from(self, sequence_id: int) -> None:
-        """Number the next frame `sequence_id` + 1; frames the broker has are not sent again."""
+        """Number the next frame `sequence_id` + 1; the broker drops frames that it has stored."""
         with self._lock:
-            if self._pending or self._buffer.events or self._confirmed != self._stored:
+            if self._pending or self._buffer.events:
                 raise ValueError("resume_from comes before the first publish")
             self._next_sequence_id = sequence_id + 1
             self._confirmed = sequence_id
@@ -268,9 +269,6 @@ class Lane:
 
     def _transmit(self, frame: PendingFrame) -> None:
         generation, sequence_id = self._generation, frame.sequence_id
-        if sequence_id <= self._stored:
-            self._answers.put(Answer(self, generation, sequence_id, Result.Ok, None))
-            return
 
         def answered(result: Any, message_id: pulsar.MessageId | None) -> None:
             self._answers.put(Answer(self, generation, sequence_id, result, message_id))
@@ -298,10 +296,10 @@ class Lane:
                 return
             with self._lock:
                 self._producer = producer
-                self._stored = max(self._stored, int(producer.last_sequence_id()))
                 self._recovering = False
+                # All of them: the broker alone knows which it has stored (docs/decisions/0062).
+                self.resent_frames += len(self._pending)
                 for frame in self._pending:
-                    self.resent_frames += frame.sequence_id > self._stored
                     self._transmit(frame)
                 if self._closed.is_set():
                     producer.close()
