@@ -133,9 +133,8 @@ class Lane:
         self._eager = eager
         self._pending: deque[PendingFrame] = deque()
         self._producer = open_producer()
-        self._stored = int(self._producer.last_sequence_id())
-        self._next_sequence_id = self._stored + 1
-        self._confirmed = self._stored
+        self._confirmed = self._found = int(self._producer.last_sequence_id())
+        self._next_sequence_id = self._confirmed + 1
         self._generation = 0
         self._recovering = False
         self._connected_at = time.monotonic()
@@ -158,9 +157,9 @@ class Lane:
         return self._confirmed
 
     def resume_from(self, sequence_id: int) -> None:
-        """Number the next frame `sequence_id` + 1; frames the broker has are not sent again."""
+        """Number the next frame `sequence_id` + 1; frames the broker has it drops as repeats."""
         with self._lock:
-            if self._pending or self._buffer.events or self._confirmed != self._stored:
+            if self._pending or self._buffer.events or self._confirmed != self._found:
                 raise ValueError("resume_from comes before the first publish")
             self._next_sequence_id = sequence_id + 1
             self._confirmed = sequence_id
@@ -267,10 +266,10 @@ class Lane:
             self._transmit(frame)
 
     def _transmit(self, frame: PendingFrame) -> None:
+        # Also what the producer's last sequence id covers: a broker tells it as soon as a frame is
+        # under way to its storage, and where it ends just then the frame is lost. Its answer to a
+        # repeat comes only when that is stored.
         generation, sequence_id = self._generation, frame.sequence_id
-        if sequence_id <= self._stored:
-            self._answers.put(Answer(self, generation, sequence_id, Result.Ok, None))
-            return
 
         def answered(result: Any, message_id: pulsar.MessageId | None) -> None:
             self._answers.put(Answer(self, generation, sequence_id, result, message_id))
@@ -298,10 +297,9 @@ class Lane:
                 return
             with self._lock:
                 self._producer = producer
-                self._stored = max(self._stored, int(producer.last_sequence_id()))
                 self._recovering = False
+                self.resent_frames += len(self._pending)
                 for frame in self._pending:
-                    self.resent_frames += frame.sequence_id > self._stored
                     self._transmit(frame)
                 if self._closed.is_set():
                     producer.close()

@@ -252,7 +252,7 @@ class Publisher:
         After `flush`, keep `last_sequence_ids()` beside your own read position. After a restart, go
         back to that position, give the ids here before the first `publish`, and make the same
         calls again (the same batches, the same flushes): frames that the broker has already are
-        counted as confirmed and not sent. Partitions that are not named start at the beginning.
+        dropped there and count as confirmed. Partitions that are not named start at the beginning.
 
         Raises:
             ValueError: after a `publish`, or with a `max_delay_ms`: frames cut by a clock are
