@@ -82,7 +82,7 @@ class Publisher:
             broker deduplicates by `<name>-<partition>`.
         topic: a partitioned topic in a namespace with deduplication.
         max_events: events in a frame at most, 1…32768.
-        max_bytes: frames are cut before they grow beyond this.
+        max_bytes: frames are cut before their columns grow beyond this.
         max_delay_ms: longest time an event waits for its frame to fill. It waits only while a
             frame of its partition is unconfirmed, so that frames are small when little happens
             and large under load. None for no limit: only `flush` and full frames send, and a frame
