@@ -30,6 +30,7 @@ from marketdata.mixed import (
     MAX_MIXED_ROWS,
     MIXED,
     mixed_batch,
+    mixed_schema,
 )
 from marketdata.partitioning import partitions_of
 from marketdata.schemas import INGEST_SCHEMAS, TIMESTAMP
@@ -51,7 +52,12 @@ class Cut:
 
 @dataclass(slots=True)
 class _Run:
-    """Adjacent pieces that may share a frame."""
+    """Adjacent pieces that may share a frame.
+
+    Attributes:
+        kind: of all pieces, or `MIXED`.
+        size_bytes: of the pieces, each as if its kind were alone.
+    """
 
     kind: str
     traceparent: str | None
@@ -60,13 +66,26 @@ class _Run:
     rows: int = 0
     size_bytes: int = 0
 
-    def takes(self, kind: str, rows: int, size_bytes: int) -> bool:
+    def takes(self, kind: str, rows: int, size_bytes: int, max_bytes: int) -> bool:
         """Whether events of a kind may join it, as a mixed frame if need be."""
-        return kind == self.kind or (
-            self.rows + rows <= MAX_MIXED_ROWS
-            and self.size_bytes + size_bytes <= MAX_MIXED_BYTES
+        if kind == self.kind:
+            return True
+        rows, size_bytes = self.rows + rows, self.size_bytes + size_bytes
+        return (
+            rows <= MAX_MIXED_ROWS
+            and size_bytes <= MAX_MIXED_BYTES
+            # Columns that are null come on top.
+            and size_bytes + rows * _wide_bytes() <= max_bytes
             and len(self.pieces) < MAX_KIND_RUNS
         )
+
+    def add(self, kind: str, piece: pa.RecordBatch, size_bytes: int) -> None:
+        """Append events that it takes."""
+        if self.pieces and kind != self.kind:
+            self.kind = MIXED
+        self.pieces.append((kind, piece))
+        self.rows += piece.num_rows
+        self.size_bytes += size_bytes
 
 
 class PartitionBuffer:
@@ -119,8 +138,6 @@ class PartitionBuffer:
             or not self._takes(run, kind, batch.num_rows, size_bytes)
         ):
             cuts += self.take()
-        elif run and run.kind != kind:
-            run.kind = MIXED
         row_bytes = max(1, -(-size_bytes // max(1, batch.num_rows)))
         offset = 0
         while offset < batch.num_rows:
@@ -133,9 +150,8 @@ class PartitionBuffer:
                 continue
             piece = batch.slice(offset, max(1, room))
             whole = piece.num_rows == batch.num_rows
-            run.pieces.append((kind, piece if whole else compact_dictionaries(piece)))
-            run.rows += piece.num_rows
-            run.size_bytes += row_bytes * piece.num_rows
+            compact = piece if whole else compact_dictionaries(piece)
+            run.add(kind, compact, row_bytes * piece.num_rows)
             offset += piece.num_rows
             if run.rows >= self._max_events or run.size_bytes >= self._max_bytes:
                 cuts += self.take()
@@ -156,7 +172,7 @@ class PartitionBuffer:
         if not self._mixed:
             return kind == run.kind
         # A mixed run is cut before a batch that does not fit it whole.
-        return run.takes(kind, rows, size_bytes)
+        return run.takes(kind, rows, size_bytes, self._max_bytes)
 
 
 def conform_events(
@@ -233,6 +249,17 @@ def _size_bytes(kind: str, batch: pa.RecordBatch) -> int:
     """What the columns hold, as `nbytes` has it, which asks every single column."""
     fixed_bytes, texts = _widths(kind)
     return batch.num_rows * fixed_bytes + sum(text_bytes(batch.column(at)) for at in texts)
+
+
+@cache
+def _wide_bytes() -> int:
+    """Bytes of a row in the columns of all kinds, as far as they are of fixed width; and codes."""
+    types = mixed_schema(ingest=True).types
+    widths = (
+        2 if pa.types.is_dictionary(each) else 4 if each == pa.utf8() else each.bit_width // 8
+        for each in types
+    )
+    return sum(widths) + -(-len(types) // 8)
 
 
 @cache

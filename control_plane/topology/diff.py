@@ -65,7 +65,10 @@ class Change:
 
 
 def diff(desired: Topology, actual: Actual, *, prune: bool = False) -> list[Change]:
-    """What makes the cluster match: creations and updates first, removals last."""
+    """What makes the cluster match: creations and updates first, removals last.
+
+    Functions that read what others write come before these: they must know what is new in it.
+    """
     changes = [
         *_tenants(desired, actual),
         *_namespaces(desired, actual),
@@ -193,8 +196,8 @@ def _subscriptions(desired: Topology, actual: Actual) -> Iterator[Change]:
 
 
 def _functions(desired: Topology, actual: Actual) -> Iterator[Change]:
-    for name, spec in desired.functions.items():
-        with_code = spec.bundle is not None
+    for spec in desired.readers_first():
+        name, with_code = spec.name, spec.bundle is not None
         new = attributes_of(pulsar_config(spec), with_code=with_code)
         found = actual.functions.get(name)
         if found is None:

@@ -109,6 +109,12 @@ class FunctionSpec:
     user_config: Mapping[str, Any] = field(default_factory=dict)
     bundle: Bundle | None = None
 
+    @property
+    def writes(self) -> frozenset[str]:
+        """The topics that it is given beside its inputs."""
+        named = self.user_config.get("topics", {})
+        return frozenset(named.values()) - {each.topic for each in self.inputs}
+
     def with_bundle(self, bundle: Bundle) -> FunctionSpec:
         """The same with this code."""
         user_config = {**self.user_config, BUNDLE_DIGEST: bundle.digest}
@@ -148,6 +154,24 @@ class Topology:
             for function in self.functions.values()
             for each in function.inputs
         )
+
+    def readers_first(self) -> list[FunctionSpec]:
+        """The functions, those that read what others write before these, else as declared."""
+        ordered: dict[str, FunctionSpec] = {}
+        seen: set[str] = set()
+
+        def add(writer: FunctionSpec) -> None:
+            if writer.name in seen:
+                return
+            seen.add(writer.name)
+            for reader in self.functions.values():
+                if any(each.topic in writer.writes for each in reader.inputs):
+                    add(reader)
+            ordered[writer.name] = writer
+
+        for function in self.functions.values():
+            add(function)
+        return list(ordered.values())
 
     def is_dynamic(self, topic: str) -> bool:
         """Whether a topic is one of those that the control plane makes while it runs."""

@@ -1,11 +1,20 @@
 """The difference between topology and cluster: applying it always ends in what was declared."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.topology import Actual, Change, Topology, destruction, diff, summary
+from control_plane.topology import (
+    Actual,
+    Change,
+    Topology,
+    destruction,
+    diff,
+    load_topology,
+    summary,
+)
 from control_plane.topology.function_config import attributes_of, pulsar_config
 from control_plane.topology.model import (
     Bundle,
@@ -21,6 +30,7 @@ from control_plane.topology.model import (
 )
 from control_plane.topology.policies import POLICIES
 
+TOPOLOGY = Path(__file__).resolve().parents[3] / "topology"
 CLUSTERS = ("standalone",)
 NAMES = ("alpha", "beta", "gamma")
 NAMESPACES = tuple(f"{tenant}/{name}" for tenant in ("one", "two") for name in NAMES[:2])
@@ -36,13 +46,18 @@ policies = st.dictionaries(
     st.sampled_from(sorted({key for policy in POLICIES for key in policy.keys})),
     st.integers(0, 3),
 )
-user_configs = st.dictionaries(
-    st.sampled_from(["max_rows", "operators", "topics"]),
-    st.one_of(
-        st.integers(0, 3),
-        st.lists(st.sampled_from(NAMES), max_size=2),
-        st.dictionaries(st.sampled_from(NAMES), st.text(max_size=2), min_size=1),
-    ),
+values = st.one_of(
+    st.integers(0, 3),
+    st.lists(st.sampled_from(NAMES), max_size=2),
+    st.dictionaries(st.sampled_from(NAMES), st.text(max_size=2), min_size=1),
+)
+user_configs = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_rows": values,
+        "operators": values,
+        "topics": st.dictionaries(st.sampled_from(NAMES), st.sampled_from(TOPICS), min_size=1),
+    },
 )
 
 
@@ -199,6 +214,24 @@ def test_things_are_created_after_what_they_stand_on(desired: Topology, actual: 
     order = ["tenant", "namespace", "topic", "subscription", "function"]
     kinds = [order.index(each.kind) for each in diff(desired, actual)]
     assert kinds == sorted(kinds)
+
+
+def test_a_function_is_updated_after_those_that_read_what_it_writes() -> None:
+    """Whoever reads must know what is new in it before anybody writes it."""
+    topology = load_topology(TOPOLOGY)
+    assert next(iter(topology.functions)).endswith("sequencer"), "not as they are declared"
+    none = diff(topology.only_functions(), Actual())
+    created = [change.name for change in none if change.kind == "function"]
+    deployed = Actual(
+        functions={
+            name: FunctionState(name, echo(spec), spec.parallelism, spec.parallelism)
+            for name, spec in topology.functions.items()
+        }
+    )
+    changes = diff(topology.only_functions().with_bundle(Bundle("b.zip", "bb", b"")), deployed)
+    updated = [change.name for change in changes if change.action == "update"]
+    assert updated == created
+    assert [name.rsplit("/", 1)[1] for name in updated] == ["distributor", "conflator", "sequencer"]
 
 
 @given(function_specs("one/alpha/f"))

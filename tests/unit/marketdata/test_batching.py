@@ -17,7 +17,7 @@ from marketdata.batching import (
 )
 from marketdata.errors import InvalidEvents
 from marketdata.frames import decode_frame, encode_frame
-from marketdata.mixed import single_kinds
+from marketdata.mixed import MIXED, kinds_in, single_kinds
 from marketdata.partitioning import partition_of
 from marketdata.schemas import INGEST_SCHEMAS, TIMESTAMP
 
@@ -126,6 +126,9 @@ def test_frames_of_several_kinds_lose_nothing_and_keep_the_order(
     for cut in cuts:
         decoded = decode_frame(encode_frame(cut.batch).to_pybytes())
         assert decoded.equals(cut.batch)
+        if cut.kind == MIXED:
+            assert len(kinds_in(cut.kind, cut.batch)) > 1
+            assert cut.batch.nbytes <= max_bytes
 
 
 def test_frames_hold_several_kinds_only_where_events_are_few() -> None:
