@@ -197,7 +197,7 @@ class ControlPlane:
             self.database,
             self.publisher,
             default_entitlements=by_default,
-            delays=self.board.delays,
+            lanes=self.board.lanes_running,
             drain_seconds=settings.drain_seconds,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
@@ -205,7 +205,7 @@ class ControlPlane:
             self.database,
             self.publisher,
             require_broker=self.health.require_broker,
-            delays=self.board.delays,
+            lanes=self.board.lanes_running,
             service_url=settings.consumer_service_url,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
@@ -214,7 +214,7 @@ class ControlPlane:
             self.publisher,
             self.subscriptions,
             require_broker=self.health.require_broker,
-            delays=self.board.delays,
+            lanes=self.board.lanes_running,
             drain_seconds=settings.drain_seconds,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
@@ -248,7 +248,7 @@ class ControlPlane:
             self.database,
             self.broker,
             self.admin,
-            delays=self.board.delays,
+            lanes=self.board.lanes_running,
             seconds=settings.preview_seconds,
         )
         self.ring = _key_ring(settings)

@@ -78,8 +78,9 @@ class _Open:
     Attributes:
         most_rows: most events that are stored together.
         first: the input of its first event; it is not acknowledged before the window is stored.
-        since: the position behind which the window began.
+        since: the position behind which the window began: right before its first event.
         through: place of the newest event that it has taken in.
+        router: of the plan that routed that one.
     """
 
     view: View
@@ -89,6 +90,7 @@ class _Open:
     first: Input
     since: int
     through: int
+    router: Router
 
 
 class ConflatorStage(DistributorStage):
@@ -203,17 +205,18 @@ class ConflatorStage(DistributorStage):
     def _hold(
         self, group: FrameGroup[Input], view: View, rows: pa.RecordBatch, numbers: Rows
     ) -> None:
-        found = self._open.get(view.id)
+        found, router = self._open.get(view.id), self._function.router
+        places = self._places(group, view, numbers)
         if found is None:
             first, _ = next(group.parts(numbers))
-            pace, since = self._paces[view.id], self._decided(view)
+            pace, since = self._paces[view.id], int(places[0]) - 1
             window = Window(pace, first.time_ms // pace.every_ms)
-            most = self._function.router.max_rows[view.id]
-            found = self._open[view.id] = _Open(view, pace, window, most, first, since, since)
+            most = router.max_rows[view.id]
+            found = _Open(view, pace, window, most, first, since, since, router)
+            self._open[view.id] = found
             first.held = True
-        places = self._places(group, view, numbers)
         found.window.add(group.kind, rows, places)
-        found.through = int(places[-1])
+        found.through, found.router = int(places[-1]), router
 
     def _decided(self, view: View) -> int:
         """The place up to which nothing more is taken in for a view."""
@@ -275,13 +278,15 @@ class ConflatorStage(DistributorStage):
     ) -> list[Message]:
         """The message of some events, or one for each where the view has it so."""
         view = each.view
-        joined = self._joined(view, part.rows)
+        joined = view.transformation.joined(part.rows, each.router.tables)
         rows, data = render(view, joined.events, self._call_custom, check(view, joined))
         if not data:
             return []
         properties = frame_properties(rows, part.kind)
         properties.update(self._views.delivery_properties(view, output, entry.place))
         properties["delivery_sequence"] = str(number)
+        # Not the one in force: to who has left the view by it, it says that nothing more is his.
+        properties["plan"] = str(each.router.plan.number)
         properties[INTERVAL_PROPERTY] = str(each.window.number * each.pace.every_ms)
         properties[INTERVAL_LENGTH_PROPERTY] = str(each.pace.every_ms)
         if not entry.complete:

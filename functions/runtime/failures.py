@@ -49,7 +49,8 @@ class Failures:
         self._partition = partition
         self._source_topic = partition_topic(topics.sequenced, partition)
         name = f"{function.name}-{uuid4().hex}"
-        self._output = Output(partition_topic(topics.deadletter, partition), name)
+        # The functions of several lanes may have one topic, and must not take it from each other.
+        self._output = Output(partition_topic(topics.deadletter, partition), name, shared=True)
         self._numbers = count(1)
         self._untold: defaultdict[Input, list[Failure]] = defaultdict(list)
         # By number, in order: sent, and not known to be stored.

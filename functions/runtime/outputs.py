@@ -1,8 +1,9 @@
 """An output: one topic partition written by one owner at a time, each input at most once.
 
 The producer has a fixed name and exclusive access with fencing: opening it takes the partition
-over from whoever had it. The Pulsar sequence id of a message is the position of the (last) input
-it holds, so the broker drops repeats and says, after any crash, which inputs are stored.
+over from whoever had it (but for topics that several write to, each under a name of its own). The
+Pulsar sequence id of a message is the position of the (last) input it holds, so the broker drops
+repeats and says, after any crash, which inputs are stored.
 """
 
 import contextlib
@@ -83,6 +84,7 @@ class Output:
         topic: full name of the partition.
         producer_name: fixed, so that the broker knows what it has stored.
         together: messages may be sent as one entry (`send_together`).
+        shared: others write there, too, under names of their own.
         schema: of the topic; where the topic has another one, messages name none.
 
     Attributes:
@@ -98,10 +100,13 @@ class Output:
         producer_name: str,
         *,
         together: bool = False,
+        shared: bool = False,
         schema: PulsarSchema | None = None,
     ) -> None:
         self.topic = topic
         self._together = together
+        mode = pulsar.ProducerAccessMode
+        self._access_mode = mode.Shared if shared else mode.ExclusiveWithFencing
         # The broker deals whole entries out by this key; without it, by the first message's own.
         self._ordering = str(partition_index(topic)) if together else None
         self._schema = schema
@@ -133,7 +138,7 @@ class Output:
         return client.create_producer(
             self.topic,
             producer_name=self._name,
-            access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
+            access_mode=self._access_mode,
             # Never give a message up: a later one could be stored and would hide the loss.
             send_timeout_millis=0,
             # An entry is one call's messages, all of them: nothing but that call may end it.

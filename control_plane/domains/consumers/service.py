@@ -33,8 +33,8 @@ from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer, follow_bounds
+from control_plane.domains.subscriptions.served import unserved
 from control_plane.domains.subscriptions.service import Publication
-from control_plane.domains.subscriptions.view_check import delay_problems
 from control_plane.domains.tokens.repository import revoke_subject
 from control_plane.errors import (
     ConflictError,
@@ -43,7 +43,8 @@ from control_plane.errors import (
     InvalidRequestError,
 )
 from control_plane.pages import Page, check_match, decode_cursor, page_of
-from marketdata.entitlements import Entitlements
+from marketdata.entitlements import Entitlements, bounded
+from marketdata.plans import ViewSpec
 
 log = structlog.get_logger(__name__)
 
@@ -74,14 +75,14 @@ class ConsumerService:
         publication: Publication,
         *,
         default_entitlements: Entitlements,
-        delays: Callable[[], Collection[int]],
+        lanes: Callable[[], Collection[str]],
         drain_seconds: float,
         wait_seconds: float,
     ) -> None:
         self._database = database
         self._publication = publication
         self._default_entitlements = default_entitlements
-        self._delays = delays
+        self._lanes = lanes
         self._drain_seconds = drain_seconds
         self._wait_seconds = wait_seconds
 
@@ -234,14 +235,13 @@ class ConsumerService:
 
     def _require_served(self, entitlements: Entitlements) -> None:
         """Refuse what no function serves: nothing would come."""
-        pointer, least = "/entitlements/minimum_delay_seconds", entitlements.minimum_delay_seconds
-        problems = list(delay_problems(pointer, least or 0, self._delays()))
-        if least and entitlements.maximum_rate:
-            detail = "no function both delays and bounds the rate"
-            hint = "take minimum_delay_seconds or maximum_rate away"
-            problems.append(FieldProblem("/entitlements/maximum_rate", detail, hint=hint))
-        if problems:
-            raise InvalidRequestError(f"entitlements: {problems[0].detail}.", problems)
+        least = bounded(ViewSpec(), entitlements.bounds()).delivery
+        nobody = unserved(least, self._lanes())
+        if nobody:
+            members = {"delay_seconds": "minimum_delay_seconds"}
+            pointer = f"/entitlements/{members.get(nobody.member, 'maximum_rate')}"
+            problem = FieldProblem(pointer, nobody.detail, hint=nobody.hint)
+            raise InvalidRequestError(f"entitlements: {nobody.detail}.", [problem])
 
 
 def _told(what: EventType, row: Consumer, **more: Any) -> Change:

@@ -23,7 +23,7 @@ from control_plane.domains.functions.schemas import (
     StatusReport,
 )
 from control_plane.errors import NotFoundError
-from marketdata.lanes import DEFAULT_LANE, delay_of
+from marketdata.lanes import DEFAULT_LANE
 
 PLAN_RUNNER = "distributor"
 """The function that executes plans where no topology says which do."""
@@ -128,12 +128,9 @@ class StatusBoard:
             expected += wanted
         return Progress(applied, expected)
 
-    def delays(self) -> list[int]:
-        """The delays in seconds, rising, that functions have which have been seen running."""
-        lanes = self.lanes.items()
-        return sorted(
-            delay_of(lane) for lane, name in lanes if delay_of(lane) and self.reports(name)
-        )
+    def lanes_running(self) -> frozenset[str]:
+        """The lanes that functions have which have been seen running."""
+        return frozenset(lane for lane, name in self.lanes.items() if self.reports(name))
 
     def least_plan(self) -> int | None:
         """The lowest plan that an instance may run; None while one does not tell."""

@@ -382,7 +382,8 @@ class PlanPublisher:
                     " AND blocked <> (paused_at IS NOT NULL AND state <> 'closed'))"
                     " OR EXISTS (SELECT FROM subscription_moves AS m JOIN subscriptions AS s"
                     " ON s.id = m.subscription_id"
-                    " WHERE m.ended_at IS NULL AND m.drain_until <= clock_timestamp()"
+                    " WHERE m.ended_at IS NULL AND NOT m.goes_on"
+                    " AND m.drain_until <= clock_timestamp()"
                     " AND NOT (s.paused_at IS NOT NULL AND s.state <> 'closed' AND m.allowed))"
                 )
             )

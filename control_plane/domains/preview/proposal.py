@@ -35,6 +35,7 @@ from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import State, Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
+from control_plane.domains.subscriptions.served import require_served
 from control_plane.domains.subscriptions.view_check import (
     checked_transformation,
     entitled_spec,
@@ -100,7 +101,7 @@ class _Effective:
     entitlements: dict[str, Entitlements] = field(default_factory=dict)
     sets: dict[str, list[str]] = field(default_factory=dict)
     transformations: dict[str, Transformation] = field(default_factory=dict)
-    delays: Collection[int] = ()
+    lanes: Collection[str] = ()
 
     def entitled(self, consumer: Consumer) -> Entitlements:
         """What a consumer is entitled to."""
@@ -112,11 +113,11 @@ class _Effective:
 
 
 async def propose(
-    session: AsyncSession, data: Proposal, *, delays: Collection[int], only: str | None
+    session: AsyncSession, data: Proposal, *, lanes: Collection[str], only: str | None
 ) -> Proposed:
     """What a proposal comes to.
 
-    `delays` are those in seconds that there are functions for.
+    `lanes` are those that functions have which have been seen running.
 
     `only` is the id of the one consumer of whose subscriptions the caller may know.
 
@@ -128,7 +129,7 @@ async def propose(
     _require_own(data, only)
     _require_once(data)
     before = await rule_rows.policy(session)
-    changed = _Effective(before, before, delays=delays)
+    changed = _Effective(before, before, lanes=lanes)
     for number, version in enumerate(data.transformations):
         with _at(f"/transformations/{number}"):
             tables = await table_rows.specs(session, named_tables(version.transformation))
@@ -250,6 +251,8 @@ async def _others(
         after = view_of(bounded(spec, changed.allowed(row.consumer)))
         other = after.id != row.view_id or names_any(after, changed.sets)
         if row.id not in named and other:
+            had = msgspec.convert(row.view.spec, ViewSpec)
+            require_served(f"{row.name!r} ({row.id})", after.delivery, had.delivery)
             affected.append(_affected(row, "change", after))
     return affected, len(rows) > MOST_ROWS
 
@@ -269,7 +272,7 @@ async def _view(
     require_sets(asked, spec, known)
     return view_of(
         entitled_spec(
-            asked, spec, consumer, changed.policy, changed.entitled(consumer), changed.delays
+            asked, spec, consumer, changed.policy, changed.entitled(consumer), changed.lanes
         )
     )
 

@@ -45,7 +45,7 @@ class PreviewService:
     """Says what a change would do.
 
     Args:
-        delays: those in seconds that there are functions for.
+        lanes: those that functions have which have been seen running.
         seconds: that the log is read for at most.
     """
 
@@ -55,12 +55,12 @@ class PreviewService:
         broker: Broker,
         admin: PulsarAdmin,
         *,
-        delays: Callable[[], Collection[int]],
+        lanes: Callable[[], Collection[str]],
         seconds: float,
     ) -> None:
         self._database = database
         self._admin = admin
-        self._delays = delays
+        self._lanes = lanes
         self._reads = TopicReads(broker, "The log", timeout_seconds=seconds)
         self._under_way: list[str] = []
 
@@ -82,7 +82,7 @@ class PreviewService:
         """
         with self._admitted(caller):
             async with self._database.transaction() as session:
-                proposed = await propose(session, data, delays=self._delays(), only=only)
+                proposed = await propose(session, data, lanes=self._lanes(), only=only)
             end_ms = time.time_ns() // 1_000_000 - proposed.delay_seconds * 1000
             stored = await self._stored()
 

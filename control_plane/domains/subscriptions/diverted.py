@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from control_plane.domains.subscriptions.served import require_served
 from control_plane.errors import FieldProblem, InvalidRequestError
 from marketdata.entitlements import Bounds, bounded
 from marketdata.filters import Filter, FilterTooComplex
@@ -48,7 +49,8 @@ def diverted(
         checked: whether a condition that costs too much is refused.
 
     Raises:
-        InvalidRequestError: names the subscription whose condition would cost too much.
+        InvalidRequestError: names the subscription whose condition would cost too much, or that
+            no function would serve.
     """
     made: dict[tuple[str, Bounds], tuple[ViewSpec, str]] = {}
     kept: dict[tuple[str, Bounds], bool] = {}
@@ -64,6 +66,7 @@ def diverted(
         had = msgspec.convert(views[each.view], ViewSpec)
         if (each.view, bound) not in kept:
             kept[each.view, bound] = view_of(bounded(had, bound)).id == each.view
+        require_served(f"{each.name!r} ({each.id})", spec.delivery, had.delivery)
         if checked:
             _check_cost(each, spec, had)
         others[each.id] = Other(spec, kept[each.view, bound])

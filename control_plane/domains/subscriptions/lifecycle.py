@@ -59,7 +59,7 @@ class LifecycleService:
         subscriptions: SubscriptionService,
         *,
         require_broker: Callable[[], Awaitable[None]],
-        delays: Callable[[], Collection[int]],
+        lanes: Callable[[], Collection[str]],
         drain_seconds: float,
         wait_seconds: float,
     ) -> None:
@@ -67,7 +67,7 @@ class LifecycleService:
         self._publication = publication
         self._subscriptions = subscriptions
         self._require_broker = require_broker
-        self._delays = delays
+        self._lanes = lanes
         self._drain_seconds = drain_seconds
         self._wait_seconds = wait_seconds
 
@@ -152,7 +152,7 @@ class LifecycleService:
             await transformation_rows.find(session, shared.id)
         require_sets(after, spec, await set_rows.contents(session, sets_of([spec])))
         policy = await rule_rows.policy(session)
-        effective = entitled_spec(after, spec, consumer, policy, consumer.allowed, self._delays())
+        effective = entitled_spec(after, spec, consumer, policy, consumer.allowed, self._lanes())
         view = await plan_rows.ensure_view(session, effective)
         row.filter, row.spec = after.filter, plan_rows.spec_json(spec)
         row.transformation_id = shared.id if shared else None

@@ -13,9 +13,9 @@ What happens to the Pulsar subscription on the topic that was left:
 - Somebody else has the view, and its topic goes on with events that may no longer be the
   consumer's. The Pulsar subscription is removed before the plan that routes them is published.
 
-Where the next view is of another lane, the one that was left goes on until its lane has come to
-where that begins (`lane_moves`), provided that the entitlements allow it: else events would be lost
-between.
+Where the next view is of another lane, or the one that was left is conflated, that one goes on
+until its lane has come to where the next begins (`lane_moves`), provided that the entitlements
+allow it: else events would be lost between.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ async def follow_bounds(
 
     Raises:
         InvalidRequestError, ConflictError: rules make a condition too expensive, or a plan too
-            large. A change of entitlements is not refused.
+            large. A change of entitlements is not refused for that, but where a subscription would
+            be both delayed and conflated.
     """
     lost = await _allow_no_longer(session, bounds)
     ways = await _ways(session, bounds, checked=reason == "rules")
@@ -249,10 +250,12 @@ async def end(session: AsyncSession, ids: Collection[int]) -> None:
 def _falls_behind(left: ViewSpec, following: ViewSpec) -> bool:
     """Whether a view's lane may come only later to where the next one begins.
 
-    A lane that is delayed more than the other begins before that.
+    A conflated view may hold at that moment what came before, also in the lane of the next one. A
+    lane that is delayed more than the other begins before that.
     """
     lane, other = lane_of(left.delivery), lane_of(following.delivery)
-    return lane != other and delay_of(lane) >= delay_of(other)
+    behind = lane != other or left.delivery.conflates
+    return behind and delay_of(lane) >= delay_of(other)
 
 
 _LIVE = Subscription.state != State.CLOSED
@@ -323,7 +326,8 @@ async def _come_back(
     now = datetime.now(UTC)
     given = {}
     for move in back:
-        waits = move.allowed and move.subscription.paused_at is not None
+        # The time to drain it has not begun, or does not pass.
+        waits = move.goes_on or (move.allowed and move.subscription.paused_at is not None)
         foreign = move.view_id in left or await _had_since(session, move, without=ids)
         if (waits or move.drain_until > now) and not foreign:
             given[move.subscription_id] = move.from_plan

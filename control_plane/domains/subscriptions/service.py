@@ -82,14 +82,14 @@ class SubscriptionService:
         publication: Publication,
         *,
         require_broker: Callable[[], Awaitable[None]],
-        delays: Callable[[], Collection[int]],
+        lanes: Callable[[], Collection[str]],
         service_url: str,
         wait_seconds: float,
     ) -> None:
         self._database = database
         self._publication = publication
         self._require_broker = require_broker
-        self._delays = delays
+        self._lanes = lanes
         self._service_url = service_url
         self._wait_seconds = wait_seconds
 
@@ -165,9 +165,7 @@ class SubscriptionService:
                 )
             require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
             policy = await rule_rows.policy(session)
-            effective = entitled_spec(
-                data, spec, consumer, policy, consumer.allowed, self._delays()
-            )
+            effective = entitled_spec(data, spec, consumer, policy, consumer.allowed, self._lanes())
             live = await plan_rows.joinable(session, effective)
             if live is None and joining:
                 raise _NeedsPlanError

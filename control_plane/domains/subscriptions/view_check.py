@@ -22,6 +22,7 @@ from control_plane.domains.subscriptions.schemas import (
     SchemaOut,
     SubscriptionCreate,
 )
+from control_plane.domains.subscriptions.served import unserved
 from control_plane.errors import FieldProblem, InvalidRequestError
 from marketdata.custom import UnknownCustom
 from marketdata.custom import resolved as resolved_custom
@@ -126,7 +127,9 @@ def _require_whole_books(spec: ViewSpec) -> None:
     """Refuse to leave events out where each one changes what those before it said."""
     if kinds_of(spec) != ("book",):
         return
-    leaving_out = {"conflate": spec.delivery.conflate, "sample": spec.delivery.sample}
+    leaving_out = {
+        name: getattr(spec.delivery, name) for name in ("conflate", "sample", "max_rate")
+    }
     for member, asked_for in leaving_out.items():
         if asked_for:
             detail = "changes of an order book say nothing without those before them"
@@ -220,18 +223,17 @@ def entitled_spec(
     consumer: Consumer,
     policy: Policy,
     entitlements: Entitlements,
-    delays: Collection[int],
+    lanes: Collection[str],
 ) -> ViewSpec:
     """What its entitlements and routing rules leave a consumer of the view that it asks for.
 
     Args:
-        delays: those in seconds that there are functions for.
+        lanes: those that functions have which have been seen running.
 
     Raises:
-        InvalidRequestError: nothing is left; or it costs too much together; or there is no function
-            for its delay; or old events are
-            asked for, and what the consumer may receive is told by sets, which may have held
-            something else when those were routed.
+        InvalidRequestError: nothing is left; or it costs too much together; or no function serves
+            it; or old events are asked for, and what the consumer may receive is told by sets,
+            which may have held something else when those were routed.
     """
     problems = []
     allowed = policy.within(consumer, entitlements)
@@ -253,24 +255,13 @@ def entitled_spec(
     if data.start == "earliest" and allowed.events.sets:
         detail = "entitlements and rules by instrument sets hold for what comes from now on"
         problems.append(FieldProblem("/start", detail, hint="begin with 'latest'"))
-    problems += delay_problems(
-        "/delivery/delay_seconds", effective.delivery.delay_seconds or 0, delays
-    )
-    if effective.delivery.conflates and effective.delivery.delay_seconds:
-        detail = "no function both delays and conflates; entitlements may ask for either"
-        hint = "drop delay_seconds, or conflate and max_rate"
-        problems.append(FieldProblem("/delivery/delay_seconds", detail, hint=hint))
+    nobody = unserved(effective.delivery, lanes)
+    if nobody:
+        pointer = f"/delivery/{nobody.member}"
+        problems.append(FieldProblem(pointer, nobody.detail, hint=nobody.hint))
     if problems:
         raise _refused(problems)
     return effective
-
-
-def delay_problems(pointer: str, seconds: int, delays: Collection[int]) -> Iterator[FieldProblem]:
-    """What is wrong with a delay: nobody would deliver what has one without a function."""
-    if seconds and seconds not in delays:
-        there = f"there are {', '.join(map(str, sorted(delays)))}" if delays else "there are none"
-        hint = f"{there}; the platform team makes others in the topology, with a lane"
-        yield FieldProblem(pointer, f"no function delays by {seconds} s", hint=hint)
 
 
 def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:

@@ -16,10 +16,16 @@ from control_plane.domains.subscriptions.schemas import SubscriptionOut, Subscri
 from control_plane.errors import InvalidRequestError
 from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.pulsar_values import TopicStats, topic_stats
-from marketdata.plans import Delivery
+from marketdata.plans import Conflate, Delivery
 
 HIGH, DELAYED = Delivery(priority=3), Delivery(delay_seconds=900)
-CURSORS = {"": "distributor", "priority-3": "distributor-high", "delay-900": "distributor-delayed"}
+CONFLATED = Delivery(conflate=Conflate(60_000))
+CURSORS = {
+    "": "distributor",
+    "priority-3": "distributor-high",
+    "delay-900": "distributor-delayed",
+    "conflated": "conflator",
+}
 
 
 class Log:
@@ -191,3 +197,67 @@ async def test_who_comes_back_reads_the_view_that_went_on(world: World) -> None:
     await lane_moves(world, Log()).look(CURSORS)
     await world.settle()
     assert topics(world) == {before.topic}
+
+
+async def test_who_comes_back_after_long_has_lost_nothing_of_what_went_on(world: World) -> None:
+    """The time to drain a view begins when its lane has done with it."""
+    await world.settle()
+    await entitle(world, minimum_delay_seconds=900)
+    key = await world.subscribe("one")
+    await world.settle()
+    before = await get(world, key)
+    await entitle(world, minimum_delay_seconds=None)
+    await world.settle()
+    await drained(world)
+    await entitle(world, minimum_delay_seconds=900)
+    await world.settle()
+    after = await get(world, key)
+    assert (after.topic, after.from_plan) == (before.topic, 0)
+
+
+async def test_a_conflated_view_that_is_left_goes_on_until_its_windows_are_sent(
+    world: World,
+) -> None:
+    """A window that is open at the plan is sent behind it, and the next view begins there."""
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1", delivery=CONFLATED)
+    await world.settle()
+    before = await get(world, key)
+    await world.lifecycles.update(key, SubscriptionUpdate(filter="price > 2"), None)
+    await world.settle()
+    after = await get(world, key)
+    assert after.topic != before.topic
+    assert topics(world) == {before.topic, after.topic}
+    assert [left.plan for left in after.draining] == [None]
+    at = await applied(world)
+    log = Log(conflator=at - timedelta(seconds=1))
+    assert await lane_moves(world, log).look(CURSORS) is None
+    log.oldest["conflator"] = at + timedelta(seconds=6)
+    number = await lane_moves(world, log).look(CURSORS)
+    await world.settle()
+    assert (world.broker.last.number, topics(world)) == (number, {after.topic})
+
+
+@pytest.mark.parametrize(
+    ("delivery", "bounds"),
+    [(CONFLATED, {"minimum_delay_seconds": 900}), (DELAYED, {"maximum_rate": 5})],
+)
+async def test_entitlements_that_leave_a_subscription_served_by_nobody_are_refused(
+    world: World, delivery: Delivery, bounds: dict[str, int]
+) -> None:
+    await world.settle()
+    key = await world.subscribe("one", delivery=delivery)
+    await world.settle()
+    before = await get(world, key)
+    with pytest.raises(InvalidRequestError, match=f"'one' .{key}. would be both delayed and"):
+        await entitle(world, **bounds)
+    assert await get(world, key) == before
+    await world.subscriptions.close(key, None)
+    await entitle(world, **bounds)
+
+
+async def test_what_goes_on_is_no_work_for_the_publisher(world: World) -> None:
+    await moved(world)
+    async with world.database.transaction() as session:
+        await session.execute(text("UPDATE subscription_moves SET drain_until = now()"))
+        assert not await world.publisher._has_work(session)

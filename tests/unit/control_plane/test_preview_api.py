@@ -286,6 +286,24 @@ async def test_what_the_change_itself_would_be_refused_for_is_refused(
     )
 
 
+@pytest.mark.usefixtures("subscribed")
+async def test_entitlements_by_which_nobody_would_serve_a_subscription_are_refused(
+    client: Client, desk: str
+) -> None:
+    board = client.app.state.control_plane.board
+    board.lanes = {"": "distributor", "conflated": "conflator"}
+    rated = {"consumer": desk, "name": "rated", "delivery": {"max_rate": 5}}
+    assert (await client.post("/v1/subscriptions", json=rated)).status_code == 422
+    board.take(b'{"function": "conflator", "instance": 0, "reported_at_ns": 1}')
+    await made(client, "/v1/subscriptions", **rated)
+    bounds = {"entitlements": {"desk": {"minimum_delay_seconds": 900}}}
+    answer = await client.post(PREVIEW, json=bounds)
+    assert answer.status_code == 422
+    (problem,) = answer.json()["errors"]
+    assert problem["pointer"] == "/entitlements"
+    assert "'rated'" in problem["detail"]
+
+
 async def test_a_closed_subscription_and_a_suspended_consumer_contradict(
     client: Client, desk: str, subscribed: str
 ) -> None:

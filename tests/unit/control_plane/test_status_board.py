@@ -81,3 +81,11 @@ def test_a_plan_is_applied_when_the_functions_of_all_lanes_run_it(board: StatusB
     assert board.progress(4).complete
     assert board.least_plan() == 4
     assert [each.function for each in board.plan_reports()] == ["distributor", "distributor-high"]
+
+
+def test_a_lane_runs_once_its_function_was_seen(board: StatusBoard) -> None:
+    board.lanes = {"": "distributor", "conflated": "conflator"}
+    board.take(report(0))
+    assert board.lanes_running() == {""}
+    board.take(report(0, function="conflator"))
+    assert board.lanes_running() == {"", "conflated"}

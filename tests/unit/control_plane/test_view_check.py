@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.rules.policy import Policy
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.view_check import describe_schema, entitled_spec, view_spec
 from control_plane.errors import InvalidRequestError
@@ -345,6 +347,7 @@ def test_frames_are_what_is_meant_without_a_word() -> None:
         ("", Delivery(conflate=Conflate(500), kinds="together"), "/delivery/kinds"),
         ("kind = 'book'", Delivery(conflate=Conflate(500)), "/delivery/conflate"),
         ("kind = 'book'", Delivery(sample=Sample(10)), "/delivery/sample"),
+        ("kind = 'book'", Delivery(max_rate=10), "/delivery/max_rate"),
     ],
 )
 def test_what_cannot_be_left_out_is_refused(filter_: str, delivery: Delivery, pointer: str) -> None:
@@ -354,8 +357,23 @@ def test_what_cannot_be_left_out_is_refused(filter_: str, delivery: Delivery, po
     assert [problem.pointer for problem in refused.value.problems] == [pointer]
 
 
-def test_nothing_is_both_delayed_and_conflated() -> None:
-    delivery = Delivery(conflate=Conflate(500), delay_seconds=900)
+@pytest.mark.parametrize(
+    ("delivery", "entitlements", "pointer", "text"),
+    [
+        (Delivery(conflate=Conflate(500), delay_seconds=900), {}, "delay_seconds", "both delays"),
+        (Delivery(max_rate=5), {"minimum_delay_seconds": 900}, "delay_seconds", "both delays"),
+        (Delivery(delay_seconds=900), {"maximum_rate": 5}, "delay_seconds", "both delays"),
+        (Delivery(delay_seconds=60), {}, "delay_seconds", "no function delays by 60 s"),
+        (Delivery(conflate=Conflate(500)), {}, "conflate", "no function conflates"),
+        (Delivery(), {"maximum_rate": 5}, "max_rate", "no function conflates"),
+    ],
+)
+def test_what_no_function_serves_is_refused(
+    delivery: Delivery, entitlements: dict[str, Any], pointer: str, text: str
+) -> None:
     asked = SubscriptionCreate(consumer="c", name="n", delivery=delivery)
-    with pytest.raises(InvalidRequestError, match="delays and conflates"):
-        entitled_spec(asked, view_spec(asked), Entitlements(), [900])
+    entitled = Entitlements(**entitlements)
+    consumer = Consumer(name="c", region="", workflow="", labels={})
+    with pytest.raises(InvalidRequestError, match=text) as refused:
+        entitled_spec(asked, view_spec(asked), consumer, Policy([], {}), entitled, ["delay-900"])
+    assert [each.pointer for each in refused.value.problems] == [f"/delivery/{pointer}"]

@@ -28,8 +28,8 @@ from marketdata.plans import PLAN_KEY, Plan, decode_plan
 from marketdata.topics import REFERENCE
 
 NO_PARTS = {"database", "settings", "clock"}
-DELAYS = (2, 900)
-"""In seconds, of functions that are deployed."""
+LANES = ("", "delay-2", "delay-900", "conflated")
+"""Of functions that are deployed."""
 
 
 class RecordingBroker:
@@ -137,7 +137,7 @@ class World:
             database,
             self.publisher,
             default_entitlements=EVERYTHING,
-            delays=lambda: DELAYS,
+            lanes=lambda: LANES,
             drain_seconds=300,
             wait_seconds=0,
         )
@@ -146,7 +146,7 @@ class World:
             database,
             self.publisher,
             require_broker=self._broker_is_there,
-            delays=lambda: DELAYS,
+            lanes=lambda: LANES,
             service_url="pulsar://there:6650",
             wait_seconds=0,
         )
@@ -155,7 +155,7 @@ class World:
             self.publisher,
             self.subscriptions,
             require_broker=self._broker_is_there,
-            delays=lambda: DELAYS,
+            lanes=lambda: LANES,
             drain_seconds=300,
             wait_seconds=0,
         )

@@ -26,6 +26,8 @@ from functions.runtime.settings import FunctionSettings, Topics
 from marketdata.filters import compile_filter
 from marketdata.frames import encode_frame, read_frame
 from marketdata.plans import Conflate, Delivery, Plan, View, ViewSpec, compile_plan, view_of
+from marketdata.reference import Enrichment, ReferenceTable, TableRef, TableSpec, content_of
+from marketdata.reference.table import read_content, schema_of
 from marketdata.rules import Rule
 from marketdata.skipped import Skipped
 from marketdata.transformations import Transformation
@@ -203,6 +205,8 @@ def run(
             applied += 1
         if life is None:
             instance.finish()
+            # Outputs are opened in the background, too.
+            instance.function.openers.shutdown()
             assert len(instance.acknowledged()) + begin == len(log)
     return broker.topics
 
@@ -351,6 +355,81 @@ def test_a_view_that_goes_gets_what_is_held_for_it() -> None:
     instance.apply([log[2].item()])
 
     assert keys(of(view, broker.topics)) == [("trade", "A", 2), ("trade", "B", 1)]
+    # Whoever has left the view by the new plan skips what it has routed.
+    assert {message.properties["plan"] for message in of(view, broker.topics)} == {"1"}
+
+
+def test_a_message_is_of_the_plan_that_routed_its_newest_event() -> None:
+    """Whoever has come to the view by a plan skips what older ones have routed."""
+    log = log_of([(0, "trade", "A"), (0, "trade", "B"), (9, "", "")], close=False)
+    broker = Broker()
+    instance = Instance(broker, PLAN, iter(lambda: True, False))
+    instance.apply([log[0].item()])
+    instance.function.router = Router(compile_plan(2, SPECS, created_at_ns=1))
+    instance.apply([log[1].item()])
+    instance.function.router = Router(compile_plan(3, SPECS, created_at_ns=1))
+    instance.apply([log[2].item()])
+
+    found = of(view_of(SPECS[0]), broker.topics)
+
+    assert [message.properties["plan"] for message in found] == ["2"]
+    assert keys(found) == [("trade", "A", 1), ("trade", "B", 1)]
+
+
+def test_a_view_that_goes_is_joined_with_the_tables_that_went_with_it() -> None:
+    declared = TableSpec({"instrument": "text", "lot": "integer"}, ("instrument",))
+    made = content_of(declared, pa.table([["A"], [7]], schema=schema_of(declared)))
+    asked = Enrichment("t", {"lot": "lot"}, on=("instrument",), types={"lot": "integer"})
+    joined = ViewSpec(
+        transformation=Transformation(enrich=(asked,)), delivery=Delivery(conflate=Conflate(1_000))
+    )
+    refs = {"t": TableRef(1, made.digest, made.pieces)}
+    plan = compile_plan(1, [joined], created_at_ns=1, tables=refs)
+    log = log_of([(0, "trade", "A"), (0, "", "")], close=False)
+    broker = Broker()
+    instance = Instance(broker, plan, iter(lambda: True, False))
+    instance.function.router = Router(plan, tables={"t": ReferenceTable(read_content(made.data))})
+    instance.apply([log[0].item()])
+
+    instance.function.router = Router(compile_plan(2, [], created_at_ns=1))
+    instance.apply([log[1].item()])
+
+    (message,) = of(view_of(joined), broker.topics)
+    assert read_frame(message.data)["lot"].to_pylist() == [7]
+
+
+def test_a_window_that_is_stored_in_part_is_made_again_as_it_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where more of the log comes back than the view had when the window began."""
+    monkeypatch.setattr("functions.operators.route.max_rows", lambda _: 8)
+    older, newer = spec(conflate=Conflate(60_000)), spec("kind = 'trade'", conflate=Conflate(200))
+    frames = [(0, "trade", "AB"), (5, "trade", "ABC" * 6), (0, "trade", "DEFGHI" * 2)]
+    log = log_of([*frames, (5, "", "")], close=False)
+    view, both = view_of(newer), compile_plan(2, [older, newer], created_at_ns=1)
+    broker = Broker()
+    # Of what is sent for the newer view only the first of two entries is stored.
+    instance = Instance(
+        broker, compile_plan(1, [older], created_at_ns=1), iter([True, *[False] * 9])
+    )
+    instance.apply([log[0].item()])
+    instance.function.router = Router(both)
+    instance.apply([one.item() for one in log[1:]])
+    (stored,) = of(view, broker.topics)
+    assert "since" in stored.properties
+
+    successor = Instance(broker, both, iter(lambda: True, False))
+    successor.apply([one.item() for one in log])
+
+    reached = Counter({"A": 1, "B": 1})
+    for message in of(view, broker.topics):
+        ranges = [(name, n, n) for _, name, n in keys([message])]
+        told = Skipped.told_by(message.properties)
+        ranges += zip(told.instrument, told.first, told.last, strict=True)
+        for name, first, until in sorted(ranges):
+            assert first == reached[name] + 1
+            reached[name] = until
+    assert reached == Counter("AB" + "ABC" * 6 + "DEFGHI" * 2)
 
 
 def test_what_another_instance_has_begun_is_read_again() -> None:

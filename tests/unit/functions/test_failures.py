@@ -166,3 +166,23 @@ def test_what_fails_again_after_its_letter_was_stored_holds_nothing_up() -> None
     stage.apply([broken])  # as with a new plan, before it is acknowledged
     assert not stage._failures.views()
     assert len(sent) == 1
+
+
+def test_lanes_do_not_take_the_topic_of_letters_from_each_other(failing: set[str]) -> None:
+    """A bad view of one lane must not have the other lanes take their partitions over again."""
+    modes = {}
+
+    class Recording(Broker):
+        def create_producer(self, topic: str, **options: Any) -> Any:
+            modes["dead" if "dead" in topic else "view"] = options["access_mode"]
+            return super().create_producer(topic, **options)
+
+    stage, sent = distributor(compile_plan(1, [ViewSpec()], created_at_ns=1))
+    stage._function.client = Recording()
+    stage._views._openings._client = Recording()
+    failing.add("Y")
+    stage.apply(inputs((["A"],)))
+    stage.apply(inputs((["A"], ["Y"]))[1:])
+    assert letters(sent)
+    mode = pulsar.ProducerAccessMode
+    assert modes == {"dead": mode.Shared, "view": mode.ExclusiveWithFencing}
