@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.rules.policy import Policy
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.view_check import describe_schema, entitled_spec, view_spec
 from control_plane.errors import InvalidRequestError
@@ -358,4 +360,4 @@ def test_nothing_is_both_delayed_and_conflated() -> None:
     delivery = Delivery(conflate=Conflate(500), delay_seconds=900)
     asked = SubscriptionCreate(consumer="c", name="n", delivery=delivery)
     with pytest.raises(InvalidRequestError, match="delays and conflates"):
-        entitled_spec(asked, view_spec(asked), Entitlements(), [900])
+        entitled_spec(asked, view_spec(asked), Consumer(), Policy([], {}), Entitlements(), [900])

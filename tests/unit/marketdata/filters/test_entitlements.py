@@ -228,7 +228,7 @@ def test_entitlements_are_kept_in_one_form_and_checked_where_they_come_in() -> N
 
 
 def test_a_rate_that_is_allowed_cannot_be_widened() -> None:
-    allowed = Entitlements(maximum_rate=10)
+    allowed = Entitlements(maximum_rate=10).bounds()
 
     def left(delivery: Delivery) -> Delivery:
         return bounded(ViewSpec(delivery=delivery), allowed).delivery
