@@ -126,7 +126,7 @@ async def lock_open(session: AsyncSession, of: ColumnElement[bool]) -> None:
     """
     ids = select(Subscription.id).where(of)
     moves = select(Move.id).where(Move.subscription_id.in_(ids), Move.ended_at.is_(None))
-    await session.execute(moves.with_for_update())
+    await session.execute(moves.order_by(Move.id).with_for_update())
 
 
 async def _move(
@@ -185,6 +185,7 @@ async def drain_no_longer(session: AsyncSession, of: ColumnElement[bool]) -> Non
     Args:
         of: a condition on the subscriptions that left them.
     """
+    await lock_open(session, of)
     await session.execute(
         update(Move)
         .where(Move.subscription_id == Subscription.id, Move.ended_at.is_(None), of)
