@@ -1,8 +1,9 @@
 """Carries operations out: one a look of the keeper of functions, under its lock.
 
-Only the control plane that looks after functions carries operations out. So one that it finds `running` was
-left by a control plane that ended: it is begun again, which is harmless for what there is (a
-function that was restarted is restarted once more), and is failed after `MOST_ATTEMPTS`.
+Only the control plane that looks after functions carries operations out. So one that it finds
+`running` was left by a control plane that ended: it is begun again, which is harmless for what
+there is (a function that was restarted is restarted once more), and is failed after
+`MOST_ATTEMPTS`.
 """
 
 from __future__ import annotations
