@@ -170,37 +170,31 @@ class PlanPublisher:
             if not await self._has_work(session):
                 self.behind = False
                 return False
-        async with self._database.transaction() as session:
-            await _lock_publication(session)
-            number = await self._publish_newest(session)
-        if number is None:
-            return False
         more, failures = False, []
         # Each by itself: what fails in one undoes nothing, and keeps no other from being done.
-        for part in (self._tell_pauses, self._remove, self._join):
+        for part in (self._publish_newest, self._tell_pauses, self._remove, self._join):
             try:
                 async with self._database.transaction() as session:
                     await _lock_publication(session)
-                    more |= await part(session, number)
+                    more |= await part(session)
             except BrokerUnavailableError as error:
                 failures.append(error)
         if failures:
             raise failures[0]
         return more
 
-    async def _publish_newest(self, session: AsyncSession) -> int | None:
-        """Publish the newest plan, unless it is; gives its number."""
+    async def _publish_newest(self, session: AsyncSession) -> bool:
+        """Publish the newest plan, unless it is."""
         plan = await repository.newest(session)
-        if plan is None:
-            return None
-        if plan.published_at is None:
+        if plan is not None and plan.published_at is None:
             await self._publish(session, plan)
-        else:
+        elif plan is not None:
             await self._cut_off(session, plan.number)
-        return plan.number
+        return False
 
-    async def _join(self, session: AsyncSession, number: int) -> bool:
-        """Let some subscriptions become active that need no plan but those up to a number."""
+    async def _join(self, session: AsyncSession) -> bool:
+        """Let some subscriptions become active that need no plan but those that are published."""
+        number = await repository.newest_published(session)
         joining = await subscription_rows.pending(session, upto=number, limit=JOINING_A_TURN + 1)
         self.behind = len(joining) > JOINING_A_TURN
         joining = joining[:JOINING_A_TURN]
@@ -208,16 +202,17 @@ class PlanPublisher:
         await subscription_rows.activate(session, [row.id for row in joining], number)
         return self.behind
 
-    async def _remove(self, session: AsyncSession, number: int) -> bool:
-        """Remove what closed subscriptions had up to a plan, and what was drained long enough."""
+    async def _remove(self, session: AsyncSession) -> bool:
+        """Remove what closed subscriptions had, and what was drained long enough."""
+        number = await repository.newest_published(session)
         closed = await subscription_rows.cursors_left(session, number, limit=LEFT_A_TURN)
         dropped = await self._drop(session, closed)
         await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])
-        drained = await self._drop(session, await move_rows.overdue(session))
+        drained = await self._drop(session, await move_rows.overdue(session, number))
         await move_rows.end(session, [move.id for move in drained])
         return len(dropped) == LEFT_A_TURN
 
-    async def _tell_pauses(self, session: AsyncSession, _number: int) -> bool:
+    async def _tell_pauses(self, session: AsyncSession) -> bool:
         """Let nobody read under Pulsar subscriptions that pause, and under others again."""
         for row in await subscription_rows.to_tell(session):
             blocked = not row.blocked
