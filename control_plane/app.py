@@ -37,6 +37,7 @@ from control_plane.domains.explain.controller import ExplainController
 from control_plane.domains.explain.service import ExplainService
 from control_plane.domains.functions.controller import FunctionController
 from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.functions.topology import KnownTopology
 from control_plane.domains.groups.controller import GroupController
 from control_plane.domains.groups.service import GroupService
 from control_plane.domains.groups.watch import GroupWatch
@@ -52,7 +53,8 @@ from control_plane.domains.ordering.follower import OrderingFollower
 from control_plane.domains.ordering.service import OrderingService
 from control_plane.domains.plans.comparing import PlanComparison
 from control_plane.domains.plans.controller import PlanController, RolloutController
-from control_plane.domains.plans.publisher import DeliveryTopics, PlanPublisher
+from control_plane.domains.plans.delivery_topics import DeliveryTopics
+from control_plane.domains.plans.publisher import PlanPublisher
 from control_plane.domains.plans.service import PlanService
 from control_plane.domains.preview.controller import PreviewController
 from control_plane.domains.preview.service import PreviewService
@@ -80,6 +82,7 @@ from control_plane.domains.topics.controller import TopicController
 from control_plane.domains.topics.service import TopicService
 from control_plane.domains.transformations.controller import TransformationController
 from control_plane.domains.transformations.service import TransformationService
+from control_plane.function_keeper import FunctionKeeper
 from control_plane.idempotency.middleware import idempotency_middleware
 from control_plane.problems import EXCEPTION_HANDLERS
 from control_plane.pulsar_admin import PulsarAdmin
@@ -160,6 +163,7 @@ class ControlPlane:
             on_published=self.metrics.note_published,
         )
         self.audit = AuditService(self.database, seal_seconds=settings.audit_seal_seconds)
+        topology = KnownTopology(settings.topology_dir, self.board)
         self.reconciler = Reconciler(
             self.database,
             self.admin,
@@ -177,9 +181,15 @@ class ControlPlane:
                 kept_days=settings.event_retention_days,
             ),
             GroupWatch(self.database, self.admin, self.metrics),
+            topology,
             settings,
         )
-        self.operations = OperationService(self.database, self.board, wake=self.reconciler.wake)
+        self.function_keeper = FunctionKeeper(
+            self.database, self.admin, self.board, self.metrics, self.audit, topology, settings
+        )
+        self.operations = OperationService(
+            self.database, self.board, wake=self.function_keeper.wake
+        )
         self.ordering = OrderingService(
             self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
         )
@@ -296,8 +306,13 @@ class ControlPlane:
             asyncio.create_task(self.events.run(), name="events"),
             asyncio.create_task(self.audit.run(), name="audit"),
         ]
-        for name, run in (("publisher", self.publisher.run), ("reconciler", self.reconciler.run)):
-            with acting(partial(component, name)):
+        # What is done to functions is the reconciler's in the audit log.
+        for name, run, actor in (
+            ("publisher", self.publisher.run, "publisher"),
+            ("reconciler", self.reconciler.run, "reconciler"),
+            ("function keeper", self.function_keeper.run, "reconciler"),
+        ):
+            with acting(partial(component, actor)):
                 tasks.append(asyncio.create_task(run(), name=name))
         log.info("control plane started", version=__version__)
         if self.settings.authentication == "off":

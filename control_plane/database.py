@@ -56,6 +56,8 @@ class Lock(IntEnum):
     """Held by the one control plane that stores what the sequencer finds; for a session's life."""
     AUDIT = 0x6464_7305
     """Held by the one control plane that seals entries of the audit log."""
+    FUNCTIONS = 0x6464_7306
+    """Held by the one control plane that looks after functions."""
 
 
 AtBegin = Callable[[AsyncSession], Awaitable[None]]

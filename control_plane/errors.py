@@ -119,9 +119,17 @@ class RateLimitedError(ControlPlaneError):
 
 
 class UnavailableError(ControlPlaneError):
-    """A dependency is missing at the moment; the same request will work later."""
+    """A dependency is missing at the moment; the same request will work later.
+
+    Callers are told its text, and not that of what caused it, which may name hosts and paths.
+    """
 
     dependency = "a dependency"
+
+    @property
+    def reason(self) -> str:
+        """The text with that of its cause, for logs."""
+        return f"{self} ({self.__cause__})" if self.__cause__ else str(self)
 
 
 class DatabaseUnavailableError(UnavailableError):

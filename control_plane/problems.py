@@ -109,7 +109,7 @@ def domain_problem(request: Request[Any, Any, Any], error: ControlPlaneError) ->
         headers["Retry-After"] = str(request.app.state.settings.retry_after_seconds)
     if isinstance(error, UnavailableError):
         slug = f"{error.dependency}-unavailable"
-        log.warning("dependency missing", dependency=error.dependency, error=str(error))
+        log.warning("dependency missing", dependency=error.dependency, error=error.reason)
     if isinstance(error, UnauthenticatedError):
         why = ', error="invalid_token"' if error.token_given else ""
         headers["WWW-Authenticate"] = f'Bearer realm="dds"{why}'

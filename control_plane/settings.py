@@ -47,7 +47,12 @@ class Settings(BaseSettings):
         default="postgresql://postgres@127.0.0.1:5432/postgres",
         description="PostgreSQL 15+; `?host=/folder` reaches a Unix socket.",
     )
-    database_pool_size: int = Field(default=10, ge=2, le=200, description="Open connections kept.")
+    database_pool_size: int = Field(
+        default=10,
+        ge=4,
+        le=200,
+        description="Open connections kept; those who look again and again hold one each.",
+    )
     pulsar_service_url: PulsarUrl = Field(
         default="pulsar://127.0.0.1:6650", description="The broker's binary protocol."
     )

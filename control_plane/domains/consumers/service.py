@@ -167,9 +167,9 @@ class ConsumerService:
                 _require_own_fields(data)
             check_match(if_match, row.version)
             policy = await rule_rows.policy(session)
-            before, selecting = policy.allowed(row), policy.of(row)
+            before, selecting = policy.allowed(row), policy.selecting(row)
             changed = await self._apply(session, row, data)
-            if only is not None and policy.of(row) != selecting:
+            if only is not None and policy.selecting(row) != selecting:
                 raise ForbiddenError("Routing rules go by these labels: ask the platform team.")
             await session.flush()
             allowed = policy.allowed(row)

@@ -177,7 +177,7 @@ class ExplainService:
             except AdminNotFound:  # nobody has subscribed to the view or written to it yet
                 return stored, Stored(delivered, StoredEntries())
         except AdminError as error:
-            raise BrokerUnavailableError(f"The log cannot be found: {error}") from error
+            raise BrokerUnavailableError("The log cannot be found.") from error
 
 
 async def _subject(session: AsyncSession, key: str) -> _Subject:

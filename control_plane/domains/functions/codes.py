@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class FunctionCodes:
-    """One per reconciler, which tells it what it sees."""
+    """One per keeper of functions, which tells it what it sees."""
 
     def __init__(self, database: Database, admin: PulsarAdmin) -> None:
         self._database = database

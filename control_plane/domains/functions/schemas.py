@@ -51,7 +51,7 @@ class DifferenceOut(msgspec.Struct):
 
 
 class ClusterState(msgspec.Struct):
-    """What the functions worker said when the reconciler last looked."""
+    """What the functions worker said when it was last looked at."""
 
     expected: int
     running: int
@@ -62,7 +62,7 @@ class ClusterState(msgspec.Struct):
     seen_at: datetime
     differences: Annotated[
         list[DifferenceOut],
-        Meta(description="Drift: what the reconciler, or a redeploy, puts right."),
+        Meta(description="Drift: what a repair, or a redeploy, puts right."),
     ]
 
 

@@ -7,15 +7,16 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, exists, func, or_, select, tuple_
+from sqlalchemy import delete, exists, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
+from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.groups.membership import Departed, Member
 from control_plane.domains.groups.models import GroupRow
 from control_plane.domains.plans.models import ViewRow
-from control_plane.domains.subscriptions.models import LIVE, ROUTED, State, Subscription
+from control_plane.domains.subscriptions.models import IS_LIVE, ROUTED, State, Subscription
 
 _EMPTY: list[Any] = []
 
@@ -101,7 +102,7 @@ async def page(
     query = (
         select(Subscription, GroupRow)
         .outerjoin(GroupRow, GroupRow.subscription_id == Subscription.id)
-        .where(Subscription.state.in_(LIVE))
+        .where(text(IS_LIVE))
         .options(joinedload(Subscription.consumer))
         .order_by(Subscription.created_at, Subscription.id)
         .limit(limit)
@@ -109,9 +110,7 @@ async def page(
     if after is not None:
         query = query.where(tuple_(Subscription.created_at, Subscription.id) > after)
     if consumer is not None:
-        query = query.where(
-            or_(Subscription.consumer_id == consumer, Subscription.consumer.has(name=consumer))
-        )
+        query = query.where(Subscription.consumer_id.in_(consumer_rows.ids_of(consumer)))
     if name is not None:
         query = query.where(func.coalesce(Subscription.group, Subscription.name) == name)
     if occupied is not None:

@@ -1,8 +1,9 @@
-"""Carries operations out: one a look of the reconciler, under its lock.
+"""Carries operations out: one a look of the keeper of functions, under its lock.
 
-Only the control plane that reconciles carries operations out. So one that it finds `running` was
-left by a control plane that ended: it is begun again, which is harmless for what there is (a
-function that was restarted is restarted once more), and is failed after `MOST_ATTEMPTS`.
+Only the control plane that looks after functions carries operations out. So one that it finds
+`running` was left by a control plane that ended: it is begun again, which is harmless for what
+there is (a function that was restarted is restarted once more), and is failed after
+`MOST_ATTEMPTS`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class OperationWorker:
-    """One per reconciler, which tells it what there should be and what there is."""
+    """One per keeper of functions, which tells it what there should be and what there is."""
 
     def __init__(
         self, database: Database, admin: PulsarAdmin, codes: FunctionCodes, *, timeout_s: float
@@ -61,11 +62,11 @@ class OperationWorker:
                     self._admin,
                     [change],
                     timeout_s=self._timeout_s,
-                    # What was before may be drift; the reconciler goes on from what is there.
+                    # What was before may be drift; the next look goes on from what is there.
                     roll_back=False,
                     on_event=tell.put_nowait,
                 )
-        except (ApplyError, AdminError, LookupError) as error:
+        except (ApplyError, AdminError, LookupError, ValueError) as error:
             log.warning("operation failed", operation=row.id, error=str(error))
             await self._end(row, {"title": NOT_CARRIED_OUT, "detail": str(error)})
         else:

@@ -16,7 +16,8 @@ Guarantees:
 - The Pulsar subscription of a closed one is deleted, and its consumer cut off, when the plan
   without it is published.
 - One control plane publishes at a time (advisory lock), always the newest plan.
-- Every step may be repeated: a crash anywhere is repaired by the next run.
+- Every step may be repeated: a crash anywhere is repaired by the next run. What fails in one, as a
+  topic that cannot be made for who joins, undoes no other and keeps no other from being done.
 - The topic is compared with the database at the start and at intervals; a plan that is missing
   there (topic deleted, disk lost) is published again, and a topic that is ahead of the database
   (database lost or restored) is answered with a plan of a higher number. Reference tables that are
@@ -27,9 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
@@ -37,175 +36,28 @@ from sqlalchemy import func, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.broker import Broker
-from control_plane.broker_grants import READING, BrokerGrants, Grant
 from control_plane.database import Database, Lock, lock
 from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository
-from control_plane.domains.plans.models import PlanRow, ViewRow
+from control_plane.domains.plans.delivery_topics import AnyCursor, DeliveryTopics
+from control_plane.domains.plans.models import PlanRow
 from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
-from control_plane.domains.subscriptions.models import LIVE, Subscription
+from control_plane.domains.subscriptions.models import LIVE
 from control_plane.errors import BrokerUnavailableError, UnavailableError
-from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
-from marketdata.formats.pulsar_schemas import PulsarSchema
-from marketdata.plans import PLAN_KEY, Plan, ViewSpec, decode_plan, tables_in
+from marketdata.plans import PLAN_KEY, Plan, decode_plan, tables_in
 from marketdata.reference import TableRef, pieces_of
-from marketdata.topics import PLANS, REFERENCE, SEQUENCED_EVENTS
-from marketdata.view_schemas import topic_schema
+from marketdata.topics import PLANS, REFERENCE
 
-MAX_CONCURRENT_ADMIN_CALLS = 16
 JOINING_A_TURN = 16
 """How many subscriptions that need no plan become active between two looks for a new plan."""
 LEFT_A_TURN = 64
 """How many Pulsar subscriptions of closed ones are deleted between two looks for a new plan."""
 MAX_BACKOFF_SECONDS = 5.0
-SCHEMA_REFUSED = (409, 422)
-"""HTTP statuses: it is not compatible with those that the topic has, or none for the broker."""
 
 log = structlog.get_logger(__name__)
-
-
-class Cursor(Protocol):
-    """A row that stands for a Pulsar subscription on a view's topic."""
-
-    @property
-    def view(self) -> ViewRow:
-        """The view."""
-
-    @property
-    def subscription_name(self) -> str:
-        """The name of the Pulsar subscription."""
-
-    @property
-    def grant(self) -> Grant:
-        """The topic, and the consumer who may read it for this."""
-
-
-AnyCursor = TypeVar("AnyCursor", bound=Cursor)
-
-
-class DeliveryTopics:
-    """Creates and removes delivery topics, the Pulsar subscriptions on them and the grants to read.
-
-    All of it may be repeated.
-
-    Args:
-        on_schema_refused: called when the broker takes no schema for a topic, which then has none
-            or an older one; its messages are written by the view's format all the same.
-    """
-
-    def __init__(
-        self,
-        admin: PulsarAdmin,
-        grants: BrokerGrants,
-        *,
-        on_schema_refused: Callable[[], None] | None = None,
-    ) -> None:
-        self._admin = admin
-        self._grants = grants
-        self._on_schema_refused = on_schema_refused
-        self._limit = asyncio.Semaphore(MAX_CONCURRENT_ADMIN_CALLS)
-
-    async def ensure(self, subscriptions: Sequence[Subscription], *, start: str | None) -> None:
-        """Make every topic and Pulsar subscription exist; `start` overrides where they begin."""
-        if not subscriptions:
-            return
-        with _admin_errors():
-            partitions = await self._admin.partitions(SEQUENCED_EVENTS)
-            views = {row.view.topic: row.view for row in subscriptions}
-            await asyncio.gather(
-                *(self._topic(views[topic], partitions) for topic in sorted(views))
-            )
-            await self._grants.give(READING, (row.grant for row in subscriptions))
-            await asyncio.gather(
-                *(
-                    self._cursor(
-                        row.view.topic,
-                        row.subscription_name,
-                        start or row.next_start,
-                    )
-                    for row in subscriptions
-                )
-            )
-
-    async def drop_cursors(
-        self, rows: Sequence[AnyCursor], *, still_granted: Collection[Grant]
-    ) -> list[AnyCursor]:
-        """Delete Pulsar subscriptions, connected or not; gives the rows of those that are gone.
-
-        First their consumers lose the grants that no other subscription needs (`still_granted`): a
-        client that is cut off tries to connect again at once.
-        """
-        try:
-            await self._grants.take({row.grant for row in rows} - set(still_granted))
-        except AdminError as error:
-            log.warning("grants not taken away yet", error=str(error))
-            return []
-
-        async def drop(row: AnyCursor) -> bool:
-            name = row.subscription_name
-            async with self._limit:
-                try:
-                    await self._admin.delete_subscription(row.view.topic, name, force=True)
-                except AdminNotFound:
-                    return True
-                except AdminError as error:
-                    log.warning("cursor not removed yet", subscription=name, error=str(error))
-                    return False
-            return True
-
-        gone = await asyncio.gather(*map(drop, rows))
-        return [row for row, is_gone in zip(rows, gone, strict=True) if is_gone]
-
-    async def block(self, subscription: str, *, blocked: bool) -> None:
-        """Let nobody read under a Pulsar subscription, or whoever may read its topic again."""
-        with _admin_errors():
-            await self._grants.block(subscription, blocked=blocked)
-
-    async def _topic(self, view: ViewRow, partitions: int) -> None:
-        topic = view.topic
-        schema = topic_schema(msgspec.convert(view.spec, ViewSpec))
-        async with self._limit:
-            with suppress(AdminConflict):
-                await self._admin.create_topic(topic, partitions=partitions)
-                log.info("delivery topic created", topic=topic, partitions=partitions)
-            if schema is not None:
-                await self._register(topic, schema)
-
-    async def _register(self, topic: str, schema: PulsarSchema) -> None:
-        """Give a topic its schema; one that is refused must not hold up everybody's plans."""
-        try:
-            await self._admin.set_schema(topic, schema.type, schema.definition)
-        except AdminError as error:
-            if error.status not in SCHEMA_REFUSED:
-                raise
-            log.warning("the broker refuses the schema of a topic", topic=topic, error=str(error))
-            if self._on_schema_refused is not None:
-                self._on_schema_refused()
-
-    async def _cursor(self, topic: str, subscription: str, start: str) -> None:
-        async with self._limit:
-            try:
-                await self._admin.create_subscription(
-                    topic, subscription, start="earliest" if start == "earliest" else "latest"
-                )
-            except AdminConflict:
-                return
-
-
-@contextmanager
-def _admin_errors() -> Iterator[None]:
-    """Errors of the admin API become those of requests and of the outbox."""
-    try:
-        yield
-    except AdminNotFound as error:
-        raise BrokerUnavailableError(
-            "The topology is not applied: run scripts/deploy_functions.py apply."
-        ) from error
-    except AdminError as error:
-        raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
 
 
 class PlanPublisher:
@@ -275,7 +127,7 @@ class PlanPublisher:
             try:
                 await self._turn()
             except UnavailableError as error:
-                self._failed(str(error), waiters)
+                self._failed(error.reason, waiters)
                 pause = min(max(pause, 0.1) * 2, MAX_BACKOFF_SECONDS)
             except Exception as error:
                 log.exception("publication failed")
@@ -318,37 +170,56 @@ class PlanPublisher:
             if not await self._has_work(session):
                 self.behind = False
                 return False
-        async with self._database.transaction() as session:
-            await _lock_publication(session)
-            plan = await repository.newest(session)
-            if plan is None:
-                return False
-            if plan.published_at is None:
-                await self._publish(session, plan)
-            else:
-                await self._cut_off(session, plan.number)
-            joining = await subscription_rows.pending(
-                session, upto=plan.number, limit=JOINING_A_TURN + 1
-            )
-            self.behind = len(joining) > JOINING_A_TURN
-            joining = joining[:JOINING_A_TURN]
-            await self._topics.ensure(joining, start=None)
-            await subscription_rows.activate(session, [row.id for row in joining], plan.number)
-            await self._tell_pauses(session)
-            closed = await subscription_rows.cursors_left(session, plan.number, limit=LEFT_A_TURN)
-            dropped = await self._drop(session, closed)
-            await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])
-            drained = await self._drop(session, await move_rows.overdue(session))
-            await move_rows.end(session, [move.id for move in drained])
-            return self.behind or len(dropped) == LEFT_A_TURN
+        more, failures = False, []
+        # Each by itself: what fails in one undoes nothing, and keeps no other from being done.
+        for part in (self._publish_newest, self._tell_pauses, self._remove, self._join):
+            try:
+                async with self._database.transaction() as session:
+                    await _lock_publication(session)
+                    more |= await part(session)
+            except BrokerUnavailableError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return more
 
-    async def _tell_pauses(self, session: AsyncSession) -> None:
+    async def _publish_newest(self, session: AsyncSession) -> bool:
+        """Publish the newest plan, unless it is."""
+        plan = await repository.newest(session)
+        if plan is not None and plan.published_at is None:
+            await self._publish(session, plan)
+        elif plan is not None:
+            await self._cut_off(session, plan.number)
+        return False
+
+    async def _join(self, session: AsyncSession) -> bool:
+        """Let some subscriptions become active that need no plan but those that are published."""
+        number = await repository.newest_published(session)
+        joining = await subscription_rows.pending(session, upto=number, limit=JOINING_A_TURN + 1)
+        self.behind = len(joining) > JOINING_A_TURN
+        joining = joining[:JOINING_A_TURN]
+        await self._topics.ensure(joining, start=None)
+        await subscription_rows.activate(session, [row.id for row in joining], number)
+        return self.behind
+
+    async def _remove(self, session: AsyncSession) -> bool:
+        """Remove what closed subscriptions had, and what was drained long enough."""
+        number = await repository.newest_published(session)
+        closed = await subscription_rows.cursors_left(session, number, limit=LEFT_A_TURN)
+        dropped = await self._drop(session, closed)
+        await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])
+        drained = await self._drop(session, await move_rows.overdue(session, number))
+        await move_rows.end(session, [move.id for move in drained])
+        return len(dropped) == LEFT_A_TURN
+
+    async def _tell_pauses(self, session: AsyncSession) -> bool:
         """Let nobody read under Pulsar subscriptions that pause, and under others again."""
         for row in await subscription_rows.to_tell(session):
             blocked = not row.blocked
             await self._topics.block(row.subscription_name, blocked=blocked)
             row.blocked = blocked
         await session.flush()
+        return False
 
     async def _cut_off(self, session: AsyncSession, number: int) -> None:
         """Take away what could read a plan's views without having them any more."""

@@ -107,7 +107,7 @@ class PreviewService:
             topics = [partition_topic(SEQUENCED_EVENTS, number) for number in range(partitions)]
             held = await asyncio.gather(*map(self._admin.stored_entries, topics))
         except AdminError as error:
-            raise BrokerUnavailableError(f"The log cannot be found: {error}") from error
+            raise BrokerUnavailableError("The log cannot be found.") from error
         return list(map(Stored, topics, held))
 
     @contextlib.contextmanager

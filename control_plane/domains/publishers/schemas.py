@@ -41,6 +41,10 @@ class PublisherCreate(msgspec.Struct, forbid_unknown_fields=True):
     kinds: OwnKinds = None
 
 
+ORIGIN_FIELDS = frozenset({"region", "sources"})
+"""What routing rules by region of origin go by."""
+
+
 class PublisherUpdate(msgspec.Struct, forbid_unknown_fields=True):
     """What to change of a publisher; absent fields stay, and those that are named are replaced."""
 

@@ -22,12 +22,14 @@ from control_plane.domains.events.schemas import EventType
 from control_plane.domains.publishers import repository
 from control_plane.domains.publishers.models import UNIQUE_NAME, Publisher
 from control_plane.domains.publishers.schemas import (
+    ORIGIN_FIELDS,
     PublisherCreate,
     PublisherOut,
     PublisherUpdate,
 )
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.rules.following import follow_policy
+from control_plane.domains.rules.policy import Policy
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.domains.tokens.repository import revoke_subject
 from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
@@ -78,9 +80,7 @@ class PublisherService:
                 await _require_own(session, row)
                 before = await rule_rows.policy(session)
                 session.add(row)
-                await session.flush()
-                after = await rule_rows.policy(session)
-                await follow_policy(session, before, after, drain_seconds=self._drain_seconds)
+                await self._follow(session, before)
                 await record(session, Change(EventType.PUBLISHER_CREATED, {"name": row.name}))
                 await session.refresh(row)
         except IntegrityError as error:
@@ -113,26 +113,29 @@ class PublisherService:
     ) -> tuple[PublisherOut, int]:
         """Change what `data` names; gives the new version too.
 
+        Suspending waits for no plan that is being made: that may take minutes.
+
         Raises:
             PreconditionFailedError: If-Match does not hold.
             ConflictError: a source is another publisher's.
         """
         async with self._database.transaction() as session:
-            await lock(session, Lock.PLAN_SEQUENCE)
+            before = None
+            if any(getattr(data, name) is not UNSET for name in ORIGIN_FIELDS):
+                await lock(session, Lock.PLAN_SEQUENCE)
+                before = await rule_rows.policy(session)
             row = await repository.find(session, key, for_update=True)
             check_match(if_match, row.version)
-            before = await rule_rows.policy(session)
             fields = {name: getattr(row, name) for name in data.__struct_fields__}
             for name in data.__struct_fields__:
                 if getattr(data, name) is not UNSET:
                     _set(row, name, getattr(data, name))
             changed = [name for name, value in fields.items() if getattr(row, name) != value]
             if changed:
-                await _require_own(session, row)
                 repository.touch(row)
-                await session.flush()
-                after = await rule_rows.policy(session)
-                await follow_policy(session, before, after, drain_seconds=self._drain_seconds)
+                if before is not None:
+                    await _require_own(session, row)
+                    await self._follow(session, before)
                 if "suspended" in changed and row.suspended:
                     revoke_subject(session, row.name, by=by)
                 told = {"name": row.name, "changed": changed}
@@ -144,22 +147,35 @@ class PublisherService:
         return publisher_out(row), row.version
 
     async def delete(self, key: str, if_match: str | None, *, by: str) -> None:
-        """Delete a publisher and revoke its tokens; what it published stays."""
+        """Delete a publisher and revoke its tokens; what it published stays.
+
+        ConflictError while routing rules go by its region: they would let go what they keep there.
+        """
         async with self._database.transaction() as session:
             await lock(session, Lock.PLAN_SEQUENCE)
             row = await repository.find(session, key, for_update=True)
             check_match(if_match, row.version)
             before = await rule_rows.policy(session)
+            named = next((rule for rule in before.rules if row.region in rule.regions), None)
+            if named is not None and row.sources:
+                raise ConflictError(
+                    f"The routing rule {named.name!r} goes by the region of origin {row.region!r}:"
+                    " change that, or give the publisher another region first."
+                )
             row.deleted_at = datetime.now(UTC)
             repository.touch(row)
-            await session.flush()
-            after = await rule_rows.policy(session)
-            await follow_policy(session, before, after, drain_seconds=self._drain_seconds)
+            await self._follow(session, before)
             revoke_subject(session, row.name, by=by)
             await record(session, Change(EventType.PUBLISHER_DELETED, {"name": row.name}))
         log.info("publisher deleted", publisher=row.id)
         await self._end(row.name)
         await self._publication.published(self._wait_seconds)
+
+    async def _follow(self, session: AsyncSession, before: Policy) -> None:
+        """Let subscriptions follow what rules say by the publishers as they are now."""
+        await session.flush()
+        after = await rule_rows.policy(session)
+        await follow_policy(session, before, after, drain_seconds=self._drain_seconds)
 
     async def _end(self, name: str) -> None:
         """Let a publisher write no more, now; the reconciler does what fails here."""

@@ -49,6 +49,11 @@ class Rule(msgspec.Struct, frozen=True):
         """Whether it asks for regions of origin."""
         return self.origin_regions is not None or self.origin_regions_except is not None
 
+    @property
+    def regions(self) -> frozenset[str]:
+        """The regions of origin that it names."""
+        return frozenset((*(self.origin_regions or ()), *(self.origin_regions_except or ())))
+
 
 class Selected(NamedTuple):
     """A rule that selects a consumer, with its whole condition."""
@@ -72,9 +77,14 @@ class Policy:
         ]
 
     def of(self, consumer: Consumer) -> list[Selected]:
-        """The rules that select a consumer, in their order."""
+        """The enabled rules that select a consumer, in their order."""
         party = consumer.party
         return [each for each in self._enabled if each.rule.consumers.selects(party)]
+
+    def selecting(self, consumer: Consumer) -> list[Rule]:
+        """The same, with those that are not enabled: they may be at any time."""
+        party = consumer.party
+        return [rule for rule in self.rules if rule.consumers.selects(party)]
 
     def routed(self, consumer: Consumer) -> Filter:
         """What the rules let a consumer receive."""

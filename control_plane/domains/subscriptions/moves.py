@@ -30,6 +30,7 @@ from sqlalchemy import ColumnElement, Select, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
+from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.models import ViewRow
@@ -127,7 +128,7 @@ async def lock_open(session: AsyncSession, of: ColumnElement[bool]) -> None:
     """
     ids = select(Subscription.id).where(of)
     moves = select(Move.id).where(Move.subscription_id.in_(ids), Move.ended_at.is_(None))
-    await session.execute(moves.with_for_update())
+    await session.execute(moves.order_by(Move.id).with_for_update())
 
 
 async def _move(
@@ -186,6 +187,7 @@ async def drain_no_longer(session: AsyncSession, of: ColumnElement[bool]) -> Non
     Args:
         of: a condition on the subscriptions that left them.
     """
+    await lock_open(session, of)
     await session.execute(
         update(Move)
         .where(Move.subscription_id == Subscription.id, Move.ended_at.is_(None), of)
@@ -212,16 +214,22 @@ async def exposed(session: AsyncSession, plan: int) -> Sequence[Move]:
     return (await session.scalars(query)).all()
 
 
-async def overdue(session: AsyncSession) -> Sequence[Move]:
+async def overdue(session: AsyncSession, published: int) -> Sequence[Move]:
     """Open moves whose time to be drained is over; rows are locked.
 
-    For who pauses no time passes, where it is the subscription that changed.
+    For who pauses no time passes, where it is the subscription that changed. Nor before the plan is
+    published with which it gets something else, but for who is to get nothing.
     """
+    over = (
+        (Move.plan <= published)
+        | (Subscription.state == State.CLOSED)
+        | Subscription.consumer.has(Consumer.suspended)
+    )
     waits = Subscription.paused_at.is_not(None) & _LIVE & Move.allowed
     query = (
         _open()
         .join(Move.subscription)
-        .where(Move.drain_until <= func.clock_timestamp(), ~waits, ~Move.goes_on)
+        .where(Move.drain_until <= func.clock_timestamp(), over, ~waits, ~Move.goes_on)
         .limit(1000)
         .with_for_update(of=Move, skip_locked=True)
     )

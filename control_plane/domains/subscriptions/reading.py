@@ -53,7 +53,7 @@ class ReadingService:
         except AdminNotFound:
             return nobody(NO_CURSOR)
         except AdminError as error:
-            raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
+            raise BrokerUnavailableError("The broker's admin API failed.") from error
         cursors = {
             number: partition.subscriptions[name]
             for number, partition in stats.partitions.items()

@@ -260,13 +260,16 @@ async def activate(session: AsyncSession, ids: Collection[str], number: int) -> 
     Those closed in the meantime stay closed, and those moved to a later plan pending.
     """
     if ids:
+        waiting = (
+            (Subscription.state == State.PENDING)
+            & (Subscription.plan <= number)
+            & Subscription.id.in_(ids)
+        )
+        # In the order of all who lock several: none waits for another in a circle.
+        locked = select(Subscription.id).where(waiting).order_by(Subscription.id).with_for_update()
         made = await session.scalars(
             update(Subscription)
-            .where(
-                Subscription.id.in_(ids),
-                Subscription.state == State.PENDING,
-                Subscription.plan <= number,
-            )
+            .where(Subscription.id.in_((await session.scalars(locked)).all()))
             .values(
                 state=case(
                     (Subscription.paused_at.is_(None), State.ACTIVE.value),

@@ -95,7 +95,7 @@ class TopicService:
         except AdminNotFound:
             return None
         except AdminError as error:
-            raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
+            raise BrokerUnavailableError("The broker's admin API failed.") from error
 
     async def _plain(self, name: str) -> int:
         # A topic that is not there is answered with 0 partitions, too.
@@ -112,7 +112,7 @@ class TopicService:
         except AdminNotFound:
             return _NOTHING  # gone since
         except AdminError as error:
-            raise BrokerUnavailableError(f"The broker's admin API failed: {error}") from error
+            raise BrokerUnavailableError("The broker's admin API failed.") from error
 
 
 def _compared(key: str, name: str, desired: int | None, actual: int | None) -> TopicOut:

@@ -23,7 +23,7 @@ from control_plane.domains.audit.models import AuditEntry
 from control_plane.domains.audit.service import MOST_REFUSALS, AuditService
 from control_plane.domains.consumers.schemas import ConsumerCreate
 from control_plane.errors import DatabaseUnavailableError
-from control_plane.reconciler import _repair
+from control_plane.function_keeper import _repair
 from control_plane.security.roles import Role
 from control_plane.settings import Settings
 from control_plane.topology import Change

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from control_plane.broker_grants import NOBODY, PUBLISHING, READING, BrokerGrants, publisher
+from control_plane.domains.plans.delivery_topics import DeliveryTopics
 from control_plane.domains.plans.models import ViewRow
-from control_plane.domains.plans.publisher import DeliveryTopics
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.pulsar_admin import AdminRejected, PulsarAdmin
 from control_plane.topology import Actual, Topology, apply, diff

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from control_plane.broker_grants import BrokerGrants
+from control_plane.domains.plans.delivery_topics import DeliveryTopics
 from control_plane.domains.plans.models import ViewRow
-from control_plane.domains.plans.publisher import DeliveryTopics
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.errors import BrokerUnavailableError
 from control_plane.pulsar_admin import PulsarAdmin

@@ -8,8 +8,8 @@ from typing import cast
 from control_plane.database import Database
 from control_plane.domains.functions import repository as code_rows
 from control_plane.domains.functions.codes import FunctionCodes
+from control_plane.function_keeper import Patience
 from control_plane.pulsar_admin import AdminUnavailable, PulsarAdmin
-from control_plane.reconciler import Patience
 from control_plane.settings import REPOSITORY_ROOT
 from control_plane.topology import (
     Actual,

@@ -247,15 +247,33 @@ async def test_what_the_broker_does_not_tell_changes_nothing(
     broker.topics[found.topic] = topic(found.subscription_name, cursor("a", "a"))
     await watch.look()
     told = await events(world, key)
-    broker.topics[found.topic] = AdminUnavailable("away", status=503)
+    broker.topics[found.topic] = AdminUnavailable("http://inside is away", status=503)
     await watch.look()
     assert metrics.reconcile_errors.labels("groups")._value.get() == 1
-    with pytest.raises(BrokerUnavailableError):
+    with pytest.raises(BrokerUnavailableError) as refused:
         await service.describe(key)
+    # What a consumer is told says nothing of where the broker is.
+    assert "inside" not in str(refused.value)
+    assert "inside" in refused.value.reason
     del broker.topics[found.topic]
     await watch.look()
     assert await events(world, key) == told
     assert (await service.describe(key)).members == []
+
+
+async def test_nobody_has_left_a_partition_that_is_being_loaded(
+    world: World, broker: Broker, watch: GroupWatch, service: GroupService
+) -> None:
+    key = await world.subscribe("apples")
+    await world.settle()
+    found = await get(world, key)
+    name = found.subscription_name
+    broker.topics[found.topic] = topic(name, cursor("a", "a"), cursor("b", "b"))
+    await watch.look()
+    broker.topics[found.topic] = topic(name, cursor("a", "a"), None)
+    group = await service.describe(key)
+    assert ([each.name for each in group.members], group.departed) == (["a"], [])
+    assert group.unread == [1]
 
 
 async def test_names_that_a_client_made_up_are_stored_and_told(

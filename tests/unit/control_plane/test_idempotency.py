@@ -311,6 +311,13 @@ async def test_keys_are_each_callers_own_and_no_answer_with_a_secret_is_kept(
         "createInstrumentSet",
         "createTransformation",
         "updateInstrumentSet",
+        "createPublisher",
+        "updatePublisher",
+        "createRule",
+        "updateRule",
+        "reorderRules",
+        "restartFunction",
+        "redeployFunction",
         "resendDeadLetter",
         "revokeTokens",
     }

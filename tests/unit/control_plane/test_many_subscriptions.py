@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import event, text
 from world import World
 
 from control_plane.database import Database, Lock, lock
+from control_plane.domains.groups.service import GroupService
 from control_plane.domains.plans.publisher import JOINING_A_TURN, LEFT_A_TURN
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.models import State
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
+from control_plane.pulsar_admin import PulsarAdmin
 
 MANY = 3 * JOINING_A_TURN
 CROWD = 40
@@ -190,8 +192,25 @@ async def test_a_page_is_read_from_an_index(
         await world.subscriptions.page(
             cursor=None, limit=10, consumer=consumer, name=None, state=state
         )
+    await require_index(world, seen)
+
+
+@pytest.mark.parametrize("consumer", [None, "desk"])
+async def test_a_page_of_groups_is_read_from_an_index(
+    world: World, first: str, consumer: str | None
+) -> None:
+    await add(world, first, 2_000, State.ACTIVE)
+    service = GroupService(world.database, cast(PulsarAdmin, None))
+    with statements(world.database) as seen:
+        await service.page(cursor=None, limit=10, consumer=consumer, name=None, occupied=None)
+    await require_index(world, seen)
+
+
+async def require_index(world: World, seen: list[tuple[str, Any]]) -> None:
+    """Whatever the parameters are, as in a plan that is kept for all of them."""
     statement, parameters = next(each for each in seen if "ORDER BY" in each[0])
     async with world.database.engine.connect() as connection:
+        await connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
         plan = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
         told = "\n".join(row[0] for row in plan)
     assert "Seq Scan on subscriptions" not in told

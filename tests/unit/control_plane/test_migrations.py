@@ -140,6 +140,48 @@ def test_who_was_there_before_entitlements_may_receive_what_it_did(postgresql: S
         engine.dispose()
 
 
+def test_what_only_newer_revisions_know_is_no_obstacle_on_the_way_back(
+    postgresql: Server,
+) -> None:
+    """Who goes back keeps what the older revision knows, and what it does not is gone."""
+    url = postgresql.create()
+    command.upgrade(config(url), "head")
+    engine = create_engine(sqlalchemy_url(url))
+    told = "SELECT c.name, s.name, s.state FROM consumers AS c JOIN subscriptions AS s"
+    told += " ON s.consumer_id = c.id"
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO consumers (id, name, entitlements, workflow)"
+                " VALUES ('c0000000000000000', 'desk', '{}', 'prediction');"
+                "INSERT INTO views (id, topic, spec) VALUES ('0000000000000000', 't', '{}');"
+                'INSERT INTO subscriptions (id, consumer_id, view_id, name, start, plan, "group",'
+                " spec) VALUES ('s0000000000000000', 'c0000000000000000', '0000000000000000',"
+                " 's', 'latest', 1, 'pickers', '{}');"
+                "INSERT INTO groups (subscription_id) VALUES ('s0000000000000000');"
+                "INSERT INTO subscription_moves (subscription_id, view_id, subscription_name,"
+                " plan, goes_on, drain_until) VALUES ('s0000000000000000', '0000000000000000',"
+                " 's', 1, true, now());"
+                "INSERT INTO rules (id, name, predicate, consumers, effect, enabled, position)"
+                " VALUES ('u0000000000000000', 'brake', 'null', '{}', 'deny', true, 1);"
+                "INSERT INTO publishers (id, name, region, sources)"
+                " VALUES ('p0000000000000000', 'feed', 'eu', '{feed-a}');"
+                "INSERT INTO operations (id, kind, target)"
+                " VALUES ('o0000000000000000', 'function.restart', 'sequencer')"
+            )
+        for revision in ("0020", "0018", "0015"):
+            command.downgrade(config(url), revision)
+            with engine.connect() as connection:
+                assert connection.exec_driver_sql(told).all() == [("desk", "s", "pending")]
+        command.upgrade(config(url), "head")
+        assert tables(url) == TABLES
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql(told).all() == [("desk", "s", "pending")]
+            assert connection.exec_driver_sql("SELECT count(*) FROM rules").scalar_one() == 0
+    finally:
+        engine.dispose()
+
+
 def test_models_and_migrations_describe_the_same_tables(database_url: str) -> None:
     engine = create_engine(sqlalchemy_url(database_url))
     try:

@@ -1,4 +1,4 @@
-"""What takes its time is stored, carried out once by who reconciles, and told to its end."""
+"""What takes its time is stored, carried out once by one control plane, and told to its end."""
 
 from __future__ import annotations
 
@@ -175,6 +175,20 @@ async def test_a_function_that_the_topology_no_longer_names_is_left_alone(
     empty = Topology(4, {}, {}, {}, {})
     assert await worker(database).work(empty, DEPLOYED)
     assert (await service.get(asked.id)).state == "failed"
+    assert applied.changes == []
+
+
+async def test_what_an_older_control_plane_does_not_know_is_not_begun_again_and_again(
+    database: Database, service: OperationService, applied: Applied, topology: Topology
+) -> None:
+    asked = await service.ask(RESTART, "sequencer")
+    async with database.transaction() as session:
+        await session.execute(text("UPDATE operations SET kind = 'function.paint'"))
+    assert await worker(database).work(topology, DEPLOYED)
+    found = await service.get(asked.id)
+    assert (found.state, found.attempts) == ("failed", 1)
+    assert found.problem is not None
+    assert "function.paint" in found.problem.detail
     assert applied.changes == []
 
 

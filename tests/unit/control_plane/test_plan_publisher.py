@@ -6,21 +6,25 @@ PostgreSQL is real, the broker is a recorder (`world`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from world import World
 
 from control_plane.broker import Broker
 from control_plane.database import Database
+from control_plane.domains.consumers.schemas import ConsumerUpdate
 from control_plane.domains.instrument_sets.schemas import (
     InstrumentSetCreate,
     InstrumentSetUpdate,
 )
 from control_plane.domains.instrument_sets.service import InstrumentSetService
+from control_plane.domains.plans.delivery_topics import DeliveryTopics
 from control_plane.domains.plans.models import PlanRow, ViewRow
-from control_plane.domains.plans.publisher import DeliveryTopics
+from control_plane.domains.subscriptions.models import Subscription
+from control_plane.domains.subscriptions.repository import activate as activate_rows
 from control_plane.domains.subscriptions.schemas import SubscriptionUpdate
 from control_plane.errors import (
     BrokerUnavailableError,
@@ -224,7 +228,7 @@ async def test_changes_at_once_give_plans_without_holes(world: World) -> None:
 
     task = asyncio.create_task(world.publisher.run())
     await asyncio.gather(*(live(number) for number in range(12)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not await world.publisher.published(1):
             pass
     task.cancel()
@@ -256,7 +260,7 @@ async def test_two_control_planes_publish_one_after_the_other(
             for number in range(10)
         )
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while {await world.state(each) for each in made} != {"active"}:
             await world.publisher.published(1)
     for task in tasks:
@@ -316,3 +320,92 @@ async def test_a_set_that_nobody_names_makes_no_plan(world: World) -> None:
     assert made.plan == number
     await world.settle()
     assert world.broker.last.number == number
+
+
+async def test_a_topic_that_cannot_be_made_for_who_joins_undoes_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.settle()
+    one, paused, closed = [await world.subscribe(name) for name in ("one", "paused", "closed")]
+    await world.settle()
+    there, _ = await world.subscriptions.get(closed)
+    joining = await world.subscribe("joining")
+    new = await world.subscribe("new", filter="price > 1")
+    await world.lifecycles.pause(paused, None)
+    await world.subscriptions.close(closed, None)
+    ensure = world.topics.ensure
+
+    async def refuse(subscriptions: Sequence[Subscription], *, start: str | None) -> None:
+        if any(row.id == joining for row in subscriptions):
+            raise BrokerUnavailableError("refused")
+        await ensure(subscriptions, start=start)
+
+    monkeypatch.setattr(world.topics, "ensure", refuse)
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailableError):
+            await world.publisher.publish_once()
+    # Once, though the turn had to be repeated.
+    assert [len(decode_plan(each).views) for each in world.broker.plans] == [0, 1, 2]
+    assert [await world.state(key) for key in (one, new, joining)] == [
+        "active",
+        "active",
+        "pending",
+    ]
+    assert len(world.topics.blocked) == 1
+    assert (there.topic, there.subscription_name) not in world.topics.cursors
+    monkeypatch.setattr(world.topics, "ensure", ensure)
+    await world.settle()
+    assert await world.state(joining) == "active"
+
+
+async def test_rows_are_locked_in_one_order_so_that_none_waits_in_a_circle(world: World) -> None:
+    await world.settle()
+    low, high = sorted([await world.subscribe(name) for name in ("a", "b")])
+    lock_row = text("SELECT FROM subscriptions WHERE id = :id FOR UPDATE NOWAIT")
+    async with world.database.transaction() as session:
+        # What is changed last is found last.
+        await session.execute(
+            text("UPDATE subscriptions SET labels = labels WHERE id = :id"), {"id": low}
+        )
+
+    async def activate() -> None:
+        async with world.database.transaction() as session:
+            await session.execute(text("SET LOCAL enable_indexscan = off"))
+            await activate_rows(session, [low, high], 2)
+
+    async with world.database.transaction() as session:
+        await session.execute(lock_row, {"id": low})
+        activating = asyncio.create_task(activate())
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        async with asyncio.timeout(120):
+            while not await session.scalar(waiting):  # noqa: ASYNC110  (nothing tells)
+                await asyncio.sleep(0.01)
+        await session.execute(lock_row, {"id": high})
+    await activating
+    assert [await world.state(key) for key in (low, high)] == ["active", "active"]
+
+
+async def test_a_plan_that_cannot_be_made_lets_nobody_read_on_who_is_to_get_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view whose topic cannot be made keeps all plans from being published."""
+    await world.settle()
+    kept, paused = [await world.subscribe(name) for name in ("kept", "paused")]
+    await world.settle()
+    out, _ = await world.subscriptions.get(kept)
+
+    async def refuse(subscriptions: Sequence[Subscription], **_: object) -> None:
+        if subscriptions:
+            raise BrokerUnavailableError("refused")
+
+    monkeypatch.setattr(world.topics, "ensure", refuse)
+    await world.subscribe("new", filter="price > 1")
+    await world.lifecycles.pause(paused, None)
+    with pytest.raises(BrokerUnavailableError):
+        await world.publisher.publish_once()
+    assert len(world.topics.blocked) == 1
+    assert (out.topic, out.consumer) in world.topics.granted
+    await world.consumers.update("desk", ConsumerUpdate(suspended=True), None)
+    with pytest.raises(BrokerUnavailableError):
+        await world.publisher.publish_once()
+    assert world.topics.cursors == world.topics.granted == set()

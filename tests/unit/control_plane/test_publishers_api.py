@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from access import Tokens, secured
 from litestar.testing import AsyncTestClient
 
 from control_plane.app import create_app
+from control_plane.database import Database, Lock, lock
 from control_plane.settings import Settings
 
 Client = AsyncTestClient[Any]
@@ -47,6 +49,16 @@ async def test_nobody_is_registered_whose_name_is_no_publishers(client: Client) 
         refused = await client.post(PATH, json={"name": name})
         assert refused.status_code == 422, name
         assert refused.json()["errors"][0]["pointer"] == "/name"
+
+
+async def test_a_suspension_waits_for_no_plan(client: Client, database: Database) -> None:
+    """One that moves many subscriptions is made for minutes."""
+    assert (await client.post(PATH, json={"name": "feed"})).status_code == 201
+    async with database.transaction() as session:
+        await lock(session, Lock.PLAN_SEQUENCE)
+        async with asyncio.timeout(120):
+            ended = await client.patch(f"{PATH}/feed", json={"suspended": True})
+    assert ended.json()["suspended"]
 
 
 async def test_who_is_suspended_or_deleted_has_no_token_any_more(

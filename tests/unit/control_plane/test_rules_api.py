@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from access import Tokens, secured
 from litestar.testing import AsyncTestClient
 
 from control_plane.app import create_app
+from control_plane.security.roles import Role
 from control_plane.settings import Settings
 
 Client = AsyncTestClient[Any]
@@ -241,8 +244,34 @@ async def test_origins_are_the_sources_of_publishers_and_follow_them(client: Cli
         f"{RULES}/home", json={"origin_regions": None, "origin_regions_except": ["eu"]}
     )
     assert await effective(client, made) == "source = 'feed-a'"
-    await client.delete("/v1/publishers/xetra")
+    # What a rule keeps in a region does not leave it because somebody is deleted.
+    refused = await client.delete("/v1/publishers/xetra")
+    assert (refused.status_code, "'home'" in refused.json()["detail"]) == (409, True)
+    assert await effective(client, made) == "source = 'feed-a'"
+    await client.patch("/v1/publishers/xetra", json={"region": ""})
     assert await effective(client, made) == "FALSE"
+    assert (await client.delete("/v1/publishers/xetra")).status_code == 204
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_a_consumer_takes_no_label_by_which_a_rule_selects(
+    settings: Settings, tmp_path: Path, enabled: bool
+) -> None:
+    """Neither before the rule is enabled: it would have what that allows."""
+    safe = secured(settings, tmp_path)
+    tokens = Tokens(safe)
+    platform = tokens.platform()
+    async with AsyncTestClient(create_app(safe), raise_server_exceptions=False) as client:
+        made = await client.post("/v1/consumers", json={"name": "desk"}, headers=platform)
+        own = tokens.of(Role.CONSUMER, made.json()["id"])
+        body = {"name": "gold", "effect": "allow", "enabled": enabled}
+        selected = {"consumers": {"labels": {"tier": "gold"}}}
+        answer = await client.post(RULES, json=body | selected, headers=platform)
+        assert answer.status_code == 201, answer.text
+        labels = [({"tier": "gold"}, 403), ({"tier": "silver"}, 200)]
+        for given, status in labels:
+            changed = await client.patch("/v1/consumers/desk", json={"labels": given}, headers=own)
+            assert changed.status_code == status, changed.text
 
 
 async def test_a_set_that_a_rule_names_stays_and_old_events_are_not_for_it(client: Client) -> None:

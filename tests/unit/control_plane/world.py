@@ -14,7 +14,8 @@ from typing import Any, cast
 from control_plane.broker import Broker
 from control_plane.database import Database
 from control_plane.domains.consumers.service import ConsumerService
-from control_plane.domains.plans.publisher import Cursor, DeliveryTopics, PlanPublisher
+from control_plane.domains.plans.delivery_topics import Cursor, DeliveryTopics
+from control_plane.domains.plans.publisher import PlanPublisher
 from control_plane.domains.reference_tables.service import ReferenceTableService
 from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.models import Subscription

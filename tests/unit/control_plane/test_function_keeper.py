@@ -1,24 +1,26 @@
-"""What the reconciler leaves behind when what it repairs does not become healthy."""
+"""What is left behind when a repair does not help, and who waits for it meanwhile."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from world import reconciler_of
 
-from control_plane import reconciler as reconciling
+from control_plane import function_keeper as keeping
 from control_plane.database import Database
 from control_plane.domains.audit.service import AuditService
 from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.functions.topology import KnownTopology
 from control_plane.domains.ordering.follower import FollowerState
 from control_plane.domains.system.metrics import Metrics
+from control_plane.function_keeper import FunctionKeeper
 from control_plane.pulsar_values import FunctionStatus, InstanceStatus
-from control_plane.reconciler import Reconciler
 from control_plane.settings import Settings
-from control_plane.topology import Topology, load_topology
+from control_plane.topology import load_topology
 from control_plane.topology.function_config import pulsar_config
 
 FUNCTION = "marketdata/functions/sequencer"
@@ -63,59 +65,85 @@ class Worker:
         self.config = config
 
 
-class Broken:
-    """A part of the reconciler that has an error in it."""
+class Known(KnownTopology):
+    """What the files say of one function."""
 
-    async def look(self) -> None:
-        raise RuntimeError("broken")
+    async def load(self) -> None:
+        await super().load()
+        if self.functions is not None:
+            spec = self.functions.functions[FUNCTION]
+            self.functions = replace(self.functions, functions={FUNCTION: spec})
 
 
-def on_worker(
+def keeper_of(
     worker: Worker, database: Database, settings: Settings, metrics: Metrics
-) -> Reconciler:
-    """A reconciler that has what it needs for functions only."""
-    audit = AuditService(database, seal_seconds=1)
-    parts = {"admin": worker, "board": StatusBoard(), "metrics": metrics, "audit": audit}
-    return reconciler_of(database, settings, **parts, backlogs=Broken(), groups=Broken())
+) -> FunctionKeeper:
+    board, audit = StatusBoard(), AuditService(database, seal_seconds=1)
+    known = Known(settings.topology_dir, board)
+    return FunctionKeeper(database, cast(Any, worker), board, metrics, audit, known, settings)
 
 
 @pytest.fixture
-def topology(settings: Settings) -> Topology:
-    whole = load_topology(settings.topology_dir).only_functions()
-    spec = whole.functions[FUNCTION]
-    return replace(whole, functions={FUNCTION: spec})
+def wanted(settings: Settings) -> dict[str, Any]:
+    """The config that the topology wants."""
+    return pulsar_config(load_topology(settings.topology_dir).functions[FUNCTION])
 
 
 @pytest.mark.parametrize("seen_running", [True, False])
 async def test_what_was_altered_by_hand_is_no_state_to_go_back_to(
     database: Database,
-    topology: Topology,
+    wanted: dict[str, Any],
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     seen_running: bool,
 ) -> None:
-    monkeypatch.setattr(reconciling, "APPLY_TIMEOUT_SECONDS", 0.0)
-    wanted = pulsar_config(topology.functions[FUNCTION])
+    monkeypatch.setattr(keeping, "APPLY_TIMEOUT_SECONDS", 0.0)
     altered = {**wanted, "userConfig": {**wanted["userConfig"], "log_level": "error"}}
     worker, metrics = Worker(wanted if seen_running else altered), Metrics(FollowerState())
-    one = on_worker(worker, database, settings, metrics)
-    await one._functions(topology)
+    one = keeper_of(worker, database, settings, metrics)
+    assert await one.look_once()
     worker.config, worker.healthy = altered, False
     # A difference is acted on when it is seen twice.
     for _ in range(2):
-        await one._functions(topology)
+        await one.look_once()
     assert worker.config == (wanted if seen_running else altered)
     assert metrics.reconcile_errors.labels("function")._value.get() == 1
 
 
-async def test_what_fails_in_one_step_keeps_no_other_from_being_taken(
-    database: Database, topology: Topology, settings: Settings
+class Groups:
+    """A part of the reconciler that counts its looks."""
+
+    looks = 0
+
+    async def look(self) -> None:
+        self.looks += 1
+
+
+async def test_who_may_no_longer_read_does_not_have_the_time_that_a_function_takes(
+    database: Database,
+    wanted: dict[str, Any],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted = pulsar_config(topology.functions[FUNCTION])
-    worker, metrics = Worker({**wanted, "parallelism": 1}), Metrics(FollowerState())
-    one = on_worker(worker, database, settings, metrics)
-    for _ in range(2):
-        await one.reconcile_once()
-    assert worker.config == wanted
-    # In each look those of grants, which are not there, of backlogs and of groups.
-    assert metrics.reconcile_errors.labels("none")._value.get() == 6
+    """While one is repaired the reconciler's looks go on, and nobody else repairs."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def apply(*_: Any, **__: Any) -> None:
+        begun.set()
+        await ended.wait()
+
+    monkeypatch.setattr(keeping, "apply", apply)
+    metrics, groups = Metrics(FollowerState()), Groups()
+    worker = Worker({**wanted, "parallelism": 1})
+    one, other = (keeper_of(worker, database, settings, metrics) for _ in "ab")
+    await one.look_once()
+    repairing = asyncio.create_task(one.look_once())
+    async with asyncio.timeout(120):
+        await begun.wait()
+        parts = {"metrics": metrics, "backlogs": groups, "groups": groups}
+        reconciler = reconciler_of(database, settings, **parts)
+        assert await reconciler.look_once()
+        assert groups.looks == 2
+        assert not await other.look_once()
+        ended.set()
+        assert await repairing

@@ -1,10 +1,10 @@
-"""The reconciler acts on what lasts, and ever more slowly on what its acting does not help."""
+"""The keeper of functions acts on what lasts, and ever more slowly on what does not help."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-from control_plane.reconciler import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Patience
+from control_plane.function_keeper import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Patience
 from control_plane.topology import Change, FunctionState
 
 DRIFT = Change("update", "function", "marketdata/functions/sequencer")
