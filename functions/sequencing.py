@@ -247,7 +247,8 @@ class SequencerStage(PartitionStage):
     def _released(self, last: Input, frame: Frame | None) -> list[HeldRow]:
         most: int | None = None
         if not last.alone:
-            most = self._most_rows(frame) - (frame.batch.num_rows if frame else 0)
+            # Their places between this input and the next one are few: none beyond a full frame.
+            most = max(0, self._most_rows(frame) - (frame.batch.num_rows if frame else 0))
         elif any(origin.is_mixed for origin in self._buffer.origins):
             most = MOST_RELEASED
         return self._buffer.release(

@@ -75,9 +75,9 @@ REASONS: Final[Mapping[str, str]] = {
 """Every `InvalidFrame.code` and what it means."""
 
 _END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-_MAX_BUFFERS: Final = 64
+_MAX_BUFFERS: Final = 128
 _SMALL_BYTES: Final = MAX_FRAME_BYTES // _MAX_BUFFERS
-"""A frame of a kind has fewer buffers than `_MAX_BUFFERS`."""
+"""No frame has more buffers than `_MAX_BUFFERS`, whatever its kinds."""
 
 _READ_OPTIONS: Final = pa.ipc.IpcReadOptions(use_threads=False)
 """Made once: options are made anew, and the environment is asked, wherever none are given."""

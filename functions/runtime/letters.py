@@ -89,7 +89,7 @@ class DeadLetters:
             self._function.name,
             item.position,
             self._partition,
-            reason,
+            properties["reason"],
         )
 
     def _settle(self, position: int) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from marketdata.control_frames import NEXT_SEQUENCES
 from marketdata.frames import encode_frame
+from marketdata.mixed import mixed_batch
 from marketdata.schemas import INGEST_SCHEMAS, KINDS, SEQUENCED_SCHEMAS, is_symbol
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -42,14 +43,33 @@ def plausible(schema: pa.Schema, rows: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def plausible_mixed(kinds: tuple[str, ...], rows: int, *, ingest: bool) -> pa.RecordBatch:
+    """A valid batch of several kinds, so many rows of each, one kind after the other."""
+    schemas = INGEST_SCHEMAS if ingest else SEQUENCED_SCHEMAS
+    return mixed_batch([(kind, plausible(schemas[kind], rows)) for kind in kinds])
+
+
 def seeds() -> list[bytes]:
-    """Valid frames: every kind, both forms, every compression, one row and some; a heartbeat."""
+    """Valid frames: every kind and several, both forms, every compression, one row and some.
+
+    Heartbeats, which are no frames of events, come last.
+    """
     schemas = [schemas[kind] for schemas in (INGEST_SCHEMAS, SEQUENCED_SCHEMAS) for kind in KINDS]
+    mixed = [
+        plausible_mixed(kinds, rows, ingest=ingest)
+        for ingest in (True, False)
+        for kinds in (KINDS, ("trade", "quote"))
+        for rows in (1, 20)
+    ]
     return [
-        encode_frame(plausible(schema, rows), compression=compression).to_pybytes()
-        for schema in [*schemas, NEXT_SEQUENCES]
+        encode_frame(batch, compression=compression).to_pybytes()
+        for batches in (
+            [plausible(schema, rows) for schema in schemas for rows in (1, 50)],
+            mixed,
+            [plausible(NEXT_SEQUENCES, rows) for rows in (1, 50)],
+        )
+        for batch in batches
         for compression in COMPRESSIONS
-        for rows in (1, 50)
     ]
 
 

@@ -276,7 +276,7 @@ def _told(topics: dict[str, list[Stored]]) -> dict[str, list[Any]]:
     """What topics say but for heartbeats, which come when they do, and what those begin."""
     timed = ("since", "delivery_epoch")
     told: dict[str, list[Any]] = defaultdict(list)
-    for topic, found in topics.items():
+    for topic, found in list(topics.items()):  # openings go on beside it
         for position, data, properties in found:
             if properties["kind"] != "heartbeat":
                 stays = {name: value for name, value in properties.items() if name not in timed}

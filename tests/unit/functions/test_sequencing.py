@@ -453,6 +453,45 @@ def test_kinds_that_take_turns_leave_in_one_frame() -> None:
     _check(broker, instance.stage._state.order, frames)
 
 
+def test_what_a_stranger_wrote_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Broker()
+    instance = _instance(broker)
+    strange = trades(["A"]).replace_schema_metadata({"kind": "x" * 1_000_000})
+    broker.publish(encode_frame(strange).to_pybytes(), {}, -1)
+    with caplog.at_level(logging.WARNING, "test"):
+        instance.deliver()
+    [said] = [line for line in caplog.messages if "dead-lettered" in line]
+    assert "schema metadata says kind=" in said
+    assert len(said) < 2_000
+
+
+def test_rows_that_waited_take_no_place_of_the_inputs_that_share_an_entry() -> None:
+    broker = Broker()
+    instance = _instance(broker, max_rows=1)
+
+    def receive(index: int, source: str, *rows: tuple[str, int | None, int]) -> None:
+        data = _frame("trade", source, list(rows))
+        item = Input(pulsar.MessageId(0, 5, 0, index), data, {"kind": "trade"})
+        instance.function._room.take(item.size_bytes)
+        instance.function._events.put(runtime._Received(0, item, broker))
+        instance.turn()
+        instance.store(lambda n: n)
+
+    for _ in range(2):  # what comes first is in doubt until it comes again
+        receive(0, "hold-1", ("A", 1, 1))
+    receive(1, "hold-1", *(("A", n, n) for n in (3, 4, 5, 6)))
+    broker.now_s += 10
+    receive(2, "feed", ("B", 1, 1), ("B", 2, 2))  # larger than frames of the log are to be
+    for index, number in ((3, 3), (4, 4)):
+        receive(index, "feed", ("B", number, number))
+    instance.tick()
+    instance.settle()
+    found: dict[str, list[int]] = {"A": [], "B": []}
+    for event in _events_of(broker):
+        found[event["instrument"]].append(event["source_sequence"])
+    assert found == {"A": [1, 3, 4, 5, 6], "B": [1, 2, 3, 4]}
+
+
 def _published(broker: Broker, instance: Instance, source: str, *numbers: int) -> Any:
     rows: list[tuple[str, int | None, int]] = [("A", n, 10 + n) for n in numbers]
     broker.publish(_frame("trade", source, rows), {"kind": "trade"}, -1)
