@@ -14,7 +14,7 @@ from control_plane.settings import Settings
 Client = AsyncTestClient[Any]
 
 LISTS = ("venues", "kinds", "sources", "instruments", "instrument_sets")
-UNBOUND = dict.fromkeys((*LISTS, "minimum_delay_seconds"))
+UNBOUND = dict.fromkeys((*LISTS, "minimum_delay_seconds", "maximum_rate"))
 
 
 async def _broker_is_there() -> None:
