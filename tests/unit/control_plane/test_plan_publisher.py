@@ -23,8 +23,8 @@ from control_plane.domains.instrument_sets.schemas import (
 from control_plane.domains.instrument_sets.service import InstrumentSetService
 from control_plane.domains.plans.delivery_topics import DeliveryTopics
 from control_plane.domains.plans.models import PlanRow, ViewRow
+from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import Subscription
-from control_plane.domains.subscriptions.repository import activate as activate_rows
 from control_plane.domains.subscriptions.schemas import SubscriptionUpdate
 from control_plane.errors import (
     BrokerUnavailableError,
@@ -358,20 +358,20 @@ async def test_a_topic_that_cannot_be_made_for_who_joins_undoes_nothing_else(
     assert await world.state(joining) == "active"
 
 
-async def test_rows_are_locked_in_one_order_so_that_none_waits_in_a_circle(world: World) -> None:
+async def test_rows_are_locked_in_one_order_so_that_none_waits_in_a_circle(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await world.settle()
-    low, high = sorted([await world.subscribe(name) for name in ("a", "b")])
+    # What was made first is found first, unless it is asked for in an order.
+    ids = iter(["s" + "f" * 16, "s" + "0" * 16])
+    monkeypatch.setattr(subscription_rows, "new_subscription_id", lambda: next(ids))
+    high, low = [await world.subscribe(name) for name in ("a", "b")]
     lock_row = text("SELECT FROM subscriptions WHERE id = :id FOR UPDATE NOWAIT")
-    async with world.database.transaction() as session:
-        # What is changed last is found last.
-        await session.execute(
-            text("UPDATE subscriptions SET labels = labels WHERE id = :id"), {"id": low}
-        )
 
     async def activate() -> None:
         async with world.database.transaction() as session:
             await session.execute(text("SET LOCAL enable_indexscan = off"))
-            await activate_rows(session, [low, high], 2)
+            await subscription_rows.activate(session, [low, high], 2)
 
     async with world.database.transaction() as session:
         await session.execute(lock_row, {"id": low})
