@@ -104,9 +104,7 @@ def open_client(
     return pulsar.Client(service, **(arguments | dict(options or {}))), True
 
 
-def opened(
-    open_: Callable[[], Opened], deadline: float, *, pause_s: float = _PAUSE_S
-) -> Opened:
+def opened(open_: Callable[[], Opened], deadline: float, *, pause_s: float = _PAUSE_S) -> Opened:
     """The producer, consumer or reader that `open_` opens, if need be at a later attempt.
 
     The client library waits for a broker that refuses, but gives up at once where it cannot resolve
