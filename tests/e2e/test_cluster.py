@@ -32,11 +32,9 @@ PARTITIONS = 4
 DOWN_S = 30.0
 """How long it is away: longer than sessions with the metadata store and the workers' patience."""
 
-UPGRADE = (
-    *("bookie", "bookie-2", "broker", "broker-2", "worker", "worker-2"),
-    *("control-plane", "control-plane-2", "proxy"),
-)
-"""What runs this project's images and what stands before them, in the order of an upgrade."""
+PULSAR = ("bookie", "bookie-2", "broker", "broker-2", "worker", "worker-2")
+BEFORE_PULSAR = ("control-plane", "control-plane-2", "proxy")
+"""With the job `deploy` between the two, the order of an upgrade."""
 
 AFTERWARDS_S = 10.0
 LONGEST_S = 900.0
@@ -79,13 +77,20 @@ def test_events_flow_while_every_container_is_replaced(stack: ClusterStack) -> N
         load = flowing(scenario, flow)
         stack.build(version="replaced")
         outages = {}
-        for service in UPGRADE:
+
+        def replace(service: str) -> None:
             flow.longest_outage_s = 0.0
             before = stack.container(service)
             stack.replace(service)
             flow.await_after(time.time_ns(), never)
             assert stack.container(service) != before
             outages[service] = flow.longest_outage_s
+
+        for service in PULSAR:
+            replace(service)
+        stack.run("run", "--rm", "--no-deps", "deploy")
+        for service in BEFORE_PULSAR:
+            replace(service)
 
         report = judged(scenario, load)
         for service, outage_s in outages.items():
