@@ -9,16 +9,23 @@ replaced before its token expires keeps a client connected; they never stand in 
 import logging
 import os
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import pulsar
 
 from marketdata.errors import DistributionError
 
+UNRESOLVED_S: Final = 20.0
+"""Longer than the metadata store believes in a broker that has died."""
+
 _LOG_LEVEL = pulsar.LoggerLevel.Error
+_PAUSE_S = 0.5
+
+Opened = TypeVar("Opened")
 
 
 class TopicNotReady(DistributionError):
@@ -95,6 +102,29 @@ def open_client(
     arguments = Access.from_environment().client_arguments()
     arguments["logger"] = pulsar.ConsoleLogger(_LOG_LEVEL)
     return pulsar.Client(service, **(arguments | dict(options or {}))), True
+
+
+def opened(open_: Callable[[], Opened], deadline: float, *, pause_s: float = _PAUSE_S) -> Opened:
+    """The producer, consumer or reader that `open_` opens, if need be at a later attempt.
+
+    The client library waits for a broker that refuses, but gives up at once where it cannot resolve
+    a name. An engine's name server forgets a dead broker before the other brokers know of its
+    death, and a broker that listens in two networks may answer with its name in the other one, once
+    (apache/pulsar#26244).
+
+    Args:
+        deadline: on `time.monotonic()`; no attempt follows it.
+
+    Raises:
+        pulsar.ConnectError: as the last attempt.
+    """
+    while True:
+        try:
+            return open_()
+        except pulsar.ConnectError:
+            if time.monotonic() + pause_s > deadline:
+                raise
+            time.sleep(pause_s)
 
 
 def partition_topics(client: pulsar.Client, topic: str) -> list[str]:

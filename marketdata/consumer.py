@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, Self
 
 import pulsar
 
-from marketdata.connection import open_client
+from marketdata.connection import UNRESOLVED_S, open_client, opened
 from marketdata.consumer_statistics import ConsumerStatistics
 from marketdata.continuity import Continuity, Finding
 from marketdata.delivered_frames import (
@@ -310,7 +310,10 @@ class Consumer:
         self.close()
 
     def _subscribe(self, topic: str) -> Any:
-        return self._client.subscribe(topic, self._subscription, **self._options)
+        return opened(
+            lambda: self._client.subscribe(topic, self._subscription, **self._options),
+            time.monotonic() + UNRESOLVED_S,
+        )
 
     def _seek_partition(self, message_id: Any) -> None:
         """Move one partition only.

@@ -25,7 +25,7 @@ import pulsar
 import pyarrow as pa
 
 from marketdata.batching import PartitionBuffer, conform_events, split_by_partition
-from marketdata.connection import logger, open_client, partition_topics
+from marketdata.connection import logger, open_client, opened, partition_topics
 from marketdata.errors import PublishError
 from marketdata.frames import MAX_FRAME_BYTES, MAX_ROWS
 from marketdata.lane import Answer, Lane, PendingFrame
@@ -90,7 +90,8 @@ class Publisher:
         max_pending_frames, max_pending_bytes: `publish` blocks while this much is unconfirmed. One
             batch is always taken as a whole, so the limit may be passed by one batch.
         publish_timeout_s: how long `publish` blocks for room; None for ever.
-        open_timeout_s: how long to wait for a publisher of the same name to go away.
+        open_timeout_s: how long to wait for a publisher of the same name to go away, or for a
+            broker's name to be known.
         partitions: number of partitions; None asks the broker.
         stamp_ts_publish: write the time of the `publish` call into `ts_publish`.
         compression: Arrow's own in the frames: None, "lz4" or "zstd".
@@ -322,21 +323,24 @@ class Publisher:
             error.add_note(f"and closing the publisher failed: {second}")
 
     def _opener(self, number: int, topic: str, deadline: float) -> Callable[[], pulsar.Producer]:
+        def create_producer() -> pulsar.Producer:
+            return self._client.create_producer(
+                topic,
+                producer_name=f"{self._name}-{number}",
+                # Retry for ever: giving up would leave a hole that a later frame passes.
+                send_timeout_millis=0,
+                # Unlimited here: `publish` bounds what is pending, and a client that refuses one
+                # frame and takes the next would break the order.
+                max_pending_messages=0,
+                batching_enabled=False,
+                # Transparent to every reader; the broker moves a third of the bytes.
+                compression_type=pulsar.CompressionType.LZ4,
+            )
+
         def open_producer() -> pulsar.Producer:
             while True:
                 try:
-                    return self._client.create_producer(
-                        topic,
-                        producer_name=f"{self._name}-{number}",
-                        # Retry for ever: giving up would leave a hole that a later frame passes.
-                        send_timeout_millis=0,
-                        # Unlimited here: `publish` bounds what is pending, and a client that
-                        # refuses one frame and takes the next would break the order.
-                        max_pending_messages=0,
-                        batching_enabled=False,
-                        # Transparent to every reader; the broker moves a third of the bytes.
-                        compression_type=pulsar.CompressionType.LZ4,
-                    )
+                    return opened(create_producer, deadline)
                 except pulsar.ProducerBusy as error:
                     if self._started:
                         raise

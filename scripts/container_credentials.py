@@ -58,7 +58,7 @@ RECIPIENTS: Final = {
     "broker": Recipient(
         tuple(
             f"{host}.{network}"
-            for host in ("broker", "broker-2", "worker", "worker-2")
+            for host in ("broker", "broker-2", "brokers", "worker", "worker-2")
             for network in ("admin", "data")
         ),
         published=True,

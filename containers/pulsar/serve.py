@@ -12,8 +12,8 @@ containers comes from the environment:
     DDS_HOST             this container's name in the network for administration
     DDS_DATA_HOST        broker: its name in the network for data
     DDS_PUBLIC_ADDRESS   broker: host:port under which clients outside reach it
-    DDS_BROKER           initialize, worker: the brokers' names in the network for administration,
-                         with a comma between them
+    DDS_BROKER           initialize, worker: the name of the broker in the network for
+                         administration; of several, one name that all of them have
     DDS_BROKER_DATA      initialize, worker: the same in the network for data
     DDS_REPLICAS         how many bookies keep each entry
     DDS_ACK_QUORUM       broker: how many of them must have stored it before it is confirmed
@@ -76,15 +76,6 @@ def of(name: str) -> str:
 def metadata_store() -> str:
     """ZooKeeper's address as Pulsar takes it."""
     return f"zk:{of('DDS_METADATA_STORE')}"
-
-
-def address(scheme: str, hosts: str, port: int) -> str:
-    """The URL of all `hosts`, of which a client takes one that answers.
-
-    >>> address("http", "a,b", 80)
-    'http://a:80,b:80'
-    """
-    return f"{scheme}://" + ",".join(f"{host}:{port}" for host in hosts.split(","))
 
 
 def zookeeper() -> dict[str, str]:
@@ -159,8 +150,8 @@ def broker() -> dict[str, str]:
 def worker(*, inside_broker: bool) -> dict[str, object]:
     """Settings of a functions worker, in a broker or by itself."""
     host = of("DDS_HOST")
-    admins = host if inside_broker else of("DDS_BROKER")
-    brokers = of("DDS_DATA_HOST") if inside_broker else of("DDS_BROKER_DATA")
+    admin = host if inside_broker else of("DDS_BROKER")
+    broker = of("DDS_DATA_HOST") if inside_broker else of("DDS_BROKER_DATA")
     # An embedded worker takes what follows from its broker; one by itself has to be told.
     alone = {
         **SECURITY.server(),
@@ -183,8 +174,8 @@ def worker(*, inside_broker: bool) -> dict[str, object]:
         "tlsEnabled": True,
         "brokerClientAuthenticationEnabled": True,
         "configurationMetadataStoreUrl": metadata_store(),
-        "pulsarServiceUrl": address("pulsar+ssl", brokers, BROKER_PORT),
-        "pulsarWebServiceUrl": address("https", admins, ADMIN_PORT),
+        "pulsarServiceUrl": f"pulsar+ssl://{broker}:{BROKER_PORT}",
+        "pulsarWebServiceUrl": f"https://{admin}:{ADMIN_PORT}",
         "pulsarFunctionsCluster": of("DDS_CLUSTER"),
         "numFunctionPackageReplicas": int(of("DDS_REPLICAS")),
         "downloadDirectory": str(PULSAR / "download"),
@@ -279,12 +270,9 @@ def start(role: str) -> None:
             *("--metadata-store", metadata_store()),
             *("--configuration-metadata-store", metadata_store()),
             # This one has to be given; nobody listens there.
-            *("--web-service-url", address("http", of("DDS_BROKER"), ADMIN_PORT)),
-            *("--web-service-url-tls", address("https", of("DDS_BROKER"), ADMIN_PORT)),
-            *(
-                "--broker-service-url-tls",
-                address("pulsar+ssl", of("DDS_BROKER_DATA"), BROKER_PORT),
-            ),
+            *("--web-service-url", f"http://{of('DDS_BROKER')}:{ADMIN_PORT}"),
+            *("--web-service-url-tls", f"https://{of('DDS_BROKER')}:{ADMIN_PORT}"),
+            *("--broker-service-url-tls", f"pulsar+ssl://{of('DDS_BROKER_DATA')}:{BROKER_PORT}"),
         ]
     else:
         sys.exit(__doc__)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
@@ -18,7 +19,7 @@ import pulsar
 import pyarrow as pa
 from pulsar.schema import AvroSchema, BytesSchema
 
-from marketdata.connection import Access
+from marketdata.connection import UNRESOLVED_S, Access, opened
 from marketdata.topics import SEQUENCED_EVENTS, partition_index
 from scripts.verification.decoding import decode_arrow, decode_avro, decode_json
 from scripts.verification.recording import History
@@ -121,10 +122,10 @@ class LogRecorder(_Recorder):
         self, client: pulsar.Client, history: History, *, topics: list[str] | None = None
     ) -> None:
         super().__init__(history)
+        start = pulsar.MessageId.earliest if topics else pulsar.MessageId.latest
+        deadline = time.monotonic() + UNRESOLVED_S
         self._readers = [
-            client.create_reader(
-                topic, pulsar.MessageId.earliest if topics else pulsar.MessageId.latest
-            )
+            opened(partial(client.create_reader, topic, start), deadline)
             for topic in topics or client.get_topic_partitions(SEQUENCED_EVENTS)
         ]
         for reader in self._readers:
@@ -178,12 +179,15 @@ class ViewRecorder(_Recorder):
         super().__init__(history)
         self.on_batch = on_batch
         self._expectation = history.views[view]
-        self._consumer = client.subscribe(
-            topic,
-            subscription,
-            consumer_type=pulsar.ConsumerType.Failover,
-            receiver_queue_size=1000,
-            schema=AvroSchema(None, json.loads(definition)) if definition else BytesSchema(),
+        self._consumer = opened(
+            lambda: client.subscribe(
+                topic,
+                subscription,
+                consumer_type=pulsar.ConsumerType.Failover,
+                receiver_queue_size=1000,
+                schema=AvroSchema(None, json.loads(definition)) if definition else BytesSchema(),
+            ),
+            time.monotonic() + UNRESOLVED_S,
         )
         self._start(f"record-{view}")
 

@@ -1,4 +1,4 @@
-"""Any one container of the cluster may die: nothing lost, doubled or out of order, whatever it is.
+"""Any one container of the cluster may die, or be replaced: nothing lost, doubled or out of order.
 
 Runs with `--stack=cluster` only, which needs a Docker engine and half an hour:
 
@@ -9,10 +9,12 @@ For each container that was killed a line of figures is printed, as docs/operati
 
 import sys
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from scripts.faults.flow import Flow
+from scripts.verification.load import Load
 from scripts.verification.report import Report, Violation
 from tests.e2e.scenario import Scenario
 from tests.stacks.cluster import SERVICES, ClusterStack
@@ -30,6 +32,10 @@ PARTITIONS = 4
 DOWN_S = 30.0
 """How long it is away: longer than sessions with the metadata store and the workers' patience."""
 
+PULSAR = ("bookie", "bookie-2", "broker", "broker-2", "worker", "worker-2")
+BEFORE_PULSAR = ("control-plane", "control-plane-2", "proxy")
+"""With the job `deploy` between the two, the order of an upgrade."""
+
 AFTERWARDS_S = 10.0
 LONGEST_S = 900.0
 
@@ -43,10 +49,7 @@ def test_events_flow_without_any_one_container(stack: ClusterStack, service: str
     """While it is away, and when it is back: every partition shows events published since."""
     flow = Flow(PARTITIONS)
     with Scenario(stack, flow=flow) as scenario:
-        load = scenario.load(rate=RATE, seconds=LONGEST_S)
-        flow.await_after(time.time_ns(), never)
-        flow.longest_outage_s = 0.0
-
+        load = flowing(scenario, flow)
         killed_ns = time.time_ns()
         try:
             stack.kill(service)
@@ -61,19 +64,62 @@ def test_events_flow_without_any_one_container(stack: ClusterStack, service: str
         time.sleep(AFTERWARDS_S)
         flow.await_after(time.time_ns(), never)
 
-        published = load.end(LONGEST_S)
-        report = scenario.drain()
-        row = figures(service, report, without_s, flow.longest_outage_s, healthy_s)
-        sys.stdout.write(f"{row}\n")
-        assert report.accepted == published
+        report = judged(scenario, load)
+        seconds = (without_s, flow.longest_outage_s, healthy_s)
+        sys.stdout.write(f"{row(service, report, seconds)}\n")
         assert report.ok, report.text()
 
 
-def figures(service: str, report: Report, without: float, outage: float, healthy: float) -> str:
-    """A row of the table in docs/operations.md."""
+def test_events_flow_while_every_container_is_replaced(stack: ClusterStack) -> None:
+    """A rolling upgrade, in the order and with the commands of docs/operations.md."""
+    flow = Flow(PARTITIONS)
+    with Scenario(stack, flow=flow) as scenario:
+        load = flowing(scenario, flow)
+        stack.build(version="replaced")
+        outages = {}
+
+        def replace(service: str) -> None:
+            flow.longest_outage_s = 0.0
+            before = stack.container(service)
+            stack.replace(service)
+            flow.await_after(time.time_ns(), never)
+            assert stack.container(service) != before
+            outages[service] = flow.longest_outage_s
+
+        for service in PULSAR:
+            replace(service)
+        stack.run("run", "--rm", "--no-deps", "deploy")
+        for service in BEFORE_PULSAR:
+            replace(service)
+
+        report = judged(scenario, load)
+        for service, outage_s in outages.items():
+            sys.stdout.write(f"| {service} | {outage_s:.1f} |\n")
+        sys.stdout.write(f"{row('all', report, (max(outages.values()),))}\n")
+        assert report.ok, report.text()
+
+
+def flowing(scenario: Scenario, flow: Flow) -> Load:
+    """A load whose events arrive in every partition."""
+    load = scenario.load(rate=RATE, seconds=LONGEST_S)
+    flow.await_after(time.time_ns(), never)
+    flow.longest_outage_s = 0.0
+    return load
+
+
+def judged(scenario: Scenario, load: Load) -> Report:
+    """End the load, and what the checker says of all that was published."""
+    published = load.end(LONGEST_S)
+    report = scenario.drain()
+    assert report.accepted == published
+    return report
+
+
+def row(what: str, report: Report, seconds: Sequence[float]) -> str:
+    """A row of a table in docs/operations.md."""
     found = [
         sum(stream.count(kind) for stream in report.streams)
         for kind in (Violation.MISSING, Violation.DUPLICATES, Violation.OUT_OF_ORDER)
     ]
-    seconds = [f"{value:.1f}" for value in (without, outage, healthy)]
-    return "| " + " | ".join([service, f"{report.accepted:,}", *map(str, found), *seconds]) + " |"
+    figures = [what, f"{report.accepted:,}", *map(str, found), *(f"{each:.1f}" for each in seconds)]
+    return "| " + " | ".join(figures) + " |"

@@ -82,7 +82,7 @@ class ContainerStack:
             self._build_bases()
         try:
             self._compose.start()
-            self._authenticate()
+            self.authenticate()
         except BaseException:
             self.__exit__()
             raise
@@ -132,6 +132,17 @@ class ContainerStack:
         self._docker("start", self.container(service))
         self.run("up", "--no-deps", "--no-recreate", "--wait", "--wait-timeout", "180", service)
 
+    def build(self, *, version: str) -> None:
+        """Build the images anew, as `version`; whoever is replaced from now on gets them."""
+        with (self._home / "compose.env").open("a") as settings:
+            settings.write(f"DDS_VERSION={version}\n")
+        self.run("build")
+
+    def replace(self, service: str) -> None:
+        """Make a service's container anew and wait until it is healthy."""
+        options = ("--detach", "--no-deps", "--force-recreate", "--wait", "--wait-timeout", "300")
+        self.run("up", *options, service)
+
     def function_pids(self, function: str) -> list[int]:
         """The processes of a function's instances, numbered across the containers they are in."""
         return sorted(
@@ -156,7 +167,7 @@ class ContainerStack:
         """Output of a compose command on this stack; raises with what it said when it fails."""
         return self._call([*self._compose.docker_compose_command(), *arguments])
 
-    def _authenticate(self) -> None:
+    def authenticate(self) -> None:
         """Fetch whom to trust and the platform's token, as compose.yaml says."""
         for path in (self._trust, self._token):
             stored = f"/credentials/platform/{path.name}"

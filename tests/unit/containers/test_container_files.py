@@ -9,11 +9,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
+from scripts.container_credentials import RECIPIENTS
 from scripts.container_secrets import make_secrets
 from scripts.devstack import secure_broker
 
 CHECKOUT = Path(__file__).resolve().parents[3]
+CLUSTER = CHECKOUT / "compose.cluster.yaml"
 LOCKS = sorted((CHECKOUT / "containers").glob("*.lock"))
 REQUIREMENT = re.compile(
     r"^([a-zA-Z0-9._-]+)(?:\[[^]]*\])?==(\S+)(?: ; ([^\\]+?))? \\$", re.MULTILINE
@@ -97,7 +100,7 @@ def test_a_cluster_confirms_with_fewer_copies_than_it_keeps_where_it_is_told_so(
         assert settings["managedLedgerDefaultAckQuorum"] == expected
 
 
-def test_a_worker_by_itself_knows_every_broker(
+def test_a_worker_by_itself_is_told_where_the_brokers_are(
     serve: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = {
@@ -105,16 +108,16 @@ def test_a_worker_by_itself_knows_every_broker(
         "DDS_METADATA_STORE": "metadata:2181",
         "DDS_HOST": "worker.admin",
         "DDS_REPLICAS": "2",
-        "DDS_BROKER": "a.admin,b.admin",
-        "DDS_BROKER_DATA": "a.data,b.data",
+        "DDS_BROKER": "brokers.admin",
+        "DDS_BROKER_DATA": "brokers.data",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
 
     settings = serve.worker(inside_broker=False)
 
-    assert settings["pulsarServiceUrl"] == "pulsar+ssl://a.data:6650,b.data:6650"
-    assert settings["pulsarWebServiceUrl"] == "https://a.admin:8080,b.admin:8080"
+    assert settings["pulsarServiceUrl"] == "pulsar+ssl://brokers.data:6650"
+    assert settings["pulsarWebServiceUrl"] == "https://brokers.admin:8080"
     assert (settings["workerPort"], settings["workerPortTls"]) == (None, 6750)
     assert settings["authenticationEnabled"] == settings["authorizationEnabled"] == "true"
     assert settings["properties"]["tokenPublicKey"] == "file:///credentials/token-key.der"
@@ -143,6 +146,25 @@ def test_every_way_in_the_compose_files_is_encrypted() -> None:
         assert "http://" not in text
         assert "pulsar://" not in text
         assert text.count("DDS_AUTHENTICATION: required") == 1
+
+
+def test_no_client_inside_the_cluster_names_a_broker_that_may_be_gone() -> None:
+    """Of a list of which one name is unknown the client library reaches no topic."""
+    services = yaml.safe_load(re.sub("!(override|reset)", "", CLUSTER.read_text()))["services"]
+    values = [
+        str(value)
+        for service in services.values()
+        for name, value in service.get("environment", {}).items()
+        if name in {"DDS_BROKER", "DDS_BROKER_DATA", "DDS_PULSAR_SERVICE_URL"}
+    ]
+    hosts = {re.sub(r"^.*//|:\d+$", "", value) for value in values}
+
+    assert hosts == {"brokers.admin", "brokers.data"}
+    for broker in ("broker", "broker-2"):
+        networks = services[broker]["networks"]
+        assert hosts <= set(networks["admin"]["aliases"])
+        assert "brokers.data" in networks["data"]["aliases"]
+    assert hosts <= set(RECIPIENTS["broker"].hosts)
 
 
 def test_the_demo_starts_without_a_control_plane_beside_it() -> None:

@@ -1,10 +1,12 @@
 """What clients show and trust: from the environment, never from arguments."""
 
+import time
 from pathlib import Path
 
+import pulsar
 import pytest
 
-from marketdata.connection import NO_ACCESS, Access
+from marketdata.connection import NO_ACCESS, Access, opened
 from marketdata.errors import DistributionError
 
 
@@ -38,3 +40,35 @@ def test_trusted_certificates_are_the_only_ones(tmp_path: Path) -> None:
     assert arguments["tls_validate_hostname"] is True
     with pytest.raises(FileNotFoundError):
         access.tls()
+
+
+def test_what_opens_once_the_name_is_known_is_opened() -> None:
+    attempts = iter([pulsar.ConnectError(), pulsar.ConnectError(), None])
+
+    def open_() -> str:
+        if error := next(attempts):
+            raise error
+        return "it"
+
+    assert opened(open_, time.monotonic() + 120, pause_s=0) == "it"
+
+
+def test_a_name_that_stays_unknown_is_told_at_the_deadline() -> None:
+    attempts = 0
+
+    def open_() -> None:
+        nonlocal attempts
+        attempts += 1
+        raise pulsar.ConnectError
+
+    with pytest.raises(pulsar.ConnectError):
+        opened(open_, time.monotonic())
+    assert attempts == 1
+
+
+def test_any_other_refusal_is_told_at_once() -> None:
+    def open_() -> None:
+        raise pulsar.AuthorizationError
+
+    with pytest.raises(pulsar.AuthorizationError):
+        opened(open_, time.monotonic() + 120)
