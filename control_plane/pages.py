@@ -1,14 +1,10 @@
-"""Cursor pagination and entity tags: the conventions that every list and resource follows.
+"""Pages, times and entity tags: the conventions that every list and resource follows.
 
-Lists are ordered by (created_at, id), oldest first; a cursor is opaque to the caller and stays
-valid while rows come and go.
+How lists are sorted and continued stands in `control_plane/listing.py`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 
@@ -27,7 +23,7 @@ Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Most item
 Cursor = Annotated[
     str | None,
     QueryParameter(
-        max_length=200, description="`next_cursor` of the page before; absent: the first."
+        max_length=1000, description="`next_cursor` of the page before; absent: the first."
     ),
 ]
 IfMatch = Annotated[
@@ -59,23 +55,6 @@ class Page(msgspec.Struct, Generic[T]):
     next_cursor: str | None
 
 
-def encode_cursor(created_at: datetime, key: str) -> str:
-    """The cursor that continues after an item."""
-    return base64.urlsafe_b64encode(f"{created_at.isoformat()} {key}".encode()).decode()
-
-
-def decode_cursor(cursor: str) -> tuple[datetime, str]:
-    """Where a cursor continues; InvalidRequestError for one that was not made here."""
-    try:
-        moment, _, key = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        created_at = datetime.fromisoformat(moment)
-        if created_at.tzinfo is None or not key.isprintable():
-            raise ValueError(cursor)
-    except (ValueError, binascii.Error):
-        raise foreign_cursor() from None
-    return created_at, key
-
-
 def decode_number(cursor: str, *, most_digits: int) -> int:
     """The number a cursor continues before, in lists by number; InvalidRequestError for others."""
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= most_digits):
@@ -87,14 +66,12 @@ def foreign_cursor() -> InvalidRequestError:
     """The refusal of a cursor that was not made here."""
     return InvalidRequestError(
         "The cursor is not one that this API gave out.",
-        [FieldProblem("query:cursor", "use `next_cursor` of the page before, unchanged")],
+        [
+            FieldProblem(
+                "query:cursor", "use `next_cursor` of the page before, unchanged, with its `sort`"
+            )
+        ],
     )
-
-
-def page_of(items: Sequence[T], limit: int, rows: Sequence[tuple[datetime, str]]) -> Page[T]:
-    """A page from up to `limit + 1` items and their (created_at, id)."""
-    more = len(items) > limit
-    return Page(list(items[:limit]), encode_cursor(*rows[limit - 1]) if more else None)
 
 
 def etag(version: int) -> str:

@@ -62,9 +62,9 @@ class Problem(msgspec.Struct, omit_defaults=True):
     errors: list[ProblemItem] = []
 
 
-_OF_CALLERS = (401, 403, 429, 503)
-"""Without a token, without the right role, too often, and when it cannot be known whether a token
-is revoked."""
+_OF_CALLERS = (401, 403, 422, 429, 503)
+"""Without a token, without the right role, with a query parameter that the route has not, too
+often, and when it cannot be known whether a token is revoked."""
 
 
 def responses(*statuses: int, public: bool = False) -> dict[int, ResponseSpec]:

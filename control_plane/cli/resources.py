@@ -29,6 +29,9 @@ SINCE = Field("since", "From this time on, as 2026-01-31T09:30:00Z.")
 SOURCE = Field("source", "Only of this source.")
 PARTITION = Field("partition", "Only of this partition.", type=int)
 INSTRUMENT = Field("instrument", "Only of this instrument.")
+NAME = Field("name", "Only of this name.")
+REGION = Field("region", "Only in this region.")
+SUSPENDED = Field("suspended", "Only suspended ones (true), or the others (false).", type=bool)
 FINDINGS = (
     "gap_opened",
     "gap_closed",
@@ -38,6 +41,11 @@ FINDINGS = (
     "source_reset",
     "epoch_changed",
 )
+
+
+def sort_by(*fields: str) -> Field:
+    """An option that says by what a list is sorted."""
+    return Field("sort", f"By {', '.join(fields)}; -{fields[0]} is the other way round.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,6 @@ _GAP = (
     "opened_at",
     "closed_by",
 )
-_NEWEST_FIRST = "Oldest first, or with `-` newest first."
 
 GROUPS = (
     Group(
@@ -159,7 +166,13 @@ GROUPS = (
                 "GET",
                 "/v1/consumers",
                 "List consumers.",
-                (Field("name", "Only the one of this name."),),
+                (
+                    NAME,
+                    REGION,
+                    Field("workflow", "Only of this workflow."),
+                    SUSPENDED,
+                    sort_by("created_at", "name"),
+                ),
                 columns=_CONSUMER,
                 paged=True,
             ),
@@ -231,7 +244,9 @@ GROUPS = (
                 "List subscriptions.",
                 (
                     Field("consumer", "Only of this consumer."),
-                    Field("name", "Only of this name."),
+                    NAME,
+                    Field("format", "Only in this format."),
+                    sort_by("created_at", "name"),
                     Field(
                         "state",
                         "Absent: all not closed.",
@@ -342,7 +357,8 @@ GROUPS = (
                 "List groups with their members as they were last seen.",
                 (
                     Field("consumer", "Only of this consumer."),
-                    Field("name", "Only of this name."),
+                    NAME,
+                    sort_by("created_at"),
                     Field("occupied", "Only with members (true), or without (false).", type=bool),
                 ),
                 columns=("subscription", "consumer_name", "name", "members.name", "changed_at"),
@@ -368,6 +384,7 @@ GROUPS = (
                 "GET",
                 "/v1/instrument-sets",
                 "List instrument sets.",
+                (NAME, sort_by("created_at", "name")),
                 columns=("name", "id", "version", "instrument_count", "plan", "description"),
                 paged=True,
             ),
@@ -519,7 +536,7 @@ GROUPS = (
                 "GET",
                 "/v1/publishers",
                 "List publishers.",
-                (Field("name", "Only of this name."),),
+                (NAME, REGION, SUSPENDED, sort_by("created_at", "name")),
                 columns=("name", "id", "owner", "region", "sources", "suspended", "created_at"),
                 paged=True,
             ),
@@ -577,6 +594,7 @@ GROUPS = (
                 "GET",
                 "/v1/reference-tables",
                 "List reference tables.",
+                (NAME, sort_by("created_at", "name")),
                 columns=("name", "id", "version", "rows", "size_bytes", "plan", "description"),
                 paged=True,
             ),
@@ -666,7 +684,10 @@ GROUPS = (
                 "GET",
                 "/v1/transformations",
                 "List versions of shared transformations.",
-                (Field("name", "Only versions of this one."),),
+                (
+                    Field("name", "Only versions of this one."),
+                    sort_by("created_at", "name", "version"),
+                ),
                 columns=("reference", "id", "description", "created_at"),
                 paged=True,
             ),
@@ -723,6 +744,7 @@ GROUPS = (
                     Field("outcome", "Absent: all.", type=("done", "failed", "refused")),
                     SINCE,
                     Field("until", "Before this time."),
+                    sort_by("id"),
                 ),
                 columns=("recorded_at", "actor", "action", "resource", "resource_id", "outcome"),
                 paged=True,
@@ -751,6 +773,7 @@ GROUPS = (
                 "GET",
                 "/v1/plans",
                 "List plans with their rollout, newest first.",
+                (sort_by("number"),),
                 columns=_PLAN,
                 paged=True,
             ),
@@ -911,6 +934,7 @@ GROUPS = (
                 "List operations, newest first.",
                 (
                     Field("target", "Only on this function."),
+                    sort_by("created_at"),
                     Field("state", "Absent: all.", type=("waiting", "running", "done", "failed")),
                 ),
                 columns=("id", "kind", "target", "state", "progress", "created_at", "ended_at"),
@@ -942,7 +966,7 @@ GROUPS = (
                     INSTRUMENT,
                     PARTITION,
                     SINCE,
-                    Field("sort", _NEWEST_FIRST, type=("opened_at", "-opened_at")),
+                    sort_by("opened_at"),
                 ),
                 columns=_GAP,
                 paged=True,
@@ -975,7 +999,7 @@ GROUPS = (
                     INSTRUMENT,
                     PARTITION,
                     SINCE,
-                    Field("sort", _NEWEST_FIRST, type=("detected_at", "-detected_at")),
+                    sort_by("detected_at"),
                 ),
                 columns=(
                     "id",
@@ -1060,7 +1084,11 @@ GROUPS = (
                 "GET",
                 "/v1/tokens",
                 "List tokens that have not expired.",
-                (Field("subject", "Only of this subject."),),
+                (
+                    Field("subject", "Only of this subject."),
+                    Field("issued_by", "Only by this caller."),
+                    sort_by("issued_at", "expires_at", "subject"),
+                ),
                 columns=("id", "subject", "role", "issued_by", "expires_at", "revoked"),
                 paged=True,
             ),

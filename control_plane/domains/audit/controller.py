@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
 from control_plane.domains.audit.chain import Head
-from control_plane.domains.audit.repository import Wanted
+from control_plane.domains.audit.repository import LISTING, Wanted
 from control_plane.domains.audit.schemas import AuditEntryOut, Outcome, VerificationOut
 from control_plane.domains.audit.service import AuditService
 from control_plane.pages import (
@@ -47,6 +47,7 @@ class AuditController(Controller):
         audit: NamedDependency[AuditService],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
         actor: Text = None,
         operation: Text = None,
         action: Text = None,
@@ -72,7 +73,7 @@ class AuditController(Controller):
             since=moment(since),
             until=moment(until, "until"),
         )
-        return await audit.page(wanted, cursor=cursor, limit=limit)
+        return await audit.page(wanted, cursor=cursor, limit=limit, sort=sort)
 
     @get(
         "/verification",

@@ -25,6 +25,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.acting import Actor
 from control_plane.domains.audit.chain import Head, Link, seal
 from control_plane.domains.audit.models import AuditEntry, AuditHead
+from control_plane.listing import Listing, PageRequest, equal
+
+LISTING = Listing(AuditEntry, "-id")
 
 # Times as microseconds, JSON as PostgreSQL writes it: neither depends on a session's settings.
 _VALUES = (
@@ -65,23 +68,17 @@ class Wanted:
     until: datetime | None = None
 
 
-async def page(
-    session: AsyncSession, wanted: Wanted, *, before: int | None, limit: int
-) -> Sequence[AuditEntry]:
-    """Up to `limit` entries with smaller ids than `before`, newest first."""
-    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(AuditEntry.id < before)
+async def page(session: AsyncSession, asked: PageRequest, wanted: Wanted) -> Sequence[AuditEntry]:
+    """The entries of a page."""
     limits = asdict(wanted)
     since, until = limits.pop("since"), limits.pop("until")
-    for name, value in limits.items():
-        if value is not None:
-            query = query.where(getattr(AuditEntry, name) == value)
+    fields = ((getattr(AuditEntry, name), value) for name, value in limits.items())
+    query = select(AuditEntry).where(*equal(*fields))
     if since is not None:
         query = query.where(AuditEntry.recorded_at >= since)
     if until is not None:
         query = query.where(AuditEntry.recorded_at < until)
-    return (await session.scalars(query)).all()
+    return (await session.scalars(asked.of(query))).all()
 
 
 async def add(session: AsyncSession, entries: Sequence[tuple[Actor, dict[str, Any]]]) -> None:

@@ -27,7 +27,7 @@ from control_plane.domains.audit.schemas import (
     VerificationOut,
 )
 from control_plane.errors import FieldProblem, InvalidRequestError, UnavailableError
-from control_plane.pages import Page, decode_number
+from control_plane.pages import Page
 
 SEALED_AT_ONCE = 1000
 READ_AT_ONCE = 2000
@@ -66,13 +66,14 @@ class AuditService:
         self._told_until = 0.0
         self._failure: str | None = None
 
-    async def page(self, wanted: Wanted, *, cursor: str | None, limit: int) -> Page[AuditEntryOut]:
-        """Entries, newest first; the cursor is the id of the last one seen."""
-        before = decode_number(cursor, most_digits=18) if cursor is not None else None
+    async def page(
+        self, wanted: Wanted, *, cursor: str | None, limit: int, sort: str | None
+    ) -> Page[AuditEntryOut]:
+        """One page of entries."""
+        asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
-            rows = await repository.page(session, wanted, before=before, limit=limit + 1)
-        more = len(rows) > limit
-        return Page([_out(row) for row in rows[:limit]], str(rows[limit - 1].id) if more else None)
+            rows = await repository.page(session, asked, wanted)
+        return asked.page([_out(row) for row in rows], rows)
 
     async def verify(
         self, *, after: int = 0, limit: int, noted: Head | None = None

@@ -8,6 +8,7 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
+from control_plane.domains.consumers.repository import LISTING
 from control_plane.domains.consumers.schemas import ConsumerCreate, ConsumerOut, ConsumerUpdate
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.idempotency.middleware import Repeatable
@@ -58,10 +59,23 @@ class ConsumerController(Controller):
         caller: NamedDependency[Caller],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
         name: Annotated[str | None, QueryParameter(max_length=64)] = None,
+        region: Annotated[str | None, QueryParameter(max_length=64)] = None,
+        workflow: Annotated[str | None, QueryParameter(max_length=64)] = None,
+        suspended: Annotated[bool | None, QueryParameter(description="Absent: both.")] = None,
     ) -> Page[ConsumerOut]:
         """Consumers in the order of their registration; for a consumer, itself."""
-        return await consumers.page(cursor=cursor, limit=limit, name=name, only=caller.consumer)
+        return await consumers.page(
+            cursor=cursor,
+            limit=limit,
+            sort=sort,
+            name=name,
+            region=region,
+            workflow=workflow,
+            suspended=suspended,
+            only=caller.consumer,
+        )
 
     @get(
         "/{key:str}",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
 
-from sqlalchemy import Select, exists, func, or_, select, tuple_
+from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.subscriptions.models import State, Subscription
 from control_plane.errors import NotFoundError
+from control_plane.listing import Listing, PageRequest, equal
+
+LISTING = Listing(Consumer, "created_at", "name")
 
 
 def new_consumer_id() -> str:
@@ -49,25 +51,23 @@ async def find(
 
 async def page(
     session: AsyncSession,
+    asked: PageRequest,
     *,
-    after: tuple[datetime, str] | None,
-    limit: int,
-    name: str | None,
+    name: str | None = None,
+    region: str | None = None,
+    workflow: str | None = None,
+    suspended: bool | None = None,
     only: str | None = None,
 ) -> Sequence[Consumer]:
-    """Up to `limit` consumers after a place in the order (created_at, id); `only` as in `find`."""
-    query = (
-        select(Consumer)
-        .where(Consumer.deleted_at.is_(None))
-        .order_by(Consumer.created_at, Consumer.id)
-        .limit(limit)
+    """The consumers of a page; `only` as in `find`."""
+    conditions = equal(
+        (Consumer.name, name),
+        (Consumer.region, region),
+        (Consumer.workflow, workflow),
+        (Consumer.suspended, suspended),
+        (Consumer.id, only),
     )
-    if after is not None:
-        query = query.where(tuple_(Consumer.created_at, Consumer.id) > after)
-    if name is not None:
-        query = query.where(Consumer.name == name)
-    if only is not None:
-        query = query.where(Consumer.id == only)
+    query = asked.of(select(Consumer).where(Consumer.deleted_at.is_(None), *conditions))
     return (await session.scalars(query)).all()
 
 

@@ -42,7 +42,7 @@ from control_plane.errors import (
     ForbiddenError,
     InvalidRequestError,
 )
-from control_plane.pages import Page, check_match, decode_cursor, page_of
+from control_plane.pages import Page, check_match
 from marketdata.entitlements import Entitlements, bounded
 from marketdata.plans import ViewSpec
 
@@ -132,17 +132,30 @@ class ConsumerService:
             return consumer_out(row), row.version
 
     async def page(
-        self, *, cursor: str | None, limit: int, name: str | None, only: str | None = None
+        self,
+        *,
+        cursor: str | None,
+        limit: int,
+        sort: str | None = None,
+        name: str | None = None,
+        region: str | None = None,
+        workflow: str | None = None,
+        suspended: bool | None = None,
+        only: str | None = None,
     ) -> Page[ConsumerOut]:
         """One page of consumers."""
-        after = decode_cursor(cursor) if cursor else None
+        asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
             rows = await repository.page(
-                session, after=after, limit=limit + 1, name=name, only=only
+                session,
+                asked,
+                name=name,
+                region=region,
+                workflow=workflow,
+                suspended=suspended,
+                only=only,
             )
-            return page_of(
-                [consumer_out(row) for row in rows], limit, [(r.created_at, r.id) for r in rows]
-            )
+        return asked.page([consumer_out(row) for row in rows], rows)
 
     async def update(
         self, key: str, data: ConsumerUpdate, if_match: str | None, *, only: str | None = None

@@ -8,6 +8,7 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import PathParameter, QueryParameter
 
+from control_plane.domains.groups.repository import LISTING
 from control_plane.domains.groups.schemas import GroupDetailOut, GroupOut
 from control_plane.domains.groups.service import GroupService
 from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Page
@@ -35,6 +36,7 @@ class GroupController(Controller):
         caller: NamedDependency[Caller],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
         consumer: Annotated[
             str | None, QueryParameter(max_length=64, description="Id or name of the consumer.")
         ] = None,
@@ -53,6 +55,7 @@ class GroupController(Controller):
         return await groups.page(
             cursor=cursor,
             limit=limit,
+            sort=sort,
             consumer=consumer,
             name=name,
             occupied=occupied,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, exists, func, select, text, tuple_
+from sqlalchemy import delete, exists, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
@@ -17,6 +16,9 @@ from control_plane.domains.groups.membership import Departed, Member
 from control_plane.domains.groups.models import GroupRow
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.models import IS_LIVE, ROUTED, State, Subscription
+from control_plane.listing import Listing, PageRequest
+
+LISTING = Listing(Subscription, "created_at")
 
 _EMPTY: list[Any] = []
 
@@ -86,15 +88,14 @@ async def of(session: AsyncSession, key: str) -> GroupRow | None:
 
 async def page(
     session: AsyncSession,
+    asked: PageRequest,
     *,
-    after: tuple[datetime, str] | None,
-    limit: int,
     consumer: str | None,
     name: str | None,
     occupied: bool | None,
     only: str | None,
 ) -> Sequence[tuple[Subscription, GroupRow | None]]:
-    """Up to `limit` live subscriptions with their groups, after a place (created_at, id).
+    """The live subscriptions of a page, with their groups.
 
     `occupied`: only such that had members when they were last seen, or none.
     `only` is the id of the one consumer whose subscriptions the caller may know of.
@@ -104,11 +105,7 @@ async def page(
         .outerjoin(GroupRow, GroupRow.subscription_id == Subscription.id)
         .where(text(IS_LIVE))
         .options(joinedload(Subscription.consumer))
-        .order_by(Subscription.created_at, Subscription.id)
-        .limit(limit)
     )
-    if after is not None:
-        query = query.where(tuple_(Subscription.created_at, Subscription.id) > after)
     if consumer is not None:
         query = query.where(Subscription.consumer_id.in_(consumer_rows.ids_of(consumer)))
     if name is not None:
@@ -119,4 +116,4 @@ async def page(
         query = query.where(there if occupied else ~there)
     if only is not None:
         query = query.where(Subscription.consumer_id == only)
-    return [(row, group) for row, group in await session.execute(query)]
+    return [(row, group) for row, group in await session.execute(asked.of(query))]

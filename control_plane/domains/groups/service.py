@@ -22,7 +22,7 @@ from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.health import moment
 from control_plane.domains.subscriptions.models import State
 from control_plane.errors import BrokerUnavailableError, NotFoundError
-from control_plane.pages import Page, decode_cursor, page_of
+from control_plane.pages import Page
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.pulsar_values import SubscriptionStats
 
@@ -42,18 +42,18 @@ class GroupService:
         *,
         cursor: str | None,
         limit: int,
+        sort: str | None = None,
         consumer: str | None,
         name: str | None,
         occupied: bool | None,
         only: str | None = None,
     ) -> Page[GroupOut]:
         """One page of the groups of live subscriptions, as they were last seen."""
-        after = decode_cursor(cursor) if cursor else None
+        asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
             rows = await repository.page(
                 session,
-                after=after,
-                limit=limit + 1,
+                asked,
                 consumer=consumer,
                 name=name,
                 occupied=occupied,
@@ -70,7 +70,7 @@ class GroupService:
             )
             for row, group in rows
         ]
-        return page_of(items, limit, [(row.created_at, row.id) for row, _ in rows])
+        return asked.page(items, [row for row, _ in rows])
 
     async def describe(self, key: str, *, only: str | None = None) -> GroupDetailOut:
         """The group of a subscription as it is now.

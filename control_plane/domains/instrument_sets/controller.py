@@ -6,8 +6,9 @@ from typing import Annotated
 
 from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody, PathParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
+from control_plane.domains.instrument_sets.repository import LISTING
 from control_plane.domains.instrument_sets.schemas import (
     InstrumentSetCreate,
     InstrumentSetOut,
@@ -62,9 +63,11 @@ class InstrumentSetController(Controller):
         instrument_sets: NamedDependency[InstrumentSetService],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
+        name: Annotated[str | None, QueryParameter(max_length=64)] = None,
     ) -> Page[InstrumentSetSummary]:
         """Sets in the order of their making, without their instruments."""
-        return await instrument_sets.page(cursor=cursor, limit=limit)
+        return await instrument_sets.page(cursor=cursor, limit=limit, sort=sort, name=name)
 
     @get(
         "/{key:str}",

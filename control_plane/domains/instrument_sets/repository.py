@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence
-from datetime import datetime
 
-from sqlalchemy import or_, select, tuple_
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.instrument_sets.models import InstrumentSet, InstrumentSetVersion
 from control_plane.errors import NotFoundError
+from control_plane.listing import Listing, PageRequest, equal
+
+LISTING = Listing(InstrumentSet, "created_at", "name")
 
 
 def new_set_id() -> str:
@@ -46,9 +48,9 @@ async def version(session: AsyncSession, set_id: str, number: int) -> Instrument
 
 
 async def page(
-    session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int
+    session: AsyncSession, asked: PageRequest, *, name: str | None
 ) -> Sequence[tuple[InstrumentSet, InstrumentSetVersion]]:
-    """Up to `limit` sets after a place in the order (created_at, id), with their newest version."""
+    """The sets of a page, with their newest version."""
     query = (
         select(InstrumentSet, InstrumentSetVersion)
         .join(
@@ -56,13 +58,9 @@ async def page(
             (InstrumentSetVersion.set_id == InstrumentSet.id)
             & (InstrumentSetVersion.version == InstrumentSet.version),
         )
-        .where(InstrumentSet.deleted_at.is_(None))
-        .order_by(InstrumentSet.created_at, InstrumentSet.id)
-        .limit(limit)
+        .where(InstrumentSet.deleted_at.is_(None), *equal((InstrumentSet.name, name)))
     )
-    if after is not None:
-        query = query.where(tuple_(InstrumentSet.created_at, InstrumentSet.id) > after)
-    return [(row, newest) for row, newest in await session.execute(query)]
+    return [(row, newest) for row, newest in await session.execute(asked.of(query))]
 
 
 async def history(

@@ -38,7 +38,7 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.errors import ConflictError
-from control_plane.pages import Page, check_match, decode_cursor, decode_number, page_of
+from control_plane.pages import Page, check_match, decode_number
 from control_plane.requests import current_request_id
 from marketdata.plans import sets_of
 
@@ -84,16 +84,14 @@ class InstrumentSetService:
             row = await repository.find(session, key)
             return _out(row, await repository.version(session, row.id, row.version))
 
-    async def page(self, *, cursor: str | None, limit: int) -> Page[InstrumentSetSummary]:
+    async def page(
+        self, *, cursor: str | None, limit: int, sort: str | None = None, name: str | None = None
+    ) -> Page[InstrumentSetSummary]:
         """One page of sets, without what they hold."""
-        after = decode_cursor(cursor) if cursor else None
+        asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
-            rows = await repository.page(session, after=after, limit=limit + 1)
-            return page_of(
-                [_summary(row, newest) for row, newest in rows],
-                limit,
-                [(row.created_at, row.id) for row, _ in rows],
-            )
+            rows = await repository.page(session, asked, name=name)
+        return asked.page([_summary(row, newest) for row, newest in rows], [row for row, _ in rows])
 
     async def update(
         self, key: str, data: InstrumentSetUpdate, if_match: str | None

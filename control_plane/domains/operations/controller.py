@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import PathParameter, QueryParameter
 
 from control_plane.domains.operations.models import OperationKind
+from control_plane.domains.operations.repository import LISTING
 from control_plane.domains.operations.schemas import OperationOut, StateName
 from control_plane.domains.operations.service import OperationService
 from control_plane.idempotency.middleware import Repeatable
@@ -39,6 +40,7 @@ class OperationController(Controller):
         operations: NamedDependency[OperationService],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
         target: Annotated[
             str | None, QueryParameter(max_length=128, description="Only on this function.")
         ] = None,
@@ -48,7 +50,7 @@ class OperationController(Controller):
     ) -> Page[OperationOut]:
         """Operations, newest first."""
         return await operations.page(
-            cursor=cursor, limit=limit, target=target, state=operation_state
+            cursor=cursor, limit=limit, sort=sort, target=target, state=operation_state
         )
 
     @get(

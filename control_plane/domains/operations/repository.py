@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.operations.models import OperationRow, OperationState
 from control_plane.errors import NotFoundError
+from control_plane.listing import Listing, PageRequest, equal
+
+LISTING = Listing(OperationRow, "-created_at")
 
 
 def new_id() -> str:
@@ -28,26 +30,11 @@ async def find(session: AsyncSession, key: str) -> OperationRow:
 
 
 async def page(
-    session: AsyncSession,
-    *,
-    after: tuple[datetime, str] | None,
-    limit: int,
-    target: str | None,
-    state: str | None,
+    session: AsyncSession, asked: PageRequest, *, target: str | None, state: str | None
 ) -> Sequence[OperationRow]:
-    """Up to `limit` operations before a place in the order (created_at, id), newest first."""
-    query = (
-        select(OperationRow)
-        .order_by(OperationRow.created_at.desc(), OperationRow.id.desc())
-        .limit(limit)
-    )
-    if after is not None:
-        query = query.where(tuple_(OperationRow.created_at, OperationRow.id) < after)
-    if target is not None:
-        query = query.where(OperationRow.target == target)
-    if state is not None:
-        query = query.where(OperationRow.state == state)
-    return (await session.scalars(query)).all()
+    """The operations of a page."""
+    conditions = equal((OperationRow.target, target), (OperationRow.state, state))
+    return (await session.scalars(asked.of(select(OperationRow).where(*conditions)))).all()
 
 
 async def due(session: AsyncSession) -> OperationRow | None:

@@ -14,7 +14,7 @@ from control_plane.domains.operations import repository
 from control_plane.domains.operations.models import UNIQUE_TARGET, OperationKind, OperationRow
 from control_plane.domains.operations.schemas import FailureOut, OperationOut, StateName
 from control_plane.errors import ConflictError
-from control_plane.pages import Page, decode_cursor, page_of
+from control_plane.pages import Page
 from control_plane.requests import current_request_id
 
 
@@ -61,17 +61,19 @@ class OperationService:
             return _out(await repository.find(session, key))
 
     async def page(
-        self, *, cursor: str | None, limit: int, target: str | None, state: StateName | None
+        self,
+        *,
+        cursor: str | None,
+        limit: int,
+        sort: str | None = None,
+        target: str | None,
+        state: StateName | None,
     ) -> Page[OperationOut]:
-        """One page of operations, newest first."""
-        after = decode_cursor(cursor) if cursor else None
+        """One page of operations."""
+        asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
-            rows = await repository.page(
-                session, after=after, limit=limit + 1, target=target, state=state
-            )
-        return page_of(
-            [_out(row) for row in rows], limit, [(row.created_at, row.id) for row in rows]
-        )
+            rows = await repository.page(session, asked, target=target, state=state)
+        return asked.page([_out(row) for row in rows], rows)
 
 
 def _out(row: OperationRow) -> OperationOut:

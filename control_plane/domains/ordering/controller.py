@@ -8,6 +8,7 @@ from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.params import PathParameter, QueryParameter
 
+from control_plane.domains.ordering.repository import FINDINGS, GAPS
 from control_plane.domains.ordering.schemas import FindingOut, GapOut, InstrumentOut, ResendOut
 from control_plane.domains.ordering.service import OrderingService, Selection
 from control_plane.errors import NotFoundError
@@ -56,17 +57,14 @@ class OrderingController(Controller):
         instrument: Instrument = None,
         partition: Partition = None,
         since: Moment = None,
-        sort: Annotated[
-            Literal["opened_at", "-opened_at"],
-            QueryParameter(description="Oldest first, or with `-` newest first."),
-        ] = "opened_at",
+        sort: Annotated[str | None, GAPS.parameter] = None,
     ) -> Page[GapOut]:
         """Events that are missing in a source's numbers, or were, by the time they were missed."""
         return await ordering.gaps(
             Selection(gap_state, source, instrument, partition, moment(since)),
             cursor=cursor,
             limit=limit,
-            descending=sort.startswith("-"),
+            sort=sort,
         )
 
     @get(
@@ -115,17 +113,14 @@ class OrderingController(Controller):
         instrument: Instrument = None,
         partition: Partition = None,
         since: Moment = None,
-        sort: Annotated[
-            Literal["detected_at", "-detected_at"],
-            QueryParameter(description="Oldest first, or with `-` newest first."),
-        ] = "detected_at",
+        sort: Annotated[str | None, FINDINGS.parameter] = None,
     ) -> Page[FindingOut]:
         """Everything that the sequencer found, as it was found; kept for a while."""
         return await ordering.findings(
             Selection(finding_type, source, instrument, partition, moment(since)),
             cursor=cursor,
             limit=limit,
-            descending=sort.startswith("-"),
+            sort=sort,
         )
 
     @get(

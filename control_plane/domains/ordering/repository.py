@@ -14,7 +14,6 @@ import msgspec
 from sqlalchemy import (
     JSON,
     ColumnElement,
-    Select,
     Text,
     case,
     cast,
@@ -50,6 +49,10 @@ from control_plane.domains.ordering.models import (
     StoredPosition,
 )
 from control_plane.errors import NotFoundError
+from control_plane.listing import Listing, PageRequest
+
+GAPS = Listing(Gap, "opened_at")
+FINDINGS = Listing(Finding, "detected_at")
 
 DELETE_CHUNK = 5_000
 MAX_SOURCES = 50
@@ -191,31 +194,17 @@ async def closings_of(session: AsyncSession, gap_id: str) -> Sequence[tuple[int,
 
 
 async def page_of_gaps(
-    session: AsyncSession,
-    conditions: Sequence[ColumnElement[bool]],
-    *,
-    after: tuple[datetime, str] | None,
-    descending: bool,
-    limit: int,
+    session: AsyncSession, asked: PageRequest, conditions: Sequence[ColumnElement[bool]]
 ) -> Sequence[Gap]:
-    """Up to `limit` gaps after a place in the order (opened_at, id)."""
-    query = select(Gap).where(*conditions).limit(limit)
-    query = _ordered(query, Gap.opened_at, Gap.id, after=after, descending=descending)
-    return (await session.scalars(query)).all()
+    """The gaps of a page."""
+    return (await session.scalars(asked.of(select(Gap).where(*conditions)))).all()
 
 
 async def page_of_findings(
-    session: AsyncSession,
-    conditions: Sequence[ColumnElement[bool]],
-    *,
-    after: tuple[datetime, str] | None,
-    descending: bool,
-    limit: int,
+    session: AsyncSession, asked: PageRequest, conditions: Sequence[ColumnElement[bool]]
 ) -> Sequence[Finding]:
-    """Up to `limit` findings after a place in the order (detected_at, id)."""
-    query = select(Finding).where(*conditions).limit(limit)
-    query = _ordered(query, Finding.detected_at, Finding.id, after=after, descending=descending)
-    return (await session.scalars(query)).all()
+    """The findings of a page."""
+    return (await session.scalars(asked.of(select(Finding).where(*conditions)))).all()
 
 
 async def count_open(session: AsyncSession, instrument: str) -> int:
@@ -271,22 +260,6 @@ async def delete_old(session: AsyncSession, *, days: int) -> int:
         statement = statement.execution_options(synchronize_session=False)
         gone += len((await session.scalars(statement)).all())
     return gone
-
-
-def _ordered(
-    query: Select[Any],
-    moment: Any,
-    key: Any,
-    *,
-    after: tuple[datetime, str] | None,
-    descending: bool,
-) -> Select[Any]:
-    place = tuple_(moment, key)
-    if descending:
-        query = query.order_by(moment.desc(), key.desc())
-        return query if after is None else query.where(place < after)
-    query = query.order_by(moment, key)
-    return query if after is None else query.where(place > after)
 
 
 async def _open_gaps(session: AsyncSession, openings: Sequence[FindingRow]) -> None:

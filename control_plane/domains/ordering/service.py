@@ -28,7 +28,8 @@ from control_plane.errors import (
     ConflictError,
     NotFoundError,
 )
-from control_plane.pages import Page, decode_cursor, page_of
+from control_plane.listing import equal
+from control_plane.pages import Page
 from control_plane.topic_reads import TopicReads
 from marketdata.ordering import ResendRequest, encode_resend_request
 from marketdata.topics import RESEND
@@ -53,13 +54,12 @@ class Selection:
         """The selection as conditions; InvalidRequestError for a time without offset."""
         kind = table.state if issubclass(table, Gap) else table.type
         since = table.opened_at if issubclass(table, Gap) else table.detected_at
-        given = (
+        narrowed = equal(
             (kind, self.kind),
             (table.source, self.source),
             (table.instrument, self.instrument),
             (table.partition, self.partition),
         )
-        narrowed = [column == value for column, value in given if value is not None]
         return narrowed if self.since is None else [*narrowed, since >= self.since]
 
 
@@ -76,16 +76,14 @@ class OrderingService:
         self._reads.close()
 
     async def gaps(
-        self, selection: Selection, *, cursor: str | None, limit: int, descending: bool
+        self, selection: Selection, *, cursor: str | None, limit: int, sort: str | None
     ) -> Page[GapOut]:
         """One page of gaps."""
+        asked = repository.GAPS.ask(sort, cursor, limit)
         conditions = selection.conditions(Gap)
-        after = decode_cursor(cursor) if cursor else None
         async with self._database.transaction() as session:
-            rows = await repository.page_of_gaps(
-                session, conditions, after=after, descending=descending, limit=limit + 1
-            )
-        return page_of([gap_out(row) for row in rows], limit, [(r.opened_at, r.id) for r in rows])
+            rows = await repository.page_of_gaps(session, asked, conditions)
+        return asked.page([gap_out(row) for row in rows], rows)
 
     async def gap(self, key: str) -> GapOut:
         """One gap; NotFoundError."""
@@ -93,17 +91,14 @@ class OrderingService:
             return gap_out(await repository.find_gap(session, key))
 
     async def findings(
-        self, selection: Selection, *, cursor: str | None, limit: int, descending: bool
+        self, selection: Selection, *, cursor: str | None, limit: int, sort: str | None
     ) -> Page[FindingOut]:
         """One page of findings."""
+        asked = repository.FINDINGS.ask(sort, cursor, limit)
         conditions = selection.conditions(Finding)
-        after = decode_cursor(cursor) if cursor else None
         async with self._database.transaction() as session:
-            rows = await repository.page_of_findings(
-                session, conditions, after=after, descending=descending, limit=limit + 1
-            )
-        places = [(row.detected_at, row.id) for row in rows]
-        return page_of([finding_out(row) for row in rows], limit, places)
+            rows = await repository.page_of_findings(session, asked, conditions)
+        return asked.page([finding_out(row) for row in rows], rows)
 
     async def instrument(self, instrument: str) -> InstrumentOut:
         """Where an instrument stands now.
@@ -125,9 +120,8 @@ class OrderingService:
             )
         async with self._database.transaction() as session:
             conditions = [Gap.instrument == instrument, Gap.state == GapState.OPEN]
-            rows = await repository.page_of_gaps(
-                session, conditions, after=None, descending=False, limit=MAX_OPEN_GAPS
-            )
+            asked = repository.GAPS.ask(None, None, MAX_OPEN_GAPS)
+            rows = await repository.page_of_gaps(session, asked, conditions)
             count = await repository.count_open(session, instrument)
         at = None if stand.ts_sequenced_ns is None else moment(stand.ts_sequenced_ns)
         return InstrumentOut(
@@ -139,7 +133,7 @@ class OrderingService:
             sequence_age_seconds=None if at is None else _age(at, now),
             sources=[_source_out(name, stand.sources[name], now) for name in sorted(stand.sources)],
             open_gap_count=count,
-            open_gaps=[gap_out(row) for row in rows],
+            open_gaps=asked.page([gap_out(row) for row in rows], rows).items,
             as_of=now,
             complete=reading.complete,
         )

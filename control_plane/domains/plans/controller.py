@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import PathParameter
 
 from control_plane.domains.plans.comparing import PlanComparison
+from control_plane.domains.plans.repository import LISTING
 from control_plane.domains.plans.schemas import (
     PlanDetail,
     PlanDifferenceOut,
@@ -41,9 +42,10 @@ class PlanController(Controller):
         plans: NamedDependency[PlanService],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
     ) -> Page[PlanOut]:
         """Plans, newest first, each with its rollout."""
-        return await plans.page(cursor=cursor, limit=limit)
+        return await plans.page(cursor=cursor, limit=limit, sort=sort)
 
     @get(
         "/current",

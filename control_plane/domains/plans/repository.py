@@ -21,10 +21,12 @@ from control_plane.domains.plans.models import PlanRow, ViewRow
 from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import ConflictError, NotFoundError
+from control_plane.listing import Listing, PageRequest
 from marketdata.plans import ViewSpec, compile_plan, encode_plan, sets_of, tables_of, view_of
 
 ROOM_BYTES = 4 * 1024 * 1024
 """Of the 5 MiB that a message may have, compressed."""
+LISTING = Listing(PlanRow, "-number", key="number")
 
 
 async def newest(session: AsyncSession, *, with_document: bool = False) -> PlanRow | None:
@@ -45,12 +47,9 @@ async def find(session: AsyncSession, number: int) -> PlanRow:
     return row
 
 
-async def page(session: AsyncSession, *, before: int | None, limit: int) -> Sequence[PlanRow]:
-    """Up to `limit` plans below a number, newest first."""
-    query = select(PlanRow).order_by(PlanRow.number.desc()).limit(limit)
-    if before is not None:
-        query = query.where(PlanRow.number < before)
-    return (await session.scalars(query)).all()
+async def page(session: AsyncSession, asked: PageRequest) -> Sequence[PlanRow]:
+    """The plans of a page."""
+    return (await session.scalars(asked.of(select(PlanRow)))).all()
 
 
 async def newest_published(session: AsyncSession) -> int:

@@ -19,7 +19,7 @@ from control_plane.domains.plans.schemas import (
     RolloutOut,
 )
 from control_plane.errors import NotFoundError
-from control_plane.pages import Page, decode_number
+from control_plane.pages import Page
 
 
 class PlanService:
@@ -29,14 +29,13 @@ class PlanService:
         self._database = database
         self._board = board
 
-    async def page(self, *, cursor: str | None, limit: int) -> Page[PlanOut]:
-        """Plans, newest first; the cursor is the number of the last plan seen."""
-        before = decode_number(cursor, most_digits=18) if cursor is not None else None
+    async def page(self, *, cursor: str | None, limit: int, sort: str | None) -> Page[PlanOut]:
+        """One page of plans."""
+        asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
-            rows = await repository.page(session, before=before, limit=limit + 1)
+            rows = await repository.page(session, asked)
             published = await repository.newest_published(session)
-        items = [PlanOut(**self._fields(row, published)) for row in rows[:limit]]
-        return Page(items, str(rows[limit - 1].number) if len(rows) > limit else None)
+        return asked.page([PlanOut(**self._fields(row, published)) for row in rows], rows)
 
     async def get(self, number: int) -> PlanDetail:
         """One plan with its views."""
@@ -55,13 +54,12 @@ class PlanService:
         return self._detail(row, published)
 
     async def rollouts(self, *, cursor: str | None, limit: int) -> Page[RolloutOut]:
-        """The rollouts of plans, newest first; the cursor is as that of `page`."""
-        before = decode_number(cursor, most_digits=18) if cursor is not None else None
+        """One page of the rollouts of plans, newest first."""
+        asked = repository.LISTING.ask(None, cursor, limit)
         async with self._database.transaction() as session:
-            rows = await repository.page(session, before=before, limit=limit + 1)
+            rows = await repository.page(session, asked)
             published = await repository.newest_published(session)
-        items = [self._rollout_out(row, published) for row in rows[:limit]]
-        return Page(items, str(rows[limit - 1].number) if len(rows) > limit else None)
+        return asked.page([self._rollout_out(row, published) for row in rows], rows)
 
     async def rollout(self, number: int) -> RolloutOut:
         """The rollout of one plan."""

@@ -8,6 +8,7 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
+from control_plane.domains.publishers.repository import LISTING
 from control_plane.domains.publishers.schemas import (
     PublisherCreate,
     PublisherOut,
@@ -61,10 +62,15 @@ class PublisherController(Controller):
         publishers: NamedDependency[PublisherService],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
         name: Annotated[str | None, QueryParameter(max_length=64)] = None,
+        region: Annotated[str | None, QueryParameter(max_length=64)] = None,
+        suspended: Annotated[bool | None, QueryParameter(description="Absent: both.")] = None,
     ) -> Page[PublisherOut]:
         """Publishers in the order of their registration."""
-        return await publishers.page(cursor=cursor, limit=limit, name=name)
+        return await publishers.page(
+            cursor=cursor, limit=limit, sort=sort, name=name, region=region, suspended=suspended
+        )
 
     @get(
         "/{key:str}",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence
-from datetime import datetime
 
-from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.publishers.models import Publisher
 from control_plane.errors import NotFoundError
+from control_plane.listing import Listing, PageRequest, equal
+
+LISTING = Listing(Publisher, "created_at", "name")
 
 _LIVE = Publisher.deleted_at.is_(None)
 
@@ -51,20 +53,17 @@ async def named(session: AsyncSession, name: str) -> Publisher | None:
 
 async def page(
     session: AsyncSession,
+    asked: PageRequest,
     *,
-    after: tuple[datetime, str] | None,
-    limit: int,
     name: str | None,
-    only: str | None = None,
+    region: str | None,
+    suspended: bool | None,
 ) -> Sequence[Publisher]:
-    """Up to `limit` publishers after a place in the order (created_at, id); `only` as in `find`."""
-    query = select(Publisher).where(_LIVE).order_by(Publisher.created_at, Publisher.id).limit(limit)
-    if after is not None:
-        query = query.where(tuple_(Publisher.created_at, Publisher.id) > after)
-    if name is not None:
-        query = query.where(Publisher.name == name)
-    if only is not None:
-        query = query.where(Publisher.name == only)
+    """The publishers of a page."""
+    conditions = equal(
+        (Publisher.name, name), (Publisher.region, region), (Publisher.suspended, suspended)
+    )
+    query = asked.of(select(Publisher).where(_LIVE, *conditions))
     return (await session.scalars(query)).all()
 
 

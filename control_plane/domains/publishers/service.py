@@ -33,7 +33,7 @@ from control_plane.domains.rules.policy import Policy
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.domains.tokens.repository import revoke_subject
 from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
-from control_plane.pages import Page, check_match, decode_cursor, page_of
+from control_plane.pages import Page, check_match
 from control_plane.pulsar_admin import AdminError
 from control_plane.security.revocation import Revocations
 from control_plane.security.roles import Role, fits
@@ -99,14 +99,23 @@ class PublisherService:
             row = await repository.find(session, key)
             return publisher_out(row), row.version
 
-    async def page(self, *, cursor: str | None, limit: int, name: str | None) -> Page[PublisherOut]:
+    async def page(
+        self,
+        *,
+        cursor: str | None,
+        limit: int,
+        sort: str | None = None,
+        name: str | None = None,
+        region: str | None = None,
+        suspended: bool | None = None,
+    ) -> Page[PublisherOut]:
         """One page of publishers."""
-        after = decode_cursor(cursor) if cursor else None
+        asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
-            rows = await repository.page(session, after=after, limit=limit + 1, name=name)
-            return page_of(
-                [publisher_out(row) for row in rows], limit, [(r.created_at, r.id) for r in rows]
+            rows = await repository.page(
+                session, asked, name=name, region=region, suspended=suspended
             )
+        return asked.page([publisher_out(row) for row in rows], rows)
 
     async def update(
         self, key: str, data: PublisherUpdate, if_match: str | None, *, by: str

@@ -9,9 +9,10 @@ from litestar import Controller, Request, Response, delete, get, patch, post, pu
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
-from litestar.params import JSONBody, PathParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from control_plane.domains.reference_tables.reading import ARROW, CSV, JSON
+from control_plane.domains.reference_tables.repository import LISTING
 from control_plane.domains.reference_tables.schemas import (
     ReferenceTableCreate,
     ReferenceTableOut,
@@ -96,9 +97,11 @@ class ReferenceTableController(Controller):
         reference_tables: NamedDependency[ReferenceTableService],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
+        name: Annotated[str | None, QueryParameter(max_length=64)] = None,
     ) -> Page[ReferenceTableOut]:
         """Tables in the order of their making, without their rows."""
-        return await reference_tables.page(cursor=cursor, limit=limit)
+        return await reference_tables.page(cursor=cursor, limit=limit, sort=sort, name=name)
 
     @get(
         "/{key:str}",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Collection, Sequence
-from datetime import datetime
 
-from sqlalchemy import func, or_, select, tuple_, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
@@ -16,9 +15,11 @@ from control_plane.domains.reference_tables.models import (
     ReferenceTableVersion,
 )
 from control_plane.errors import NotFoundError
+from control_plane.listing import Listing, PageRequest, equal
 from marketdata.reference import ReferenceTable, TableRef, TableSpec
 from marketdata.reference.table import read_content
 
+LISTING = Listing(ReferenceTableRow, "created_at", "name")
 _NEWEST = (ReferenceTableVersion.table_id == ReferenceTableRow.id) & (
     ReferenceTableVersion.version == ReferenceTableRow.version
 )
@@ -69,19 +70,15 @@ async def newest(
 
 
 async def page(
-    session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int
+    session: AsyncSession, asked: PageRequest, *, name: str | None
 ) -> Sequence[tuple[ReferenceTableRow, ReferenceTableVersion]]:
-    """Up to `limit` tables after a place in the order (created_at, id), with what is newest."""
+    """The tables of a page, with their newest version."""
     query = (
         select(ReferenceTableRow, ReferenceTableVersion)
         .join(ReferenceTableVersion, _NEWEST)
-        .where(ReferenceTableRow.deleted_at.is_(None))
-        .order_by(ReferenceTableRow.created_at, ReferenceTableRow.id)
-        .limit(limit)
+        .where(ReferenceTableRow.deleted_at.is_(None), *equal((ReferenceTableRow.name, name)))
     )
-    if after is not None:
-        query = query.where(tuple_(ReferenceTableRow.created_at, ReferenceTableRow.id) > after)
-    return [(row, version) for row, version in await session.execute(query)]
+    return [(row, version) for row, version in await session.execute(asked.of(query))]
 
 
 async def history(

@@ -38,7 +38,7 @@ from control_plane.domains.reference_tables.schemas import (
 )
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
-from control_plane.pages import Page, check_match, decode_cursor, decode_number, page_of
+from control_plane.pages import Page, check_match, decode_number
 from control_plane.requests import current_request_id
 from marketdata.plans import tables_of
 from marketdata.reference import TableContent, TableError, TableSpec, content_of
@@ -107,16 +107,14 @@ class ReferenceTableService:
             row = await repository.find(session, key)
             return _out(row, await repository.newest(session, row))
 
-    async def page(self, *, cursor: str | None, limit: int) -> Page[ReferenceTableOut]:
+    async def page(
+        self, *, cursor: str | None, limit: int, sort: str | None = None, name: str | None = None
+    ) -> Page[ReferenceTableOut]:
         """One page of tables."""
-        after = decode_cursor(cursor) if cursor else None
+        asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
-            rows = await repository.page(session, after=after, limit=limit + 1)
-            return page_of(
-                [_out(row, version) for row, version in rows],
-                limit,
-                [(row.created_at, row.id) for row, _ in rows],
-            )
+            rows = await repository.page(session, asked, name=name)
+        return asked.page([_out(row, version) for row, version in rows], [row for row, _ in rows])
 
     async def load(
         self, key: str, body: bytes, media_type: str, if_match: str | None, *, replace: bool

@@ -11,6 +11,7 @@ from litestar.params import JSONBody, PathParameter, QueryParameter
 from control_plane.domains.subscriptions.health import HealthOut
 from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
+from control_plane.domains.subscriptions.repository import LISTING
 from control_plane.domains.subscriptions.schemas import (
     HistoryOut,
     StateName,
@@ -70,6 +71,7 @@ class SubscriptionController(Controller):
         caller: NamedDependency[Caller],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
         consumer: Annotated[
             str | None, QueryParameter(max_length=64, description="Id or name of the consumer.")
         ] = None,
@@ -78,14 +80,19 @@ class SubscriptionController(Controller):
             StateName | None,
             QueryParameter(name="state", description="Absent: all that are not closed."),
         ] = None,
+        subscription_format: Annotated[
+            str | None, QueryParameter(name="format", max_length=64)
+        ] = None,
     ) -> Page[SubscriptionOut]:
         """Subscriptions in the order of their creation; for a consumer, its own."""
         return await subscriptions.page(
             cursor=cursor,
             limit=limit,
+            sort=sort,
             consumer=consumer,
             name=name,
             state=subscription_state,
+            format_=subscription_format,
             only=caller.consumer,
         )
 

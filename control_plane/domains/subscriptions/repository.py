@@ -30,6 +30,7 @@ from control_plane.domains.subscriptions.models import (
     pulsar_name,
 )
 from control_plane.errors import NotFoundError
+from control_plane.listing import Listing, PageRequest, equal
 from control_plane.requests import current_request_id
 
 _TOLD = (
@@ -39,6 +40,7 @@ _TOLD = (
     selectinload(Subscription.draining).joinedload(Move.view),
 )
 """What is told of a subscription beside its own row."""
+LISTING = Listing(Subscription, "created_at", "name")
 
 
 def new_subscription_id() -> str:
@@ -79,36 +81,27 @@ async def has_older(session: AsyncSession, row: Subscription) -> bool:
 
 async def page(
     session: AsyncSession,
+    asked: PageRequest,
     *,
-    after: tuple[datetime, str] | None,
-    limit: int,
-    consumer: str | None,
-    name: str | None,
     states: Collection[str],
+    consumer: str | None = None,
+    name: str | None = None,
+    format_: str | None = None,
     only: str | None = None,
 ) -> Sequence[Subscription]:
-    """Up to `limit` subscriptions in these states after a place in the order (created_at, id).
-
-    `only` as in `find`.
-    """
-    query = (
-        select(Subscription)
-        .options(*_TOLD)
-        .order_by(Subscription.created_at, Subscription.id)
-        .limit(limit)
+    """The subscriptions of a page, in these states; `only` as in `find`."""
+    conditions = equal(
+        (Subscription.name, name),
+        (Subscription.spec["format"].astext, format_),
+        (Subscription.consumer_id, only),
     )
+    query = select(Subscription).options(*_TOLD).where(*conditions)
     # As the indexes have it: a parameter would hide it from the planner.
     live = set(states) == set(LIVE)
     query = query.where(text(IS_LIVE) if live else Subscription.state.in_(states))
-    if after is not None:
-        query = query.where(tuple_(Subscription.created_at, Subscription.id) > after)
     if consumer is not None:
         query = query.where(Subscription.consumer_id.in_(consumer_rows.ids_of(consumer)))
-    if name is not None:
-        query = query.where(Subscription.name == name)
-    if only is not None:
-        query = query.where(Subscription.consumer_id == only)
-    return (await session.scalars(query)).all()
+    return (await session.scalars(asked.of(query))).all()
 
 
 async def live_among(

@@ -44,7 +44,7 @@ from control_plane.domains.subscriptions.view_check import (
 )
 from control_plane.domains.transformations.models import SharedTransformation
 from control_plane.errors import ConflictError
-from control_plane.pages import Page, check_match, decode_cursor, page_of
+from control_plane.pages import Page, check_match
 from control_plane.requests import current_request_id
 from marketdata.entitlements import receives_nothing
 from marketdata.plans import ViewSpec, sets_of
@@ -210,28 +210,26 @@ class SubscriptionService:
         *,
         cursor: str | None,
         limit: int,
-        consumer: str | None,
-        name: str | None,
-        state: StateName | None,
+        sort: str | None = None,
+        consumer: str | None = None,
+        name: str | None = None,
+        state: StateName | None = None,
+        format_: str | None = None,
         only: str | None = None,
     ) -> Page[SubscriptionOut]:
         """One page of subscriptions; without `state`, of those that are not closed."""
-        after = decode_cursor(cursor) if cursor else None
+        asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
             rows = await repository.page(
                 session,
-                after=after,
-                limit=limit + 1,
+                asked,
+                states=(state,) if state else LIVE,
                 consumer=consumer,
                 name=name,
-                states=(state,) if state else LIVE,
+                format_=format_,
                 only=only,
             )
-            return page_of(
-                [self._out(row, in_list=True) for row in rows],
-                limit,
-                [(row.created_at, row.id) for row in rows],
-            )
+            return asked.page([self._out(row, in_list=True) for row in rows], rows)
 
     async def close(self, key: str, if_match: str | None, *, only: str | None = None) -> None:
         """Close a subscription for good; closing a closed one again does nothing.

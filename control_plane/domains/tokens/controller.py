@@ -8,6 +8,7 @@ from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
+from control_plane.domains.tokens.repository import LISTING
 from control_plane.domains.tokens.schemas import (
     RevokedOut,
     RevokeRequest,
@@ -65,15 +66,26 @@ class TokenController(Controller):
         caller: NamedDependency[Caller],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
         subject: Annotated[
             str | None, QueryParameter(max_length=64, description="Only of this subject.")
+        ] = None,
+        issued_by: Annotated[
+            str | None, QueryParameter(max_length=64, description="Only by this caller.")
         ] = None,
     ) -> Page[TokenOut]:
         """Tokens issued here that have not expired, in the order of their issue.
 
         All of them for the platform team, its own for everybody else.
         """
-        return await tokens.page(cursor=cursor, limit=limit, subject=subject, caller=caller)
+        return await tokens.page(
+            cursor=cursor,
+            limit=limit,
+            sort=sort,
+            subject=subject,
+            issued_by=issued_by,
+            caller=caller,
+        )
 
     @delete(
         "/{key:str}",

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, exists, func, select, tuple_, union
+from sqlalchemy import delete, exists, func, select, union
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.tokens.models import IssuedToken, Revocation
+from control_plane.listing import Listing, PageRequest, equal
 from control_plane.security.revocation import Revoked
 from control_plane.security.roles import Role
 from control_plane.security.tokens import LEEWAY, MAX_LIFETIME
+
+LISTING = Listing(IssuedToken, "issued_at", "expires_at", "subject")
 
 KEPT = timedelta(days=1)
 """How long what is over is kept; a token counts until nothing can be renewed from it any more."""
@@ -20,26 +23,20 @@ PURGED_AT_ONCE = 100
 
 async def page(
     session: AsyncSession,
+    asked: PageRequest,
     *,
-    after: tuple[datetime, str] | None,
-    limit: int,
     subject: str | None,
-    role: Role | None,
+    issued_by: str | None,
+    role: str | None,
 ) -> Sequence[IssuedToken]:
-    """Up to `limit` tokens that have not expired after a place in the order (created_at, id)."""
-    query = (
-        select(IssuedToken)
-        .where(IssuedToken.expires_at > func.now())
-        .order_by(IssuedToken.created_at, IssuedToken.id)
-        .limit(limit)
+    """The tokens of a page that have not expired."""
+    conditions = equal(
+        (IssuedToken.subject, subject),
+        (IssuedToken.issued_by, issued_by),
+        (IssuedToken.role, role),
     )
-    if after is not None:
-        query = query.where(tuple_(IssuedToken.created_at, IssuedToken.id) > after)
-    if subject is not None:
-        query = query.where(IssuedToken.subject == subject)
-    if role is not None:
-        query = query.where(IssuedToken.role == role.value)
-    return (await session.scalars(query)).all()
+    query = select(IssuedToken).where(IssuedToken.expires_at > func.now(), *conditions)
+    return (await session.scalars(asked.of(query))).all()
 
 
 async def find(session: AsyncSession, key: str) -> IssuedToken | None:

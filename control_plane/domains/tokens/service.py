@@ -33,7 +33,7 @@ from control_plane.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from control_plane.pages import Page, decode_cursor, page_of
+from control_plane.pages import Page
 from control_plane.pulsar_admin import AdminError
 from control_plane.security.callers import Caller
 from control_plane.security.keys import KeyDirectoryError
@@ -134,26 +134,29 @@ class TokenService:
         return own
 
     async def page(
-        self, *, cursor: str | None, limit: int, subject: str | None, caller: Caller
+        self,
+        *,
+        cursor: str | None,
+        limit: int,
+        caller: Caller,
+        sort: str | None = None,
+        subject: str | None = None,
+        issued_by: str | None = None,
     ) -> Page[TokenOut]:
         """One page of tokens that have not expired."""
-        after = decode_cursor(cursor) if cursor else None
+        asked = repository.LISTING.ask(sort, cursor, limit)
         if caller.only_subject is not None and subject not in (None, caller.only_subject):
             return Page([], None)
         async with self._database.transaction() as session:
             rows = await repository.page(
                 session,
-                after=after,
-                limit=limit + 1,
+                asked,
                 subject=caller.only_subject or subject,
-                role=None if caller.only_subject is None else caller.role,
+                issued_by=issued_by,
+                role=None if caller.only_subject is None else caller.role.value,
             )
             revoked = await repository.revoked(session)
-            return page_of(
-                [_out(row, revoked) for row in rows],
-                limit,
-                [(row.created_at, row.id) for row in rows],
-            )
+        return asked.page([_out(row, revoked) for row in rows], rows)
 
     async def revoke(self, key: str, caller: Caller) -> None:
         """Revoke a token and what it was renewed to; NotFoundError when it is not the caller's.

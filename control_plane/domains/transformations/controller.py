@@ -8,6 +8,7 @@ from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
+from control_plane.domains.transformations.repository import LISTING
 from control_plane.domains.transformations.schemas import TransformationCreate, TransformationOut
 from control_plane.domains.transformations.service import TransformationService
 from control_plane.idempotency.middleware import Repeatable
@@ -55,10 +56,11 @@ class TransformationController(Controller):
         transformations: NamedDependency[TransformationService],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
+        sort: Annotated[str | None, LISTING.parameter] = None,
         name: Annotated[str | None, QueryParameter(max_length=64)] = None,
     ) -> Page[TransformationOut]:
         """Versions in the order of their making."""
-        return await transformations.page(cursor=cursor, limit=limit, name=name)
+        return await transformations.page(cursor=cursor, limit=limit, sort=sort, name=name)
 
     @get(
         "/{key:str}",

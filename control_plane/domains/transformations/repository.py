@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
 
-from sqlalchemy import exists, func, select, tuple_
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.subscriptions.models import State, Subscription
 from control_plane.domains.transformations.models import SharedTransformation
 from control_plane.errors import NotFoundError
+from control_plane.listing import Listing, PageRequest, equal
+
+LISTING = Listing(SharedTransformation, "created_at", "name", "version")
 
 _LIVE = SharedTransformation.deleted_at.is_(None)
 
@@ -52,19 +54,9 @@ async def is_used(session: AsyncSession, transformation_id: str) -> bool:
 
 
 async def page(
-    session: AsyncSession, *, after: tuple[datetime, str] | None, limit: int, name: str | None
+    session: AsyncSession, asked: PageRequest, *, name: str | None
 ) -> Sequence[SharedTransformation]:
-    """Up to `limit` versions after a place in the order (created_at, id)."""
-    query = (
-        select(SharedTransformation)
-        .where(_LIVE)
-        .order_by(SharedTransformation.created_at, SharedTransformation.id)
-        .limit(limit)
-    )
-    if after is not None:
-        query = query.where(
-            tuple_(SharedTransformation.created_at, SharedTransformation.id) > after
-        )
-    if name is not None:
-        query = query.where(SharedTransformation.name == name)
+    """The versions of a page."""
+    conditions = equal((SharedTransformation.name, name))
+    query = asked.of(select(SharedTransformation).where(_LIVE, *conditions))
     return (await session.scalars(query)).all()

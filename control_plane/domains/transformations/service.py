@@ -19,7 +19,7 @@ from control_plane.domains.transformations import repository
 from control_plane.domains.transformations.models import SharedTransformation
 from control_plane.domains.transformations.schemas import TransformationCreate, TransformationOut
 from control_plane.errors import ConflictError
-from control_plane.pages import Page, decode_cursor, page_of
+from control_plane.pages import Page
 from control_plane.requests import current_request_id
 from marketdata.transformations import Transformation
 
@@ -67,15 +67,13 @@ class TransformationService:
             return _out(await repository.find(session, key))
 
     async def page(
-        self, *, cursor: str | None, limit: int, name: str | None
+        self, *, cursor: str | None, limit: int, sort: str | None = None, name: str | None = None
     ) -> Page[TransformationOut]:
         """One page of versions."""
-        after = decode_cursor(cursor) if cursor else None
+        asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
-            rows = await repository.page(session, after=after, limit=limit + 1, name=name)
-            return page_of(
-                [_out(row) for row in rows], limit, [(row.created_at, row.id) for row in rows]
-            )
+            rows = await repository.page(session, asked, name=name)
+        return asked.page([_out(row) for row in rows], rows)
 
     async def delete(self, key: str) -> None:
         """Delete a version; ConflictError while a live subscription refers to it."""

@@ -202,8 +202,9 @@ async def test_refusals_that_cannot_be_written_do_not_keep_the_log_from_being_se
 
 
 async def rows(database: Database) -> AsyncIterator[Any]:
+    everything = repository.LISTING.ask(None, None, 10_000)
     async with database.transaction() as session:
-        for row in await repository.page(session, repository.Wanted(), before=None, limit=10_000):
+        for row in await repository.page(session, everything, repository.Wanted()):
             yield row
 
 

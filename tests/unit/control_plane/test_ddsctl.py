@@ -123,6 +123,10 @@ def test_every_route_has_a_command_that_offers_all_it_takes() -> None:
         for field in (field for command in own for field in command.fields):
             if isinstance(field.type, tuple):
                 assert set(field.type) == choices(operation, schemas, field.name), (name, field)
+            if field.name == "sort":
+                (sort,) = (p["schema"] for p in operation["parameters"] if p["name"] == "sort")
+                told = re.findall(r"[a-z_]+", field.help.removeprefix("By ").partition(";")[0])
+                assert set(told) == set(re.findall(r"[a-z_]+", sort["pattern"])), name
 
 
 def members_of(operation: dict[str, Any], schemas: dict[str, Any]) -> set[str]:
