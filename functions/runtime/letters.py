@@ -63,16 +63,13 @@ class DeadLetters:
         self.send(item, "out_of_order", reason)
 
     def send(self, item: Input, code: str, reason: str) -> None:
-        """Send a letter, unless it is stored.
+        """Send a letter; the broker drops it where it is stored, and only there (decision 62).
 
         Raises:
             pulsar.PulsarException: the broker is away; recovery does it again.
         """
         if self._output.broken:
             self._output.open(self._function.client)
-        if item.position <= self._output.position:
-            self._settle(item.position)
-            return
         data, properties = dead_letter(
             item,
             function=self._function.name,
