@@ -108,9 +108,9 @@ def opened(open_: Callable[[], Opened], deadline: float, *, pause_s: float = _PA
     """The producer, consumer or reader that `open_` opens, if need be at a later attempt.
 
     The client library waits for a broker that refuses, but gives up at once where it cannot resolve
-    a name. An engine's name server forgets a dead broker before the other brokers know of its
-    death, and a broker that listens in two networks may answer with its name in the other one, once
-    (apache/pulsar#26244).
+    a name, or a forwarded port has nobody behind it. An engine's name server forgets a dead broker
+    before the other brokers know of its death, and a broker that listens in two networks may answer
+    with its name in the other one, once (apache/pulsar#26244).
 
     Args:
         deadline: on `time.monotonic()`; no attempt follows it.

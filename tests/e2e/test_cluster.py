@@ -37,7 +37,7 @@ BEFORE_PULSAR = ("control-plane", "control-plane-2", "proxy")
 """With the job `deploy` between the two, the order of an upgrade."""
 
 AFTERWARDS_S = 10.0
-LONGEST_S = 900.0
+LONGEST_S = 1800.0
 
 
 def never() -> bool:
