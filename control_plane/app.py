@@ -66,6 +66,8 @@ from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.backlog import BacklogKeeper
 from control_plane.domains.subscriptions.controller import SubscriptionController
 from control_plane.domains.subscriptions.health import Thresholds
+from control_plane.domains.subscriptions.health_history import HealthHistoryService
+from control_plane.domains.subscriptions.health_watch import HealthWatch, Kept
 from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.service import SubscriptionService
@@ -161,6 +163,7 @@ class ControlPlane:
             on_published=self.metrics.note_published,
         )
         self.audit = AuditService(self.database, seal_seconds=settings.audit_seal_seconds)
+        thresholds = Thresholds(settings.lagging_after_seconds, settings.stalled_after_seconds)
         self.reconciler = Reconciler(
             self.database,
             self.admin,
@@ -178,6 +181,17 @@ class ControlPlane:
                 kept_days=settings.event_retention_days,
             ),
             GroupWatch(self.database, self.admin, self.metrics),
+            HealthWatch(
+                self.database,
+                self.admin,
+                self.metrics,
+                thresholds,
+                Kept(
+                    settings.health_history_seconds,
+                    settings.health_history_days,
+                    settings.health_history_rows,
+                ),
+            ),
             settings,
         )
         self.operations = OperationService(self.database, self.board, wake=self.reconciler.wake)
@@ -222,8 +236,9 @@ class ControlPlane:
         self.readings = ReadingService(
             self.database,
             self.admin,
-            Thresholds(settings.lagging_after_seconds, settings.stalled_after_seconds),
+            thresholds,
         )
+        self.health_histories = HealthHistoryService(self.database)
         self.groups = GroupService(self.database, self.admin)
         self.topic_states = TopicService(self.database, self.admin, settings.topology_dir)
         self.instrument_sets = InstrumentSetService(
@@ -334,6 +349,7 @@ class ControlPlane:
             "consumers": self.consumers,
             "subscriptions": self.subscriptions,
             "readings": self.readings,
+            "health_histories": self.health_histories,
             "lifecycles": self.lifecycles,
             "groups": self.groups,
             "topics": self.topic_states,

@@ -10,7 +10,8 @@ One control plane reconciles at a time (advisory lock). Each look:
 3. removal: the topic of a view that no plan holds goes once every distributor runs such a plan,
    and so does what stands on the topic of reference tables;
 4. backlogs: what subscriptions ask to be done about theirs;
-5. groups: who reads under subscriptions is noted, and what has changed told as events;
+5. groups and health: who reads under subscriptions is noted, and what has changed told as events;
+   once a minute, how they are read is noted too;
 6. rollout: that every distributor runs the newest plan is noted, and told as an event;
 7. lanes: views that were left for another lane leave the plans when their lane has come so far;
 8. functions: what operations ask for is done, one a look; config drift is redeployed, one function
@@ -53,6 +54,7 @@ from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.backlog import BacklogKeeper
+from control_plane.domains.subscriptions.health_watch import HealthWatch
 from control_plane.domains.subscriptions.lane_moves import LaneMoves
 from control_plane.domains.subscriptions.models import ROUTED, State
 from control_plane.domains.system.metrics import Metrics
@@ -153,6 +155,7 @@ class Reconciler:
         audit: AuditService,
         backlogs: BacklogKeeper,
         groups: GroupWatch,
+        health: HealthWatch,
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -166,6 +169,7 @@ class Reconciler:
         self._audit = audit
         self._backlogs = backlogs
         self._groups = groups
+        self._health = health
         self._settings = settings
         self._clock = clock
         self._wake = asyncio.Event()
@@ -238,6 +242,7 @@ class Reconciler:
                 self._removals,
                 self._backlogs.look,
                 self._groups.look,
+                self._health.look,
                 self._rollout,
             ]
             if topology is not None:

@@ -76,7 +76,9 @@ def on_worker(
     """A reconciler that has what it needs for functions only."""
     audit = AuditService(database, seal_seconds=1)
     parts = {"admin": worker, "board": StatusBoard(), "metrics": metrics, "audit": audit}
-    return reconciler_of(database, settings, **parts, backlogs=Broken(), groups=Broken())
+    return reconciler_of(
+        database, settings, **parts, backlogs=Broken(), groups=Broken(), health=Broken()
+    )
 
 
 @pytest.fixture
@@ -117,5 +119,5 @@ async def test_what_fails_in_one_step_keeps_no_other_from_being_taken(
     for _ in range(2):
         await one.reconcile_once()
     assert worker.config == wanted
-    # In each look those of grants, which are not there, of backlogs and of groups.
-    assert metrics.reconcile_errors.labels("none")._value.get() == 6
+    # In each look those of grants, which are not there, of backlogs, of groups and of health.
+    assert metrics.reconcile_errors.labels("none")._value.get() == 8
