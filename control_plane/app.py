@@ -68,6 +68,8 @@ from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.backlog import BacklogKeeper
 from control_plane.domains.subscriptions.controller import SubscriptionController
 from control_plane.domains.subscriptions.health import Thresholds
+from control_plane.domains.subscriptions.health_history import HealthHistoryService
+from control_plane.domains.subscriptions.health_watch import HealthWatch, Kept
 from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.service import SubscriptionService
@@ -165,6 +167,7 @@ class ControlPlane:
         )
         self.audit = AuditService(self.database, seal_seconds=settings.audit_seal_seconds)
         topology = KnownTopology(settings.topology_dir, self.board)
+        thresholds = Thresholds(settings.lagging_after_seconds, settings.stalled_after_seconds)
         self.reconciler = Reconciler(
             self.database,
             self.admin,
@@ -182,6 +185,17 @@ class ControlPlane:
                 kept_days=settings.event_retention_days,
             ),
             GroupWatch(self.database, self.admin, self.metrics),
+            HealthWatch(
+                self.database,
+                self.admin,
+                self.metrics,
+                thresholds,
+                Kept(
+                    settings.health_history_seconds,
+                    settings.health_history_days,
+                    settings.health_history_rows,
+                ),
+            ),
             topology,
             settings,
         )
@@ -232,8 +246,9 @@ class ControlPlane:
         self.readings = ReadingService(
             self.database,
             self.admin,
-            Thresholds(settings.lagging_after_seconds, settings.stalled_after_seconds),
+            thresholds,
         )
+        self.health_histories = HealthHistoryService(self.database)
         self.groups = GroupService(self.database, self.admin)
         self.topic_states = TopicService(self.database, self.admin, settings.topology_dir)
         self.instrument_sets = InstrumentSetService(
@@ -349,6 +364,7 @@ class ControlPlane:
             "consumers": self.consumers,
             "subscriptions": self.subscriptions,
             "readings": self.readings,
+            "health_histories": self.health_histories,
             "lifecycles": self.lifecycles,
             "groups": self.groups,
             "topics": self.topic_states,

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import ParameterKwarg
 from sqlalchemy.exc import DataError, SQLAlchemyError
@@ -123,6 +123,11 @@ def domain_problem(request: Request[Any, Any, Any], error: ControlPlaneError) ->
 
 def http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """The answer to what Litestar refuses: no such route, wrong method, a body of wrong shape."""
+    if isinstance(error, InternalServerException) and isinstance(
+        error.__cause__, msgspec.ValidationError
+    ):
+        # Litestar takes a member of a body that is called like a dependency for that one.
+        error = ValidationException(extra=[{"message": str(error.__cause__), "source": "body"}])
     errors: list[ProblemItem] = []
     slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
     detail = error.detail

@@ -10,7 +10,8 @@ One control plane reconciles at a time (advisory lock). Each look at topics and 
 3. removal: the topic of a view that no plan holds goes once every distributor runs such a plan,
    and so does what stands on the topic of reference tables;
 4. backlogs: what subscriptions ask to be done about theirs;
-5. groups: who reads under subscriptions is noted, and what has changed told as events;
+5. groups and health: who reads under subscriptions is noted, and what has changed told as events;
+   once a minute, how they are read is noted too;
 6. rollout: that every distributor runs the newest plan is noted, and told as an event;
 7. lanes: views that were left for another lane leave the plans when their lane has come so far.
 
@@ -41,6 +42,7 @@ from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.backlog import BacklogKeeper
+from control_plane.domains.subscriptions.health_watch import HealthWatch
 from control_plane.domains.subscriptions.lane_moves import LaneMoves
 from control_plane.domains.subscriptions.models import ROUTED, State
 from control_plane.domains.system.metrics import Metrics
@@ -79,6 +81,7 @@ class Reconciler(Looks):
         audit: AuditService,
         backlogs: BacklogKeeper,
         groups: GroupWatch,
+        health: HealthWatch,
         topology: KnownTopology,
         settings: Settings,
     ) -> None:
@@ -92,6 +95,7 @@ class Reconciler(Looks):
         self._backlogs = backlogs
         self._groups = groups
         self._topology = topology
+        self._health = health
         self._after_view = ""
         self._lane_moves = LaneMoves(database, admin, drain_seconds=settings.drain_seconds)
 
@@ -104,6 +108,7 @@ class Reconciler(Looks):
             self._removals,
             self._backlogs.look,
             self._groups.look,
+            self._health.look,
             self._rollout,
             self._lanes,
         )

@@ -120,6 +120,21 @@ class Settings(BaseSettings):
         le=100_000_000,
         description="How many events are kept at most.",
     )
+    health_history_seconds: float = Field(
+        default=60.0,
+        ge=1,
+        le=86_400,
+        description="How often it is noted how each subscription is read.",
+    )
+    health_history_days: int = Field(
+        default=7, ge=1, le=3650, description="How long what was noted of it is kept."
+    )
+    health_history_rows: int = Field(
+        default=5_000_000,
+        ge=0,
+        le=1_000_000_000,
+        description="How much of it is kept at most, of all subscriptions; 0: nothing is noted.",
+    )
     event_streams: int = Field(
         default=200,
         ge=0,

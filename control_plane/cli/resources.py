@@ -273,6 +273,28 @@ GROUPS = (
                 (key("key"),),
             ),
             Command(
+                "health-history",
+                "getSubscriptionHealthHistory",
+                "GET",
+                "/v1/subscriptions/{key}/health/history",
+                "How a subscription was read, oldest first: of the last day, or of a time.",
+                (
+                    key("key"),
+                    SINCE,
+                    Field("until", "Before this time."),
+                    Field("step", "Seconds that one row is of.", type=int),
+                ),
+                columns=(
+                    "at",
+                    "state",
+                    "members",
+                    "backlog_messages",
+                    "backlog_bytes",
+                    "backlog_age_seconds",
+                    "rate",
+                ),
+            ),
+            Command(
                 "history",
                 "getSubscriptionHistory",
                 "GET",

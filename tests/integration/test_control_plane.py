@@ -170,6 +170,14 @@ def test_how_a_subscription_is_read_is_told(api: Api) -> None:
     assert health()["reason"] == "The subscription is closed."
 
 
+def test_how_a_subscription_was_read_is_kept(api: Api) -> None:
+    made = api.subscribe("one", filter=unlike_any_other())
+    path = f"/v1/subscriptions/{made['id']}/health/history"
+    eventually(lambda: api.get(path)["items"], within_s=180)
+    (*_, newest) = api.get(path)["items"]
+    assert (newest["state"], newest["members"]) == ("gone", 0)
+
+
 def test_a_plan_reaches_every_distributor(api: Api) -> None:
     made = api.subscribe("one", filter=unlike_any_other())
     eventually(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from litestar import Controller, Response, delete, get, patch, post
@@ -9,6 +10,12 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from control_plane.domains.subscriptions.health import HealthOut
+from control_plane.domains.subscriptions.health_history import (
+    LONGEST_STEP_SECONDS,
+    HealthHistoryOut,
+    HealthHistoryService,
+    Span,
+)
 from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.repository import LISTING
@@ -21,7 +28,16 @@ from control_plane.domains.subscriptions.schemas import (
 )
 from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.idempotency.middleware import Repeatable
-from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
+from control_plane.pages import (
+    DEFAULT_LIMIT,
+    Cursor,
+    IfMatch,
+    Limit,
+    Moment,
+    Page,
+    etag,
+    moment,
+)
 from control_plane.problems import responses
 from control_plane.security.callers import Caller
 from control_plane.security.permissions import Permission, needs
@@ -128,6 +144,36 @@ class SubscriptionController(Controller):
     ) -> HealthOut:
         """State with its reason, backlog, acknowledgements and connected clients, as of now."""
         return await readings.health(key, only=caller.consumer)
+
+    @get(
+        "/{key:str}/health/history",
+        operation_id="getSubscriptionHealthHistory",
+        summary="How a subscription was read",
+        opt=needs(Permission.READ),
+        responses=responses(400, 404, 422, 503),
+    )
+    async def health_history(
+        self,
+        key: Key,
+        health_histories: NamedDependency[HealthHistoryService],
+        caller: NamedDependency[Caller],
+        since: Moment = None,
+        until: Moment = None,
+        step: Annotated[
+            int | None,
+            QueryParameter(
+                ge=1,
+                le=LONGEST_STEP_SECONDS,
+                description="Seconds that one item is of; absent: a few hundred items.",
+            ),
+        ] = None,
+    ) -> HealthHistoryOut:
+        """State, backlog and rates over time, from `since` up to `until`, oldest first.
+
+        Without them of the last day. It is looked about once a minute, and kept for some days.
+        """
+        span = Span.of(moment(since), moment(until, "until"), step, datetime.now(UTC))
+        return await health_histories.history(key, span, only=caller.consumer)
 
     @get(
         "/{key:str}/history",

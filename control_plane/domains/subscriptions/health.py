@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +18,8 @@ from msgspec import Meta
 from control_plane.pulsar_values import ConnectedConsumer, SubscriptionStats
 
 Health = Literal["healthy", "lagging", "stalled", "gone"]
+STATES: tuple[Health, ...] = get_args(Health)
+"""From the best to the worst."""
 
 NO_CURSOR = "The broker has no such subscription: it is not made yet, or the topic is lost."
 CLOSED = "The subscription is closed."

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -25,6 +26,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from control_plane.database import Base
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.plans.models import ViewRow
+from control_plane.domains.subscriptions.health import STATES
 from control_plane.domains.transformations.models import SharedTransformation
 
 UNIQUE_NAME = "uq_subscriptions_consumer_name_live"
@@ -259,3 +261,26 @@ class HistoryEntry(Base):
     actor: Mapped[str] = mapped_column(Text, server_default=text(ACTING))
     correlation_id: Mapped[str] = mapped_column(Text, server_default="")
     data: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+
+
+class HealthRow(Base):
+    """How a subscription was read when it was looked at; kept for a while."""
+
+    __tablename__ = "subscription_health"
+    __table_args__ = (
+        Index("ix_subscription_health_of", "subscription_id", "at"),
+        CheckConstraint(f"state IN {STATES}", name="state_known"),
+    )
+
+    # In the order of time: one control plane writes, and the oldest go first.
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    subscription_id: Mapped[str] = mapped_column(ForeignKey(Subscription.id, ondelete="RESTRICT"))
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    state: Mapped[str] = mapped_column(Text)
+    members: Mapped[int] = mapped_column(Integer)
+    backlog_messages: Mapped[int] = mapped_column(BigInteger)
+    backlog_bytes: Mapped[int] = mapped_column(BigInteger)
+    backlog_age_seconds: Mapped[float | None] = mapped_column(Double)
+    rate: Mapped[float] = mapped_column(Double)
+    redelivery_rate: Mapped[float] = mapped_column(Double)
+    last_acknowledged_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

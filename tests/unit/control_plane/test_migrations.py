@@ -51,6 +51,7 @@ TABLES = {
     "instrument_set_versions",
     "dead_letter_resends",
     "subscription_moves",
+    "subscription_health",
     "tokens",
     "token_revocations",
     "events",

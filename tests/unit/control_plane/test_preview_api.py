@@ -18,8 +18,8 @@ from held_messages import HeldReader
 from litestar.testing import AsyncTestClient
 
 from control_plane.app import create_app
-from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.explain.search import Stored
+from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.preview.window import Bounds, Window
 from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.pulsar_values import StoredEntries
@@ -420,7 +420,7 @@ async def test_a_consumer_whose_events_are_delayed_sees_none_that_are_younger(
     board = client.app.state.control_plane.board
     lanes = {"": "distributor", "delay-300": "distributor-delayed"}
     # The reconciler goes on telling those of the project's topology.
-    ours = property(lambda _: lanes, lambda _, told: None)
+    ours = property(lambda _: lanes, lambda *_: None)
     monkeypatch.setattr(StatusBoard, "lanes", ours, raising=False)
     client.headers = tokens.platform()
     bounds = {"minimum_delay_seconds": 300}

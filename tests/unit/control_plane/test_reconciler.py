@@ -33,7 +33,9 @@ async def test_what_fails_in_one_step_keeps_no_other_from_being_taken(
 ) -> None:
     metrics, last = Metrics(FollowerState()), Part()
     broken = Part(RuntimeError("broken"))
-    one = reconciler_of(database, settings, metrics=metrics, backlogs=broken, groups=last)
+    one = reconciler_of(
+        database, settings, metrics=metrics, backlogs=broken, groups=Part(), health=last
+    )
     for _ in range(2):
         assert await one.look_once()
     assert (broken.looks, last.looks) == (2, 2)
@@ -81,6 +83,7 @@ async def test_a_topic_that_cannot_be_made_keeps_nobodys_grant_from_being_taken(
         grants=grants,
         backlogs=Part(),
         groups=Part(),
+        health=Part(),
     )
     with pytest.raises(BrokerUnavailableError):
         await one.look_once()

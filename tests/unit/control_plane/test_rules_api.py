@@ -288,3 +288,12 @@ async def test_a_set_that_a_rule_names_stays_and_old_events_are_not_for_it(clien
     )
     await client.delete(f"{RULES}/not-mine")
     assert (await client.get(f"{RULES}/not-mine")).status_code == 404
+
+
+@pytest.mark.parametrize("rules", [[0], ["x"] * 10_000, "x", [None, "x"]])
+async def test_an_order_that_is_none_is_refused(client: Client, rules: Any) -> None:
+    """`rules` is also what a part of the application is called."""
+    refused = await client.post(f"{RULES}:reorder", json={"rules": rules})
+    assert refused.status_code == 400, refused.text
+    (problem,) = refused.json()["errors"]
+    assert "rules" in problem["pointer"] + problem["detail"]
