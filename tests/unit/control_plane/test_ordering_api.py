@@ -123,7 +123,7 @@ async def test_a_gap_is_described_as_it_stands(stored: Client) -> None:
         ("gaps?state=half", 400, "query:state"),
         ("gaps?partition=-1", 400, "query:partition"),
         ("gaps?limit=0", 400, "query:limit"),
-        ("gaps?sort=source", 400, "query:sort"),
+        ("gaps?sort=source", 422, "query:sort"),
         ("gaps?since=yesterday", 422, "query:since"),
         ("gaps?since=2026-01-01T00:00:00", 422, "query:since"),
         ("gaps?cursor=mine", 422, "query:cursor"),
