@@ -73,6 +73,15 @@ Frames thereby are as small as the latency wants when little happens, and as lar
 makes them: the longer the broker needs for a frame, the more go into the next.
 """
 
+
+class _FirstId(int):
+    """Sequence id 0 that the Python client sends: a plain 0 is none to it, which it numbers."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+_FIRST_ID: Final = _FirstId()
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -274,7 +283,10 @@ class Lane:
             self._answers.put(Answer(self, generation, sequence_id, result, message_id))
 
         self._producer.send_async(
-            frame.payload, answered, properties=frame.properties, sequence_id=sequence_id
+            frame.payload,
+            answered,
+            properties=frame.properties,
+            sequence_id=sequence_id or _FIRST_ID,
         )
 
     def _recover(self) -> None:
