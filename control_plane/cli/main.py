@@ -19,7 +19,8 @@ from control_plane.cli.fields import Document
 from control_plane.cli.following import follow, line_of
 from control_plane.cli.output import print_document, print_json, print_rows, print_text
 from control_plane.cli.requests import Api, Request
-from control_plane.cli.resources import EXPLAIN, FOLLOW, GROUPS, Command, Group
+from control_plane.cli.resources import EXPLAIN, FOLLOW, GROUPS
+from control_plane.cli.resources.command import Command, Group
 
 PROGRAM = "ddsctl"
 DEFAULT_LIMIT = 100

@@ -13,7 +13,7 @@ import httpx
 from control_plane.cli.configuration import Configuration
 from control_plane.cli.failures import FAILED, Failure, Refusal, Unreachable
 from control_plane.cli.fields import Field
-from control_plane.cli.resources import Command
+from control_plane.cli.resources.command import Command
 
 MAX_PAGE = 1000
 
