@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from litestar.testing import TestClient
 
 from control_plane.app import create_app
-from control_plane.cli import failures, main, resources
+from control_plane.cli import failures, main
 from control_plane.cli.configuration import Configuration
 from control_plane.cli.following import follow, messages
 from control_plane.cli.main import cli
@@ -179,7 +179,7 @@ def test_every_level_and_every_option_is_explained() -> None:
 def test_exit_codes_are_the_documented_ones() -> None:
     told = failures.__doc__ or ""
     in_help = main.EPILOG.replace("\n", "  ")
-    documented = Path(resources.__file__).parents[2] / "docs" / "ddsctl.md"
+    documented = Path(main.__file__).parents[2] / "docs" / "ddsctl.md"
     for code in (0, 1, 2, 3, 4, 5, 6, 7, 130):
         assert f"| {code} |" in told
         assert f"| {code} |" in documented.read_text("utf-8")
