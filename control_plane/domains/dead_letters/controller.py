@@ -40,7 +40,7 @@ class DeadLetterController(Controller):
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
         function: Annotated[
-            Function | None, QueryParameter(description="Only of this function; absent: both.")
+            Function | None, QueryParameter(description="Only of this function; absent: all.")
         ] = None,
         code: Annotated[
             str | None, QueryParameter(max_length=200, description="Only with this reason code.")

@@ -100,6 +100,7 @@ def test_a_frame_goes_back_to_where_it_came_from() -> None:
     ("refused", "reason"),
     [
         (letter("distributor:2:731:12"), "in the log already"),
+        (letter("conflator:2:731:12"), "in the log already"),
         (letter(truncated_from_bytes="9000000"), "5 of the frame's 9000000 bytes"),
         (letter(source_topic=partition_topic(SEQUENCED_EVENTS, 2)), "no partition of"),
         (letter(source_topic=INGEST_EVENTS), "no partition of"),
