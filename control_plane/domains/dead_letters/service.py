@@ -126,9 +126,9 @@ def _destination(letter: Letter) -> str:
     """The topic that a letter's frame goes to again; ConflictError when it cannot."""
     if letter.id.function != "sequencer":
         raise ConflictError(
-            f"A frame that the {letter.id.function} could not deliver is in the log already, and the"
-            " views have gone on behind it: sent again it would be sequenced twice, and out of its"
-            " order."
+            f"A frame that the {letter.id.function} could not deliver is in the log already, and"
+            " the views have gone on behind it: sent again it would be sequenced twice, and out of"
+            " its order."
         )
     if letter.truncated_from is not None:
         raise ConflictError(
