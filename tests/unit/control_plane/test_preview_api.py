@@ -472,3 +472,12 @@ async def test_a_shared_transformation_may_enrich_and_on_backlog_is_checked(
     refused = await client.post(PREVIEW, json=proposal)
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["pointer"] == "/create/0/on_backlog"
+
+
+@pytest.mark.parametrize("rules", ["x", {"change": {"x": 5}}, {"order": {"rules": [None]}}, 5])
+async def test_rules_that_are_none_are_refused(client: Client, rules: Any) -> None:
+    """`rules` is also what a part of the application is called."""
+    refused = await client.post(PREVIEW, json={"rules": rules})
+    assert refused.status_code == 400, refused.text
+    (problem,) = refused.json()["errors"]
+    assert "rules" in problem["pointer"] + problem["detail"]
