@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import Select, exists, func, or_, select
+from sqlalchemy import Select, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.subscriptions.models import State, Subscription
-from control_plane.errors import NotFoundError
 from control_plane.listing import Listing, PageRequest, equal
+from control_plane.rows import find_row
 
 LISTING = Listing(Consumer, "created_at", "name")
 
@@ -33,20 +33,16 @@ async def find(
 
     `only` is the id of the one consumer that there is as far as the caller is concerned.
     """
-    query = (
-        select(Consumer)
-        .where(Consumer.deleted_at.is_(None), or_(Consumer.id == key, Consumer.name == key))
-        .order_by((Consumer.id == key).desc())
-        .limit(1)
+    own = () if only is None else (Consumer.id == only,)
+    return await find_row(
+        session,
+        Consumer,
+        key,
+        *own,
+        kind="consumer",
+        for_update=for_update,
+        for_share=for_share,
     )
-    if only is not None:
-        query = query.where(Consumer.id == only)
-    if for_update or for_share:
-        query = query.with_for_update(read=for_share)
-    consumer = await session.scalar(query)
-    if consumer is None:
-        raise NotFoundError("consumer", key)
-    return consumer
 
 
 async def page(
@@ -97,9 +93,3 @@ async def are_entitled_by(session: AsyncSession, set_name: str) -> bool:
             select(exists().where(Consumer.deleted_at.is_(None), names.contains([set_name])))
         )
     )
-
-
-def touch(consumer: Consumer) -> None:
-    """Mark a change: the version, and so the ETag, rises."""
-    consumer.version += 1
-    consumer.updated_at = func.clock_timestamp()

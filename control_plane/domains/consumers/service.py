@@ -43,6 +43,7 @@ from control_plane.errors import (
     InvalidRequestError,
 )
 from control_plane.pages import Page, check_match
+from control_plane.rows import touch
 from marketdata.entitlements import Entitlements, bounded
 from marketdata.plans import ViewSpec
 
@@ -214,7 +215,7 @@ class ConsumerService:
                     f"(GET /v1/subscriptions?consumer={row.id})."
                 )
             row.deleted_at = datetime.now(UTC)
-            repository.touch(row)
+            touch(row)
             revoke_subject(session, row.id, by=by)
             await record(session, _told(EventType.CONSUMER_DELETED, row))
         log.info("consumer deleted", consumer=row.id)
@@ -229,7 +230,7 @@ class ConsumerService:
         if data.entitlements is not UNSET:
             row.entitlements = await self._changed(session, row, data.entitlements)
         if session.is_modified(row):
-            repository.touch(row)
+            touch(row)
         return [name for name, value in fields.items() if getattr(row, name) != value]
 
     async def _changed(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.instrument_sets.models import InstrumentSet, InstrumentSetVersion
 from control_plane.errors import NotFoundError
 from control_plane.listing import Listing, PageRequest, equal
+from control_plane.rows import find_row
 
 LISTING = Listing(InstrumentSet, "created_at", "name")
 
@@ -22,21 +23,7 @@ def new_set_id() -> str:
 
 async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> InstrumentSet:
     """The set with this id or name, its row locked on request; NotFoundError for none."""
-    query = (
-        select(InstrumentSet)
-        .where(
-            InstrumentSet.deleted_at.is_(None),
-            or_(InstrumentSet.id == key, InstrumentSet.name == key),
-        )
-        .order_by((InstrumentSet.id == key).desc())
-        .limit(1)
-    )
-    if for_update:
-        query = query.with_for_update()
-    row = await session.scalar(query)
-    if row is None:
-        raise NotFoundError("instrument set", key)
-    return row
+    return await find_row(session, InstrumentSet, key, kind="instrument set", for_update=for_update)
 
 
 async def version(session: AsyncSession, set_id: str, number: int) -> InstrumentSetVersion:

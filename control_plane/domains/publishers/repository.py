@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.publishers.models import Publisher
-from control_plane.errors import NotFoundError
 from control_plane.listing import Listing, PageRequest, equal
+from control_plane.rows import find_row
 
 LISTING = Listing(Publisher, "created_at", "name")
 
@@ -29,20 +29,8 @@ async def find(
 
     `only` is the name of the one publisher that there is as far as the caller is concerned.
     """
-    query = (
-        select(Publisher)
-        .where(_LIVE, or_(Publisher.id == key, Publisher.name == key))
-        .order_by((Publisher.id == key).desc())
-        .limit(1)
-    )
-    if only is not None:
-        query = query.where(Publisher.name == only)
-    if for_update:
-        query = query.with_for_update()
-    row = await session.scalar(query)
-    if row is None:
-        raise NotFoundError("publisher", key)
-    return row
+    own = () if only is None else (Publisher.name == only,)
+    return await find_row(session, Publisher, key, *own, kind="publisher", for_update=for_update)
 
 
 async def named(session: AsyncSession, name: str) -> Publisher | None:
@@ -85,9 +73,3 @@ async def origins(session: AsyncSession) -> dict[str, frozenset[str]]:
     for region, sources in await session.execute(query):
         found.setdefault(region, set()).update(sources)
     return {region: frozenset(sources) for region, sources in found.items()}
-
-
-def touch(row: Publisher) -> None:
-    """Mark a change: the version, and so the ETag, rises."""
-    row.version += 1
-    row.updated_at = func.clock_timestamp()

@@ -35,6 +35,7 @@ from control_plane.domains.tokens.repository import revoke_subject
 from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
 from control_plane.pages import Page, check_match
 from control_plane.pulsar_admin import AdminError
+from control_plane.rows import touch
 from control_plane.security.revocation import Revocations
 from control_plane.security.roles import Role, fits
 
@@ -141,7 +142,7 @@ class PublisherService:
                     _set(row, name, getattr(data, name))
             changed = [name for name, value in fields.items() if getattr(row, name) != value]
             if changed:
-                repository.touch(row)
+                touch(row)
                 if before is not None:
                     await _require_own(session, row)
                     await self._follow(session, before)
@@ -172,7 +173,7 @@ class PublisherService:
                     " change that, or give the publisher another region first."
                 )
             row.deleted_at = datetime.now(UTC)
-            repository.touch(row)
+            touch(row)
             await self._follow(session, before)
             revoke_subject(session, row.name, by=by)
             await record(session, Change(EventType.PUBLISHER_DELETED, {"name": row.name}))

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
@@ -16,6 +16,7 @@ from control_plane.domains.reference_tables.models import (
 )
 from control_plane.errors import NotFoundError
 from control_plane.listing import Listing, PageRequest, equal
+from control_plane.rows import find_row
 from marketdata.reference import ReferenceTable, TableRef, TableSpec
 from marketdata.reference.table import read_content
 
@@ -37,21 +38,9 @@ def new_table_id() -> str:
 
 async def find(session: AsyncSession, key: str, *, for_update: bool = False) -> ReferenceTableRow:
     """The table with this id or name, its row locked on request; NotFoundError for none."""
-    query = (
-        select(ReferenceTableRow)
-        .where(
-            ReferenceTableRow.deleted_at.is_(None),
-            or_(ReferenceTableRow.id == key, ReferenceTableRow.name == key),
-        )
-        .order_by((ReferenceTableRow.id == key).desc())
-        .limit(1)
+    return await find_row(
+        session, ReferenceTableRow, key, kind="reference table", for_update=for_update
     )
-    if for_update:
-        query = query.with_for_update()
-    row = await session.scalar(query)
-    if row is None:
-        raise NotFoundError("reference table", key)
-    return row
 
 
 async def newest(

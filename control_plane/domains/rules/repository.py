@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.publishers import repository as publisher_rows
@@ -70,12 +70,6 @@ def take(row: RuleRow, rule: Rule) -> None:
     row.origin_regions_except = _stored(rule.origin_regions_except)
     row.consumers = msgspec.to_builtins(rule.consumers)
     row.effect, row.enabled = rule.effect, rule.enabled
-
-
-def touch(row: RuleRow) -> None:
-    """Mark a change: the version, and so the ETag, rises."""
-    row.version += 1
-    row.updated_at = func.clock_timestamp()
 
 
 def _listed(values: list[str] | None) -> tuple[str, ...] | None:

@@ -31,6 +31,7 @@ from control_plane.domains.rules.schemas import (
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.pages import Page, check_match, decode_number
 from control_plane.requests import current_request_id
+from control_plane.rows import touch
 
 log = structlog.get_logger(__name__)
 
@@ -181,7 +182,7 @@ def _store(
             session.add(row)
         if rule != known.get(rule.id) or rule.id in moved:
             repository.take(row, rule)
-            repository.touch(row)
+            touch(row)
             row.correlation_id = current_request_id()
             touched.append(row)
         row.position = place
@@ -189,7 +190,7 @@ def _store(
         if all(rule.id != each.id for each in after):
             row = rows.pop(rule.id)
             row.deleted_at, row.position = datetime.now(UTC), None
-            repository.touch(row)
+            touch(row)
     return touched
 
 

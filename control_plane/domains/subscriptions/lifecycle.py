@@ -41,6 +41,7 @@ from control_plane.domains.subscriptions.view_check import entitled_spec, requir
 from control_plane.domains.transformations import repository as transformation_rows
 from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match, decode_number
+from control_plane.rows import touch
 from marketdata.plans import sets_of
 
 log = structlog.get_logger(__name__)
@@ -99,7 +100,7 @@ class LifecycleService:
                 if told["after"]:
                     for name, value in told["after"].items():
                         setattr(row, name, value)
-                    repository.touch(row)
+                    touch(row)
                     await repository.note(session, EventType.SUBSCRIPTION_CHANGED, [row], told)
                 await session.flush()
         except IntegrityError as error:
@@ -164,7 +165,7 @@ class LifecycleService:
             )
             log.info("subscription changed", subscription=key, plan=row.plan)
         elif told["after"] or session.is_modified(row):
-            repository.touch(row)
+            touch(row)
             await repository.note(session, EventType.SUBSCRIPTION_CHANGED, [row], told)
         return row
 
@@ -199,7 +200,7 @@ class LifecycleService:
                 row.paused_at, row.resumed_at = None, func.clock_timestamp()
                 if row.state == State.PAUSED:
                     row.state = State.ACTIVE.value
-                repository.touch(row)
+                touch(row)
                 await repository.note(session, EventType.SUBSCRIPTION_RESUMED, [row])
         await self._publication.published(self._wait_seconds)
         return await self._subscriptions.get(key)

@@ -39,6 +39,7 @@ from control_plane.domains.subscriptions.diverted import diverted
 from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import ConflictError
 from control_plane.requests import current_request_id
+from control_plane.rows import touch
 from marketdata.entitlements import Bounds, bounded
 from marketdata.lanes import delay_of, lane_of
 from marketdata.plans import ViewSpec, view_of
@@ -158,7 +159,7 @@ async def _move(
         )
         row.view_id = view.id
         row.state = State.PENDING.value
-        repository.touch(row)
+        touch(row)
     await session.flush()
     left = {move.view_id for move in moves}
     # Before the plan is compiled: what goes on is in it.

@@ -32,6 +32,7 @@ from control_plane.domains.subscriptions.models import (
 from control_plane.errors import NotFoundError
 from control_plane.listing import Listing, PageRequest, equal
 from control_plane.requests import current_request_id
+from control_plane.rows import touch
 
 _TOLD = (
     joinedload(Subscription.consumer),
@@ -421,9 +422,3 @@ async def history(
     if before is not None:
         query = query.where(HistoryEntry.id < before)
     return (await session.scalars(query)).all()
-
-
-def touch(subscription: Subscription) -> None:
-    """Mark a change: the version, and so the ETag, rises."""
-    subscription.version += 1
-    subscription.updated_at = func.clock_timestamp()

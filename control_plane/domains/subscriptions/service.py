@@ -46,6 +46,7 @@ from control_plane.domains.transformations.models import SharedTransformation
 from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match
 from control_plane.requests import current_request_id
+from control_plane.rows import touch
 from marketdata.entitlements import receives_nothing
 from marketdata.plans import ViewSpec, sets_of
 
@@ -248,7 +249,7 @@ class SubscriptionService:
             row.state = State.CLOSED.value
             row.closed_at = datetime.now(UTC)
             row.closed_in_plan = latest.number if latest else row.plan
-            repository.touch(row)
+            touch(row)
             await session.flush()
             if not await plan_rows.is_live(session, row.view_id):
                 number = await plan_rows.compile_next(session, current_request_id())
