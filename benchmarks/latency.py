@@ -29,7 +29,7 @@ from benchmarks.rig import Load, Rig, add_rig_arguments, bench_stack, rig_on, ri
 
 SUMMARY = "latency from publisher to consumer at a stated rate"
 FULL_SPEED_WARM_UP_S = 15.0
-WARM_UP_S = 10.0
+WARM_UP_S = 30.0
 """At the rate itself, after the broker's JVM has compiled what is hot at full speed."""
 
 ONE_AT_A_TIME_RATE = 100.0

@@ -6,6 +6,7 @@ deduplication stores it once. Connection losses are healed by the Pulsar client;
 gives up on is either sent again over a new producer or ends the lane with a `PublishError`.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -29,6 +30,7 @@ from marketdata.frames import (
 )
 from marketdata.mixed import MIXED, occurring
 from marketdata.ordering import FILL_PROPERTY
+from marketdata.pace import Pace
 
 RETRIABLE: Final = frozenset(
     {
@@ -67,7 +69,7 @@ _ADVICE: Final = {
 }
 
 FREE_BELOW_FRAMES: Final = 1
-"""An eager lane sends at once while fewer frames are unconfirmed; otherwise events gather.
+"""A paced lane sends at once while fewer frames are unconfirmed; otherwise events gather.
 
 Frames thereby are as small as the latency wants when little happens, and as large as the load
 makes them: the longer the broker needs for a frame, the more go into the next.
@@ -117,7 +119,8 @@ class Lane:
             own threads therefore never run our code or take our locks.
         on_pending: told (frames, bytes) whenever frames become pending.
         compression: Arrow's own, None, "lz4" or "zstd".
-        eager: cut frames by what is under way, not only by count, size and `flush_buffer`.
+        pace: of all frames of the publisher: they are cut by what is under way and by how many have
+            left. None: only by count, size and `flush_buffer`.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class Lane:
         on_pending: Callable[[int, int], None],
         compression: str | None,
         *,
-        eager: bool,
+        pace: Pace | None,
     ) -> None:
         self.partition = partition
         self.resent_frames = 0
@@ -139,7 +142,7 @@ class Lane:
         self._answers = answers
         self._on_pending = on_pending
         self._compression = compression
-        self._eager = eager
+        self._pace = pace
         self._pending: deque[PendingFrame] = deque()
         self._producer = open_producer()
         # What the broker says here may still be on its way to storage and fail there: good for
@@ -251,7 +254,9 @@ class Lane:
         ).start()
 
     def _send_if_free(self) -> None:
-        if self._eager and len(self._pending) < FREE_BELOW_FRAMES:
+        if self._pace is None or len(self._pending) >= FREE_BELOW_FRAMES:
+            return
+        if self._pace.waits_s(time.monotonic()) == 0.0:
             for cut in self._buffer.take():
                 self._send(cut)
 
@@ -272,6 +277,8 @@ class Lane:
         self._next_sequence_id += 1
         frame = PendingFrame(sequence_id, payload, properties, cut.batch, time.monotonic_ns())
         self._pending.append(frame)
+        if self._pace is not None:
+            self._pace.sent(time.monotonic(), 1, math.inf)
         self._on_pending(1, len(payload))
         if not self._recovering and not self._failure:
             self._transmit(frame)

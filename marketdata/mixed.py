@@ -126,7 +126,10 @@ def occurring(batch: pa.RecordBatch) -> pa.RecordBatch:
     Args:
         batch: mixed; the dictionary of its kinds holds only those that occur.
     """
-    kept = mixed_schema(batch.column("kind").dictionary.to_pylist())
+    ingest = batch.schema.get_field_index(ASSIGNED[0]) < 0
+    kept = mixed_schema(batch.column("kind").dictionary.to_pylist(), ingest=ingest)
+    if batch.num_columns == len(kept):  # it has all of these, so it has no others
+        return batch
     fields = []
     for field in batch.schema:
         at = kept.get_field_index(field.name)

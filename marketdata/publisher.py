@@ -29,6 +29,7 @@ from marketdata.connection import logger, open_client, opened, partition_topics
 from marketdata.errors import PublishError
 from marketdata.frames import MAX_FRAME_BYTES, MAX_ROWS
 from marketdata.lane import Answer, Lane, PendingFrame
+from marketdata.pace import Pace
 from marketdata.topics import INGEST_EVENTS, partition_topic
 
 Confirmed = Callable[[int, int, pulsar.MessageId | None, pa.RecordBatch], None]
@@ -40,6 +41,11 @@ events may be of several kinds (`marketdata.mixed`), unless the publisher has no
 
 _LATENCIES_KEPT: Final = 10_000
 _HEAL_INTERVAL_S: Final = 1.0
+
+_FREE_FRAMES_A_SECOND: Final = 100.0
+_FREE_AT_ONCE: Final = 8
+"""What a publisher sends beyond this gathers for up to its `max_delay_ms` (`marketdata.pace`)."""
+
 _STOP: Final = object()
 
 
@@ -84,9 +90,9 @@ class Publisher:
         max_events: events in a frame at most, 1…32768.
         max_bytes: frames are cut before they grow beyond this.
         max_delay_ms: longest time an event waits for its frame to fill. It waits only while a
-            frame of its partition is unconfirmed, so that frames are small when little happens
-            and large under load. None for no limit: only `flush` and full frames send, and a frame
-            holds one kind.
+            frame of its partition is unconfirmed, or while this publisher sends more than a hundred
+            frames a second, so that frames are small when little happens and large under load.
+            None for no limit: only `flush` and full frames send, and a frame holds one kind.
         max_pending_frames, max_pending_bytes: `publish` blocks while this much is unconfirmed. One
             batch is always taken as a whole, so the limit may be passed by one batch.
         publish_timeout_s: how long `publish` blocks for room; None for ever.
@@ -152,6 +158,7 @@ class Publisher:
                 else [partition_topic(topic, number) for number in range(partitions)]
             )
             deadline = time.monotonic() + open_timeout_s
+            pace = self._pace()
             for number, lane_topic in enumerate(names):
                 self._lanes.append(
                     Lane(
@@ -166,7 +173,7 @@ class Publisher:
                         self._inbox,
                         self._count_pending,
                         compression,
-                        eager=self._max_delay_s is not None,
+                        pace=pace,
                     )
                 )
         except BaseException:
@@ -321,6 +328,11 @@ class Publisher:
         except PublishError as second:
             # The caller's own error is the one to see.
             error.add_note(f"and closing the publisher failed: {second}")
+
+    def _pace(self) -> Pace | None:
+        if self._max_delay_s is None:
+            return None
+        return Pace(_FREE_FRAMES_A_SECOND, burst=_FREE_AT_ONCE, longest_s=self._max_delay_s)
 
     def _opener(self, number: int, topic: str, deadline: float) -> Callable[[], pulsar.Producer]:
         def create_producer() -> pulsar.Producer:

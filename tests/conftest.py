@@ -10,6 +10,7 @@ With more processes than one (`--numprocesses`), all that use servers of a stack
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 from collections.abc import Iterator
@@ -24,11 +25,11 @@ if str(CHECKOUT) not in sys.path:
     sys.path.insert(0, str(CHECKOUT))
 
 from scripts.devstack.console import Console  # noqa: E402  (needs the path above)
-from scripts.devstack.errors import StackError  # noqa: E402
 from scripts.devstack.stack import Stack  # noqa: E402
 from tests.stacks.cluster import ClusterStack  # noqa: E402
 from tests.stacks.containers import ContainerStack  # noqa: E402
 from tests.stacks.interface import RunningStack  # noqa: E402
+from tests.stacks.local import brought_up  # noqa: E402
 from tests.stacks.remote import RemoteStack  # noqa: E402
 
 # How long an example takes says something of the machine, not of the code.
@@ -43,6 +44,11 @@ _MARKERS = {
     "any_stack": "passes on every stack that --stack can choose",
     "cluster": "passes on the cluster in containers; without any_stack, on no other",
 }
+
+
+_TERMINAL = pytest.StashKey[int]()
+_CLEAN_UP_S = 180.0
+"""How long after its time limit a test may take to clean up behind itself."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -106,9 +112,27 @@ def _is_about(item: pytest.Item, stack: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers."""
+    """Register the markers; keep the way to the terminal, which a test's output does not go."""
     for name, meaning in _MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    config.stash[_TERMINAL] = os.dup(sys.__stderr__.fileno())
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """End a process whose test outlives its time limit, and say where it stood.
+
+    The limit itself (pytest-timeout) interrupts Python once. A call into a library that never comes
+    back, or a clean-up that waits for what hung, would hold up all tests for ever.
+    """
+    marker = item.get_closest_marker("timeout")
+    limit_s = float(marker.args[0] if marker else item.config.getini("timeout"))
+    terminal = item.config.stash[_TERMINAL]
+    faulthandler.dump_traceback_later(limit_s + _CLEAN_UP_S, exit=True, file=terminal)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(trylast=True)
@@ -134,7 +158,7 @@ def _whole(request: pytest.FixtureRequest) -> None:
     if _hurts(request.node) and "stack" in request.fixturenames:
         stack = request.getfixturevalue("stack")
         if isinstance(stack, Stack):
-            stack.up()
+            brought_up(stack)
 
 
 @pytest.fixture(scope="session")
@@ -156,10 +180,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[RunningStack]:
 
 def _local_stack(home: Path) -> Iterator[Stack]:
     local = Stack(home, console=Console(sys.__stderr__))
-    try:
-        local.up()
-    except StackError as error:
-        pytest.fail(error.report(), pytrace=False)
+    brought_up(local)
     try:
         yield local
     finally:

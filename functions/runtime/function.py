@@ -34,6 +34,7 @@ from functions.runtime.room import Room
 from functions.runtime.settings import FunctionSettings
 from functions.runtime.status import StatusReporter
 from marketdata.lanes import delay_of
+from marketdata.pace import Pace
 from marketdata.topics import partition_index
 
 MAX_FRAMES_A_TURN = 64
@@ -43,6 +44,18 @@ MAX_STEPS_UNDER_WAY = 2
 While they do, inputs pile up and are then applied together: the longer the broker needs, the larger
 the frames become. An input that comes alone never waits.
 """
+
+GATHERING = 4.0
+"""Where many messages leave, inputs gather for so many times as long as the turn has taken that
+sent them: the less a machine has to spare, the longer, and the larger the next messages."""
+
+FREE_AT_ONCE = 8
+"""So many messages may leave after a pause without anything gathering behind them."""
+
+ENOUGH_BYTES = 512 * 1024
+ENOUGH_INPUTS = 32
+"""Inputs gather where many messages have been sent (`marketdata.pace`), unless so much has: more
+would make nothing cheaper."""
 
 ASK_AGAIN_S = 2.0
 """How long to wait for a redelivery before it is asked for once more."""
@@ -130,10 +143,10 @@ class _Partition:
         self.recovery_s = 0.0
 
     def may_step(self) -> bool:
-        """Whether so little awaits its confirmation that more inputs may be applied."""
+        """Whether inputs wait, and so little awaits its confirmation that they may be applied."""
         while self.steps and not any(item.waiting for item in self.steps[0]):
             self.steps.popleft()
-        return len(self.steps) < MAX_STEPS_UNDER_WAY
+        return bool(self.backlog) and len(self.steps) < MAX_STEPS_UNDER_WAY
 
 
 class FrameFunction(ABC):
@@ -149,6 +162,7 @@ class FrameFunction(ABC):
         # The runtime swallows what a constructor raises, so this one cannot fail.
         self._events: queue.SimpleQueue[_Received | _Confirmed | _Wake] = queue.SimpleQueue()
         self._room = Room()
+        self._sent = 0
         self._partitions: dict[int, _Partition] = {}
         self._start_lock = threading.Lock()
         self._worker: threading.Thread | None = None
@@ -232,6 +246,7 @@ class FrameFunction(ABC):
         place = items[-1].position if position is None else position
         on_done = self._when_done(output, partition, items, place)
         output.send(data, properties, place, on_done, event_timestamp_ms=event_timestamp_ms)
+        self._sent += 1
         for item in items:
             item.waiting[output] = place
 
@@ -247,6 +262,7 @@ class FrameFunction(ABC):
         """Send what was made of `items` as one entry of several messages; see `send`."""
         on_done = self._when_done(output, partition, items, position)
         output.send_together(messages, position, on_done)
+        self._sent += 1
         for item in items:
             item.waiting[output] = position
 
@@ -272,6 +288,15 @@ class FrameFunction(ABC):
         """In how many seconds which partitions want an input, where they do."""
         due = {n: p.stage.due_in_s(now_s) for n, p in self._partitions.items() if p.ready}
         return {number: in_s for number, in_s in due.items() if in_s is not None}
+
+    def configure(self, settings: FunctionSettings) -> None:
+        """Take the settings over, before any input."""
+        self.settings = settings
+        self._delay = Delay(delay_of(settings.lane))
+        self._pace = Pace(
+            settings.free_messages_per_second, burst=FREE_AT_ONCE, longest_s=settings.gather_max_s
+        )
+        self._configured.set()
 
     def _start_early(self, runtime: Any) -> None:
         """Start without waiting for a first message, when the runtime can be found.
@@ -304,9 +329,7 @@ class FrameFunction(ABC):
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
-            self.settings = FunctionSettings.from_user_config(self.context.get_user_config_map())
-            self._delay = Delay(delay_of(self.settings.lane))
-            self._configured.set()
+            self.configure(FunctionSettings.from_user_config(self.context.get_user_config_map()))
             self.client = own_client(self.context)
             self.reporter = StatusReporter(
                 self.context,
@@ -328,26 +351,37 @@ class FrameFunction(ABC):
     def _turn(self) -> None:
         received = self._collect()
         self.before_turn()
-        for number, partition in self._partitions.items():
-            partition.backlog += received.get(number, ())
+        for number, items in received.items():
+            self._partitions[number].backlog += items
+        began_s = time.monotonic()
+        gathered = self._gathers_s(began_s) == 0.0
+        for partition in self._partitions.values():
             if partition.again:
                 partition.again = False
                 self._apply(partition, list(partition.inputs))
-            elif partition.backlog and partition.may_step():
+            elif gathered and partition.may_step():
                 self._apply(partition, partition.backlog)
             self._acknowledge(partition)
             if not partition.ready and time.monotonic() >= partition.retry_at:
                 self._recover(partition)
+        if self._sent:
+            now_s = time.monotonic()
+            self._pace.sent(now_s, self._sent, GATHERING * (now_s - began_s))
+            self._sent = 0
         self.after_turn(received)
         if self.reporter.due_in_s == 0.0:
-            for partition in self._partitions.values():
-                self._look_after(partition)
-                if partition.inputs.in_doubt:
-                    self._ask_again(partition)
-                if partition.ready:
-                    partition.stage.tidy()
-            self.reporter.status.partitions = sorted(self._partitions)
-            self.reporter.report()
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """About once a second: what is stuck, what can be tidied up; and tell how it goes."""
+        for partition in self._partitions.values():
+            self._look_after(partition)
+            if partition.inputs.in_doubt:
+                self._ask_again(partition)
+            if partition.ready:
+                partition.stage.tidy()
+        self.reporter.status.partitions = sorted(self._partitions)
+        self.reporter.report()
 
     def _collect(self) -> dict[int, list[Input]]:
         """Wait for something to do; take all there is, a bounded number of frames.
@@ -379,9 +413,21 @@ class FrameFunction(ABC):
                     received.setdefault(event.partition, []).append(event.item)
         return received
 
+    def _gathers_s(self, now_s: float) -> float:
+        """How long inputs go on gathering; for ever where only a confirmation helps, or nothing."""
+        waiting = [item for p in self._partitions.values() if p.may_step() for item in p.backlog]
+        if not waiting:
+            return math.inf
+        enough = (
+            len(waiting) >= ENOUGH_INPUTS
+            or sum(item.size_bytes for item in waiting) >= ENOUGH_BYTES
+        )
+        return 0.0 if enough else self._pace.waits_s(now_s)
+
     def _patience_s(self) -> float:
         now = time.monotonic()
         waits = [p.retry_at - now for p in self._partitions.values() if not p.ready]
+        waits.append(self._gathers_s(now))
         return max(0.001, min([self.reporter.due_in_s, self.due_in_s(), *waits]))
 
     def _offer(self, event: _Received) -> bool:

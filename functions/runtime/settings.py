@@ -40,6 +40,9 @@ class FunctionSettings(msgspec.Struct, frozen=True):
         partitions: of `ingest` and `sequenced`.
         operators: the operators this function runs, in order.
         max_rows: most events that small frames are merged into.
+        free_messages_per_second: an instance that sends more has its inputs gather meanwhile, up to
+            `gather_max_s`, so that fewer and larger messages leave (`marketdata.pace`).
+        gather_max_s: the longest that inputs gather.
         snapshot_interval_s: pace of the sequencer's snapshots.
         heartbeat_interval_s: a partition in which nothing came for so long gets a tick, and a view
             that got no row for so long a heartbeat.
@@ -58,6 +61,8 @@ class FunctionSettings(msgspec.Struct, frozen=True):
     partitions: int
     operators: tuple[str, ...] = ()
     max_rows: int = MAX_ROWS
+    free_messages_per_second: Annotated[float, Meta(gt=0)] = 300.0
+    gather_max_s: Annotated[float, Meta(ge=0)] = 0.1
     snapshot_interval_s: float = 5.0
     heartbeat_interval_s: float = 1.0
     heartbeat_max_interval_s: float = 30.0

@@ -24,7 +24,7 @@ from scripts.devstack.logs import log_files, show
 from scripts.devstack.stack import Stack
 
 _PASSING = ("demo", "test")
-_EVERY_TEST = ("--numprocesses=2", "--cov", "--cov-report=term")
+_EVERY_TEST = ("--numprocesses=2", "--max-worker-restart=0", "--cov", "--cov-report=term")
 """Those on the stack, which wait a lot, beside the others; and the coverage that all together must
 reach. A choice of tests (arguments of one's own) need not."""
 

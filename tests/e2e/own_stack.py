@@ -17,6 +17,7 @@ from scripts.devstack.console import Console
 from scripts.devstack.logs import log_files
 from scripts.devstack.stack import Stack
 from scripts.verification.report import Report
+from tests.stacks.local import brought_up
 
 _MOST_LINES = 40
 
@@ -83,7 +84,7 @@ def own_stack(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnStac
     stack = Stack(CHECKOUT / ".dds-own", console=Console())
     stack.reset()
     try:
-        stack.up()
+        brought_up(stack)
         yield OwnStack(stack, topology)
     finally:
         stack.reset()

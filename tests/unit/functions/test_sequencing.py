@@ -168,9 +168,10 @@ class Instance:
         self.function = SequencerFunction()
         function: Any = self.function
         function.context, function.log = Context(), logging.getLogger("test")
-        function.settings = FunctionSettings.from_user_config(
-            {"topics": TOPICS, "partitions": 1, "sources": POLICIES, **config}
+        settings = FunctionSettings.from_user_config(
+            {"gather_max_s": 0.0, "topics": TOPICS, "partitions": 1, "sources": POLICIES, **config}
         )
+        function.configure(settings)
         function.client = broker
         function.reporter = StatusReporter(Context(), function="sequencer", version="", topic="s")
         function.reporter.report = lambda: None

@@ -6,16 +6,21 @@ down, for some milliseconds.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pulsar
+import pytest
 from events import trades
 from pulsar import Result
 
+from marketdata import lane as lane_module
 from marketdata.batching import PartitionBuffer, conform_events
 from marketdata.lane import Answer, Lane
+from marketdata.pace import Pace
 from scripts.devstack.processes import wait_until
 
 CALLS = 4
@@ -48,10 +53,10 @@ class Broker:
         pass
 
 
-def lane_of(broker: Broker) -> tuple[Lane, SimpleQueue[Any]]:
+def lane_of(broker: Broker, pace: Pace | None = None) -> tuple[Lane, SimpleQueue[Any]]:
     answers: SimpleQueue[Any] = SimpleQueue()
     buffer = PartitionBuffer(max_events=10, max_bytes=1_000_000)
-    lane = Lane(0, buffer, broker.open, answers, lambda *_: None, None, eager=False)
+    lane = Lane(0, buffer, broker.open, answers, lambda *_: None, None, pace=pace)
     return lane, answers
 
 
@@ -95,3 +100,35 @@ def test_new_frames_have_numbers_that_the_broker_has_not_seen() -> None:
     lane, _ = lane_of(broker)
     publish(lane)
     assert broker.sent == [42, 43, 44, 45]
+
+
+def test_events_gather_where_their_publisher_sends_many_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lane has nothing under way, so it would send at once."""
+    now_s = [100.0]
+    monkeypatch.setattr(
+        lane_module,
+        "time",
+        SimpleNamespace(monotonic=lambda: now_s[0], monotonic_ns=time.monotonic_ns),
+    )
+    broker = Broker()
+    pace = Pace(128.0, burst=2, longest_s=0.025)
+    lane, _ = lane_of(broker, pace)
+
+    def add_one() -> None:
+        lane.add(*conform_events(trades(["A"]), ts_publish_ns=1), None)
+        for number in broker.sent:
+            lane.settle(Answer(lane, 0, number or 0, Result.Ok, pulsar.MessageId.earliest))
+
+    for _ in range(3):
+        add_one()
+    assert broker.sent == [0, 1, 2], "a few leave at once"
+    add_one()
+    add_one()
+    assert broker.sent == [0, 1, 2]
+    assert lane.buffered_events == 2
+    now_s[0] += 0.026
+    lane.send_if_free()
+    assert broker.sent == [0, 1, 2, 3]
+    assert lane.buffered_events == 0
