@@ -14,6 +14,7 @@ import pulsar
 
 from scripts.demonstration.subscriptions import DemoSubscription, tick_subscriptions
 from scripts.faults.flow import Flow
+from scripts.verification.closing import close
 from scripts.verification.control_api import ApiError, ControlApi
 from scripts.verification.expectations import ViewExpectation, everything, of_instruments
 from scripts.verification.recorders import LogRecorder, ViewRecorder, open_client
@@ -86,7 +87,7 @@ class Subscribers:
             if error is None:
                 patiently(self._take_away)
         finally:
-            self._client.close()
+            close(self._client)
             self._api.http.close()
 
     def begin(self, late: int) -> History:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from marketdata.connection import open_client
 from marketdata.publisher import Publisher
 from marketdata.sources.synthetic import SyntheticConfig, SyntheticTicks
+from scripts.verification.closing import close
 from scripts.verification.recording import History
 
 BATCHES_A_SECOND: Final = 50
@@ -104,7 +105,7 @@ class Load:
         """Stop at once and release the connection."""
         self._stopping.set()
         self._thread.join(60)
-        self._client.close()
+        close(self._client)
 
     def _work(self) -> None:
         try:

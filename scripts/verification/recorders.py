@@ -21,6 +21,7 @@ from pulsar.schema import AvroSchema, BytesSchema
 
 from marketdata.connection import UNRESOLVED_S, Access, opened
 from marketdata.topics import SEQUENCED_EVENTS, partition_index
+from scripts.verification.closing import CLOSE_S, close
 from scripts.verification.decoding import decode_arrow, decode_avro, decode_json
 from scripts.verification.recording import History
 
@@ -78,11 +79,14 @@ class _Recorder:
         """Stop receiving.
 
         Raises:
+            TimeoutError: a thread does not come back from the client.
             Exception: what ended a thread early, such as bytes that could not be decoded.
         """
         self._stopping.set()
         for thread in self._threads:
-            thread.join()
+            thread.join(CLOSE_S)
+            if thread.is_alive() and self._failure is None:
+                self._failure = TimeoutError(f"{thread.name} has not come back from the client")
         self._close()
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -148,8 +152,7 @@ class LogRecorder(_Recorder):
 
     def _close(self) -> None:
         for reader in self._readers:
-            with contextlib.suppress(pulsar.PulsarException):
-                reader.close()
+            close(reader)
 
 
 class ViewRecorder(_Recorder):
@@ -226,8 +229,7 @@ class ViewRecorder(_Recorder):
         )
 
     def _close(self) -> None:
-        with contextlib.suppress(pulsar.PulsarException):
-            self._consumer.close()
+        close(self._consumer)
 
 
 def _key(message: pulsar.Message) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from scripts.devstack.component import CHECKOUT
 from scripts.devstack.console import Console
 from scripts.devstack.logs import log_files
 from scripts.devstack.stack import Stack
+from scripts.verification.closing import close
 from scripts.verification.report import Report
 from tests.stacks.local import brought_up
 
@@ -62,7 +63,7 @@ class OwnStack:
                 while reader.has_message_available():
                     properties = reader.read_next(10_000).properties()
                     told.append(f"dead letter in {topic}: {properties}")
-        client.close()
+        close(client)
         return told[:_MOST_LINES]
 
     def _warnings(self) -> list[str]:

@@ -19,6 +19,7 @@ from marketdata.connection import Access
 from scripts.demonstration.subscriptions import DemoSubscription, tick_subscriptions
 from scripts.faults.flow import Flow
 from scripts.faults.subscribers import patiently
+from scripts.verification.closing import close
 from scripts.verification.control_api import ControlApi
 from scripts.verification.draining import drain
 from scripts.verification.expectations import ViewExpectation, everything
@@ -71,7 +72,7 @@ class Scenario:
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
             self.client: pulsar.Client = open_client(self.stack.service_url)
-            cleanup.callback(self.client.close)
+            cleanup.callback(close, self.client)
             cleanup.enter_context(LogRecorder(self.client, self.history))
             self.api = cleanup.enter_context(ControlApi(self.stack.control_plane_url))
             cleanup.callback(self.api.take_away)

@@ -11,6 +11,7 @@ import pytest
 from marketdata.topics import INGEST_EVENTS, SEQUENCED_EVENTS, partition_topic
 from scripts.demonstration.subscriptions import DemoSubscription
 from scripts.devstack.stack import Stack
+from scripts.verification.closing import close
 from scripts.verification.expectations import ViewExpectation, everything
 from scripts.verification.load import Load
 from scripts.verification.recorders import LogRecorder
@@ -80,7 +81,7 @@ def test_partitions_grow_with_every_instrument_in_order(own: OwnStack) -> None:
         code, output = own.deploy("grow", "--partitions", "8")
         assert code == 1, output
         assert f"publishers are still connected: {publisher.producer_name()}" in output
-        publisher.close()
+        close(publisher)
 
         code, output = own.deploy("grow", "--partitions", "8", "--wait", "60")
         assert code == 0, output
@@ -115,10 +116,10 @@ def _epochs(stack: Stack, partitions: int) -> dict[int, int]:
                 if properties["kind"] == "epoch":
                     assert "grew from 4 to 8" in properties["reason"]
                     found[number] = int(properties["epoch"])
-            reader.close()
+            close(reader)
         return found
     finally:
-        client.close()
+        close(client)
 
 
 def _moved_instruments_are_read_in_order(scenario: Scenario) -> None:
