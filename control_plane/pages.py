@@ -74,12 +74,12 @@ def foreign_cursor() -> InvalidRequestError:
     )
 
 
-def etag(version: int) -> str:
-    """The entity tag of a row's version."""
+def etag(version: int | str) -> str:
+    """The entity tag of a row's version, or of what stands for that of several rows."""
     return f'"{version}"'
 
 
-def check_match(if_match: str | None, version: int) -> None:
+def check_match(if_match: str | None, version: int | str) -> None:
     """PreconditionFailedError unless If-Match is absent, `*`, or names this version."""
     if if_match is None:
         return

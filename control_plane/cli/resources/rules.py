@@ -174,7 +174,7 @@ RULES = Group(
             "POST",
             "/v1/rules:reorder",
             "Order all rules at once: name every one, the first one first.",
-            (body("rules", argument=True, many=True), KEY),
+            (body("rules", argument=True, many=True), IF_MATCH, KEY),
         ),
         Command(
             "delete",

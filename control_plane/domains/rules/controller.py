@@ -61,9 +61,10 @@ class RuleController(Controller):
         rules: NamedDependency[RuleService],
         cursor: Cursor = None,
         limit: Limit = DEFAULT_LIMIT,
-    ) -> Page[RuleOut]:
-        """Rules in the order in which they decide."""
-        return await rules.page(cursor=cursor, limit=limit)
+    ) -> Response[Page[RuleOut]]:
+        """Rules in the order in which they decide; the ETag is that of the order of all."""
+        page, version = await rules.page(cursor=cursor, limit=limit)
+        return Response(page, headers={"ETag": etag(version)})
 
     @get(
         "/{key:str}",
@@ -126,14 +127,18 @@ class RuleOrderController(Controller):
         summary="Order all routing rules",
         status_code=200,
         opt=needs(Permission.OPERATE),
-        responses=responses(400, 409, 413, 422, 503),
+        responses=responses(400, 409, 412, 413, 422, 503),
     )
     async def reorder(
-        self, data: JSONBody[RuleOrder], rules: NamedDependency[RuleService]
-    ) -> RulesOut:
+        self,
+        data: JSONBody[RuleOrder],
+        rules: NamedDependency[RuleService],
+        if_match: IfMatch = None,
+    ) -> Response[RulesOut]:
         """Give all rules another order at once, by one plan.
 
         Every rule has to be named: an order that somebody made without knowing of a new rule is
-        refused.
+        refused. With the ETag of the list in If-Match so is one that was made before another was.
         """
-        return await rules.order(data)
+        ordered, version = await rules.order(data, if_match)
+        return Response(ordered, headers={"ETag": etag(version)})

@@ -7,7 +7,8 @@ one plan on, and a change that makes none does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -75,14 +76,18 @@ class RuleService:
             rows = await repository.ordered(session)
         return _told(rows, changes.find(list(map(repository.rule_of, rows)), key).id)
 
-    async def page(self, *, cursor: str | None, limit: int) -> Page[RuleOut]:
-        """One page of rules in their order; the cursor is the last position seen."""
+    async def page(self, *, cursor: str | None, limit: int) -> tuple[Page[RuleOut], str]:
+        """One page of rules in their order, and the version of that order.
+
+        The cursor is the last position seen.
+        """
         behind = decode_number(cursor, most_digits=9) if cursor is not None else 0
         async with self._database.transaction() as session:
             rows = await repository.ordered(session)
         items = [out for out in _outs(rows) if out.position > behind]
         more = len(items) > limit
-        return Page(items[:limit], str(items[limit - 1].position) if more else None)
+        page = Page(items[:limit], str(items[limit - 1].position) if more else None)
+        return page, _order_version(row.id for row in rows)
 
     async def update(self, key: str, data: RuleUpdate, if_match: str | None) -> tuple[RuleOut, int]:
         """Change what `data` names; gives the new version too.
@@ -101,17 +106,21 @@ class RuleService:
         log.info("routing rule changed", rule=found[0])
         return _told(rows, found[0])
 
-    async def order(self, data: RuleOrder) -> RulesOut:
-        """Give the rules another order, all at once.
+    async def order(self, data: RuleOrder, if_match: str | None) -> tuple[RulesOut, str]:
+        """Give the rules another order, all at once; gives the version of that order too.
 
         Raises:
+            PreconditionFailedError: If-Match does not hold: the order is another one by now.
             InvalidRequestError: not every rule is named once.
         """
         rows = await self._edit(
-            lambda rules: changes.ordered(rules, data.rules), EventType.RULES_ORDERED
+            lambda rules: changes.ordered(rules, data.rules),
+            EventType.RULES_ORDERED,
+            if_match=if_match,
         )
         log.info("routing rules ordered", rules=[row.name for row in rows])
-        return RulesOut(_outs(rows), max((row.plan for row in rows), default=0))
+        out = RulesOut(_outs(rows), max((row.plan for row in rows), default=0))
+        return out, _order_version(row.id for row in rows)
 
     async def delete(self, key: str, if_match: str | None) -> None:
         """Delete a rule; what only it denied is delivered from a plan on."""
@@ -126,12 +135,17 @@ class RuleService:
     async def _edit(
         self, edit: Edit, what: EventType, *, key: str | None = None, if_match: str | None = None
     ) -> list[RuleRow]:
-        """Change the rules and let subscriptions follow; gives the rows in their order."""
+        """Change the rules and let subscriptions follow; gives the rows in their order.
+
+        If-Match is about the rule of `key`, and about the order of all where there is none.
+        """
         async with self._database.transaction() as session:
             await lock(session, Lock.PLAN_SEQUENCE)
             rows = {row.id: row for row in await repository.ordered(session)}
             before = list(map(repository.rule_of, rows.values()))
-            if key is not None:
+            if key is None:
+                check_match(if_match, _order_version(rows))
+            else:
                 check_match(if_match, rows[changes.find(before, key).id].version)
             after = edit(before)
             if after == before:
@@ -232,6 +246,11 @@ def _changes(
         )
         for row in touched
     ]
+
+
+def _order_version(ids: Iterable[str]) -> str:
+    """Another one for every order of other rules; what a rule says makes no difference."""
+    return hashlib.sha256(" ".join(ids).encode()).hexdigest()[:16]
 
 
 def _told(rows: Sequence[RuleRow], key: str) -> tuple[RuleOut, int]:

@@ -133,6 +133,30 @@ async def test_changing_disabling_ordering_and_deleting_make_one_plan_each(clien
     assert {item["data"]["reason"] for item in moved} == {"rules"}
 
 
+async def test_an_order_made_before_another_one_is_refused_where_that_is_asked_for(
+    client: Client,
+) -> None:
+    for name in ("a", "b", "c"):
+        await rule(client, name, when=f"venue = '{name}'")
+    reorder = f"{RULES}:reorder"
+    seen = (await client.get(RULES)).headers["ETag"]
+    assert (await client.get(RULES, params={"limit": 1})).headers["ETag"] == seen
+    # What a rule says is no matter of their order.
+    await client.patch(f"{RULES}/a", json={"description": "first"})
+    made = await client.post(reorder, json={"rules": ["c", "b", "a"]}, headers={"If-Match": seen})
+    assert made.status_code == 200, made.text
+    assert made.headers["ETag"] != seen
+    late = await client.post(reorder, json={"rules": ["b", "a", "c"]}, headers={"If-Match": seen})
+    assert late.status_code == 412
+    now = (await client.get(RULES)).headers["ETag"]
+    assert now == made.headers["ETag"]
+    assert now in late.json()["detail"]
+    assert await names(client) == ["c", "b", "a"]
+    again = await client.post(reorder, json={"rules": ["b", "a", "c"]}, headers={"If-Match": now})
+    assert again.status_code == 200
+    assert await names(client) == ["b", "a", "c"]
+
+
 async def test_rules_keep_their_order_in_pages_and_whoever_makes_room_keeps_its_etag(
     client: Client,
 ) -> None:
