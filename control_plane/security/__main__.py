@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -73,15 +74,21 @@ def _jwks(options: argparse.Namespace) -> None:
 
 def _issue(options: argparse.Namespace) -> None:
     role = Role(options.role)
-    subject = options.subject or (
-        FUNCTIONS_SUBJECT if role is Role.FUNCTIONS else getpass.getuser().lower()
-    )
+    subject = options.subject or (FUNCTIONS_SUBJECT if role is Role.FUNCTIONS else _user())
     ring = KeyRing(options.keys, issuer=options.issuer, audience=options.audience)
     token, claims = ring.issue(subject=subject, role=role, lifetime=options.ttl)
     sys.stdout.write(f"{token}\n")
     sys.stderr.write(
         f"{role} {subject}, id {claims.token_id}, until {claims.expires_at.isoformat()}\n"
     )
+
+
+def _user() -> str:
+    """Who runs this, as the system says; in a container it may know no more than a number."""
+    try:
+        return getpass.getuser().lower()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return f"uid-{os.getuid()}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -166,6 +166,18 @@ def test_the_command_makes_a_key_and_a_token_that_verifies(
     assert {key["kid"] for key in json.loads(capsys.readouterr().out)["keys"]} == {kid, waiting}
 
 
+def test_a_token_is_issued_to_who_has_no_login_name(
+    keys: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, whose user is a number."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
+    assert main(["--keys", str(keys), "issue", "--role", "platform"]) == 0
+    claims = KeyRing(keys).verify(capsys.readouterr().out.strip())
+    assert (claims.subject, claims.role) == ("uid-4000000000", Role.PLATFORM)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
