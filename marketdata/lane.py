@@ -278,7 +278,8 @@ class Lane:
         frame = PendingFrame(sequence_id, payload, properties, cut.batch, time.monotonic_ns())
         self._pending.append(frame)
         if self._pace is not None:
-            self._pace.sent(time.monotonic(), 1, math.inf)
+            now_s = time.monotonic()
+            self._pace.sent(now_s, now_s, 1, math.inf)
         self._on_pending(1, len(payload))
         if not self._recovering and not self._failure:
             self._transmit(frame)

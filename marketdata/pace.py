@@ -8,9 +8,15 @@ sends more than a rate lets things gather between one time and the next.
 
 from typing import Final
 
+MOST_BEHIND: Final = 4
+"""So many times the longest wait is the most that anybody can be behind: a pause of that makes up
+for everything."""
+
 
 class Pace:
     """Who sends at most `rate` messages a second on average never waits, nor after a pause.
+
+    However many somebody sends at one time, he waits only if he was too fast before.
 
     Threads may share one; what two of them count at the same moment may count once. Times are
     those of `time.monotonic`.
@@ -28,12 +34,18 @@ class Pace:
         self._paid_s = 0.0
         self._free_at_s = 0.0
 
-    def sent(self, now_s: float, messages: int, gather_s: float) -> None:
-        """So many messages have been sent; where they are too many, the next wait so long."""
-        paid_s = max(self._paid_s, now_s) + messages * self._each_s
-        self._paid_s = min(now_s + self._ahead_s + self._longest_s, paid_s)
-        if paid_s > now_s + self._ahead_s:
-            self._free_at_s = now_s + min(self._longest_s, gather_s)
+    def sent(self, began_s: float, ended_s: float, messages: int, gather_s: float | None) -> None:
+        """So many messages have been sent from then to then.
+
+        Args:
+            gather_s: where those before were too many already, the next ones wait so long behind
+                them; None when nothing was gathered for these, which then change no wait.
+        """
+        too_fast = self._paid_s > began_s + self._ahead_s
+        paid_s = max(self._paid_s, ended_s) + messages * self._each_s
+        self._paid_s = min(ended_s + self._ahead_s + MOST_BEHIND * self._longest_s, paid_s)
+        if too_fast and gather_s is not None:
+            self._free_at_s = ended_s + min(self._longest_s, gather_s)
 
     def waits_s(self, now_s: float) -> float:
         """How long to wait with sending more."""

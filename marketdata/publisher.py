@@ -91,7 +91,8 @@ class Publisher:
         max_bytes: frames are cut before they grow beyond this.
         max_delay_ms: longest time an event waits for its frame to fill. It waits only while a
             frame of its partition is unconfirmed, or while this publisher sends more than a hundred
-            frames a second, so that frames are small when little happens and large under load.
+            frames a second (8, or one for each partition, may be ahead of that), so that frames are
+            small when little happens and large under load.
             None for no limit: only `flush` and full frames send, and a frame holds one kind.
         max_pending_frames, max_pending_bytes: `publish` blocks while this much is unconfirmed. One
             batch is always taken as a whole, so the limit may be passed by one batch.
@@ -158,7 +159,7 @@ class Publisher:
                 else [partition_topic(topic, number) for number in range(partitions)]
             )
             deadline = time.monotonic() + open_timeout_s
-            pace = self._pace()
+            pace = self._pace(len(names))
             for number, lane_topic in enumerate(names):
                 self._lanes.append(
                     Lane(
@@ -329,10 +330,11 @@ class Publisher:
             # The caller's own error is the one to see.
             error.add_note(f"and closing the publisher failed: {second}")
 
-    def _pace(self) -> Pace | None:
+    def _pace(self, partitions: int) -> Pace | None:
         if self._max_delay_s is None:
             return None
-        return Pace(_FREE_FRAMES_A_SECOND, burst=_FREE_AT_ONCE, longest_s=self._max_delay_s)
+        burst = max(_FREE_AT_ONCE, partitions)
+        return Pace(_FREE_FRAMES_A_SECOND, burst=burst, longest_s=self._max_delay_s)
 
     def _opener(self, number: int, topic: str, deadline: float) -> Callable[[], pulsar.Producer]:
         def create_producer() -> pulsar.Producer:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_timeout
 from hypothesis import is_hypothesis_test, settings
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -87,6 +88,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             on_stack = nodeid.startswith(("tests/integration/", "tests/e2e/"))
             return "stack" if on_stack else nodeid
 
+        def remove_node(self, node: Any) -> str | None:
+            """What a process that died still had is not run by another one: it would die, too."""
+            work = self.assigned_work.pop(node).values()
+            left = [name for unit in work for name, done in unit.items() if not done]
+            if left:
+                print(f"\n{len(left)} tests are not run: {left[0]} ended it", file=sys.__stderr__)
+            return left[0] if left else None
+
     return OneStack(config, log)
 
 
@@ -125,14 +134,25 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     The limit itself (pytest-timeout) interrupts Python once. A call into a library that never comes
     back, or a clean-up that waits for what hung, would hold up all tests for ever.
     """
-    marker = item.get_closest_marker("timeout")
-    limit_s = float(marker.args[0] if marker else item.config.getini("timeout"))
-    terminal = item.config.stash[_TERMINAL]
-    faulthandler.dump_traceback_later(limit_s + _CLEAN_UP_S, exit=True, file=terminal)
+    limit_s = pytest_timeout._get_item_settings(item).timeout
+    if limit_s:
+        _end_after(item, limit_s + _CLEAN_UP_S)
     try:
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """What has failed has its clean-up before it; pytest has called the other end off by now."""
+    if isinstance(node, pytest.Item) and not node.config.getoption("usepdb"):
+        _end_after(node, _CLEAN_UP_S)
+
+
+def _end_after(item: pytest.Item, seconds: float) -> None:
+    terminal = item.config.stash[_TERMINAL]
+    faulthandler.dump_traceback_later(seconds, exit=True, file=terminal)
 
 
 @pytest.hookimpl(trylast=True)

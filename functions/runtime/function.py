@@ -237,16 +237,18 @@ class FrameFunction(ABC):
         *,
         position: int | None = None,
         event_timestamp_ms: int | None = None,
+        paced: bool = True,
     ) -> None:
         """Send what was made of `items` to `output`; they wait for its confirmation.
 
+        What is not `paced` makes no events wait behind it.
         Its position is that of the last item, unless it is given. An announcement just before an
         input (`place_before`) has no items: what is made of that input follows in the same output.
         """
         place = items[-1].position if position is None else position
         on_done = self._when_done(output, partition, items, place)
         output.send(data, properties, place, on_done, event_timestamp_ms=event_timestamp_ms)
-        self._sent += 1
+        self._sent += paced
         for item in items:
             item.waiting[output] = place
 
@@ -355,18 +357,21 @@ class FrameFunction(ABC):
             self._partitions[number].backlog += items
         began_s = time.monotonic()
         gathered = self._gathers_s(began_s) == 0.0
+        applied_s: float | None = None
         for partition in self._partitions.values():
             if partition.again:
                 partition.again = False
                 self._apply(partition, list(partition.inputs))
             elif gathered and partition.may_step():
+                applied_s = (applied_s or 0.0) - time.monotonic()
                 self._apply(partition, partition.backlog)
+                applied_s += time.monotonic()
             self._acknowledge(partition)
             if not partition.ready and time.monotonic() >= partition.retry_at:
                 self._recover(partition)
         if self._sent:
-            now_s = time.monotonic()
-            self._pace.sent(now_s, self._sent, GATHERING * (now_s - began_s))
+            gather_s = None if applied_s is None else GATHERING * applied_s
+            self._pace.sent(began_s, time.monotonic(), self._sent, gather_s)
             self._sent = 0
         self.after_turn(received)
         if self.reporter.due_in_s == 0.0:
@@ -415,9 +420,12 @@ class FrameFunction(ABC):
 
     def _gathers_s(self, now_s: float) -> float:
         """How long inputs go on gathering; for ever where only a confirmation helps, or nothing."""
-        waiting = [item for p in self._partitions.values() if p.may_step() for item in p.backlog]
-        if not waiting:
+        able = [p for p in self._partitions.values() if p.ready and p.may_step()]
+        if not able:
             return math.inf
+        if any(partition.stage.due_in_s(now_s) == 0.0 for partition in able):
+            return 0.0
+        waiting = [item for partition in able for item in partition.backlog]
         enough = (
             len(waiting) >= ENOUGH_INPUTS
             or sum(item.size_bytes for item in waiting) >= ENOUGH_BYTES

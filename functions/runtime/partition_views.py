@@ -170,7 +170,9 @@ class PartitionViews:
         properties = {"count": "0", **properties}
         properties.update(self.delivery_properties(view, output, position))
         data = format_of_view(view.format).no_events()
-        self._function.send(output, self._partition, items, data, properties, position=position)
+        self._function.send(
+            output, self._partition, items, data, properties, position=position, paced=False
+        )
 
     def _new_output(self, view: View) -> ViewOutput:
         return ViewOutput(view, self._partition)

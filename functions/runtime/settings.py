@@ -61,7 +61,7 @@ class FunctionSettings(msgspec.Struct, frozen=True):
     partitions: int
     operators: tuple[str, ...] = ()
     max_rows: int = MAX_ROWS
-    free_messages_per_second: Annotated[float, Meta(gt=0)] = 300.0
+    free_messages_per_second: Annotated[float, Meta(gt=0)] = 200.0
     gather_max_s: Annotated[float, Meta(ge=0)] = 0.1
     snapshot_interval_s: float = 5.0
     heartbeat_interval_s: float = 1.0

@@ -21,14 +21,21 @@ def close(what: Any, *, timeout_s: float = CLOSE_S) -> bool:
     """Call its `close`; False, and a line on standard error, when that has not come back in time.
 
     Args:
-        what: a client of Pulsar, or one of its consumers, readers or producers. That it is closed
-            already, or not connected, is no failure.
+        what: a client of Pulsar, or one of its consumers, readers or producers. What the client
+            says of it, as that it is closed already or not connected, is no failure.
+
+    Raises:
+        Exception: any other one.
     """
     end: Callable[[], Any] = what.close
+    failed: list[Exception] = []
 
     def work() -> None:
-        with suppress(pulsar.PulsarException):
-            end()
+        try:
+            with suppress(pulsar.PulsarException):
+                end()
+        except Exception as error:  # noqa: BLE001 - raised again below
+            failed.append(error)
 
     thread = Thread(target=work, name="close", daemon=True)
     thread.start()
@@ -39,4 +46,6 @@ def close(what: Any, *, timeout_s: float = CLOSE_S) -> bool:
             " it is left to itself",
             file=sys.stderr,
         )
+    if failed:
+        raise failed[0]
     return not thread.is_alive()

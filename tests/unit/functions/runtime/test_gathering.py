@@ -31,6 +31,7 @@ class Stage(PartitionStage):
     def __init__(self, function: "Fanning") -> None:
         self._function = function
         self.applied: list[int] = []
+        self.due_s: float | None = None
 
     def recover(self) -> None: ...
 
@@ -44,6 +45,9 @@ class Stage(PartitionStage):
 
     def tidy(self) -> None: ...
 
+    def due_in_s(self, now_s: float) -> float | None:  # noqa: ARG002
+        return self.due_s
+
 
 class Fanning(FrameFunction):
     name = "fanning"
@@ -51,6 +55,7 @@ class Fanning(FrameFunction):
     def __init__(self, messages: int, clock: "Clock") -> None:
         super().__init__()
         self.clock = clock
+        self.paced = True
         self.one = Stage(self)
         self._messages = messages
         self.entries = 0
@@ -77,7 +82,7 @@ class Fanning(FrameFunction):
     def send_some(self, items: Sequence[Input]) -> None:
         output: Any = SimpleNamespace(send=lambda *_, **__: None)
         for _ in range(self._messages):
-            self.send(output, 0, (), b"", {}, position=items[-1].position)
+            self.send(output, 0, (), b"", {}, position=items[-1].position, paced=self.paced)
 
     def take(self, inputs: int) -> list[int]:
         """Hand inputs over, one a turn; how many were applied together."""
@@ -139,7 +144,7 @@ def test_a_few_leave_at_once_after_a_pause(clock: Clock) -> None:
 
 def test_where_many_leave_inputs_gather_for_a_multiple_of_the_turn(clock: Clock) -> None:
     function = taken_over(FREE_AT_ONCE + 4, clock)
-    assert function.take(1) == [1]
+    assert function.take(2) == [1, 1], "one turn is free"
     assert function.take(3) == []
     clock.now_s += 0.9 * GATHERING * TURN_S
     assert function.take(1) == []
@@ -153,15 +158,31 @@ def test_no_input_gathers_for_longer_than_the_longest_time(
 ) -> None:
     monkeypatch.setattr(runtime, "GATHERING", 1e6)
     function = taken_over(10_000, clock)
-    assert function.take(1) == [1]
+    assert function.take(2) == [1, 1]
     assert function.take(1) == []
     clock.now_s += LONGEST_S + 0.001
     function.turn()
     assert function.one.applied == [1]
 
 
+def test_what_is_not_paced_makes_nothing_wait(clock: Clock) -> None:
+    function = taken_over(10_000, clock)
+    function.paced = False
+    for _ in range(5):
+        assert function.take(1) == [1]
+
+
+def test_held_rows_that_are_due_leave_at_once(clock: Clock) -> None:
+    function = taken_over(10_000, clock)
+    assert function.take(2) == [1, 1]
+    assert function.take(1) == []
+    function.one.due_s = 0.0
+    function.turn()
+    assert function.one.applied == [1]
+
+
 def test_what_is_enough_does_not_wait(clock: Clock) -> None:
     function = taken_over(10_000, clock)
-    assert function.take(1) == [1]
+    assert function.take(2) == [1, 1]
     assert function.take(ENOUGH_INPUTS - 1) == []
     assert function.take(1) == [ENOUGH_INPUTS]

@@ -96,7 +96,9 @@ class Function:
         properties: dict[str, str],
         *,
         position: int,
+        paced: bool,
     ) -> None:
+        assert not paced, "these hold no events: no event waits for them"
         self.sent.append((properties["view"], position, properties, data))
         output.position = position
 
