@@ -47,6 +47,16 @@ def publish(service_url: str, names: list[str]) -> None:
             publisher.flush()
 
 
+def await_sequenced(http: httpx.Client, names: list[str], count: int) -> None:
+    """Wait until the log has so many events of each: partitions do not wait for each other."""
+
+    def are_there() -> bool:
+        told = (http.get(f"/ordering/instruments/{name}").json() for name in names)
+        return all(one.get("sequence") == count for one in told)
+
+    eventually(are_there)
+
+
 def received(subscription: dict[str, Any], count: int) -> dict[tuple[str, int], dict[str, Any]]:
     client = pulsar.Client(subscription["service_url"])
     try:
@@ -74,6 +84,7 @@ def test_what_was_told_is_what_comes_when_the_change_is_made(
     asked = {"consumer": consumer, "filter": f"instrument IN SET '{listed}'"}
     held = made(http, "/subscriptions", name="held", **asked)
     publish(stack.service_url, names)
+    await_sequenced(http, names, 10)
     assert set(received(held, 10)) == {(first, number) for number in range(1, 11)}
 
     # A set that holds something else.
