@@ -241,9 +241,9 @@ class FrameFunction(ABC):
     ) -> None:
         """Send what was made of `items` to `output`; they wait for its confirmation.
 
-        What is not `paced` makes no events wait behind it.
         Its position is that of the last item, unless it is given. An announcement just before an
         input (`place_before`) has no items: what is made of that input follows in the same output.
+        What is not `paced` makes no events wait behind it.
         """
         place = items[-1].position if position is None else position
         on_done = self._when_done(output, partition, items, place)
