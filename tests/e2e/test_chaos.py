@@ -14,6 +14,7 @@ from scripts.faults.kinds import LANES, FaultKind
 from scripts.faults.report import markdown
 from scripts.faults.run import Chaos, Settings
 from scripts.faults.topology import own_topology
+from tests.stacks.local import brought_up
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -33,7 +34,7 @@ def test_nothing_is_lost_doubled_or_reordered_in_chaos(stack: Stack) -> None:
         # (if it runs): it would put back what the chaos's topology says while ours is applied.
         with suppress(ComponentError):
             stack.kill("control_plane")
-        stack.up()
+        brought_up(stack)
 
     assert outcome.ok, "\n".join([*said, markdown(outcome)])
     happened = Counter(each.fault.lane for each in outcome.injected)

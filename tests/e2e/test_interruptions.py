@@ -7,6 +7,7 @@ import pytest
 from scripts.devstack.stack import Stack
 from scripts.faults.interruptions import HASTE, Interrupter, Interruption
 from scripts.faults.settled import Cluster
+from tests.stacks.local import brought_up
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -31,7 +32,7 @@ def test_the_desired_state_comes_about_after_every_interruption(
     finally:
         monkeypatch.undo()
         stack.kill("control_plane")
-        stack.up()
+        brought_up(stack)
 
     assert not seen.failure, "\n".join([*said, seen.failure])
     assert set(seen.happened) == set(kinds)
