@@ -66,7 +66,10 @@ from control_plane.domains.rules.controller import RuleController, RuleOrderCont
 from control_plane.domains.rules.service import RuleService
 from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.backlog import BacklogKeeper
-from control_plane.domains.subscriptions.controller import SubscriptionController
+from control_plane.domains.subscriptions.controller import (
+    SubscriptionBatchController,
+    SubscriptionController,
+)
 from control_plane.domains.subscriptions.health import Thresholds
 from control_plane.domains.subscriptions.health_history import HealthHistoryService
 from control_plane.domains.subscriptions.health_watch import HealthWatch, Kept
@@ -407,6 +410,7 @@ def create_app(settings: Settings) -> Litestar:
                 route_handlers=[
                     ConsumerController,
                     SubscriptionController,
+                    SubscriptionBatchController,
                     GroupController,
                     PlanController,
                     PreviewController,

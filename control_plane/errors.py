@@ -19,7 +19,9 @@ ControlPlaneError
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,18 @@ class TooManyStreamsError(ControlPlaneError):
 
 class TooManyPreviewsError(ControlPlaneError):
     """As many previews as may be are under way already."""
+
+
+@contextmanager
+def at_pointer(pointer: str) -> Iterator[None]:
+    """Say of what is wrong with a part of a request where that part is."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        if not pointer:
+            raise
+        problems = [replace(each, pointer=f"{pointer}{each.pointer}") for each in error.problems]
+        raise InvalidRequestError(str(error), problems) from error
 
 
 class KeyReusedError(InvalidRequestError):

@@ -217,6 +217,16 @@ SUBSCRIPTIONS = Group(
             ),
         ),
         Command(
+            "create-many",
+            "createSubscriptions",
+            "POST",
+            "/v1/subscriptions:batch-create",
+            "Make up to 500 subscriptions, all or none: a file with the list `subscriptions`.",
+            (body("subscriptions", "Subscriptions to make: '[{…}]'.", type=JSON), KEY),
+            columns=_SUBSCRIPTION,
+            from_file=True,
+        ),
+        Command(
             "update",
             "updateSubscription",
             "PATCH",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Select, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.errors import NotFoundError
 from control_plane.listing import Listing, PageRequest, equal
 from control_plane.rows import find_row
 
@@ -43,6 +44,29 @@ async def find(
         for_update=for_update,
         for_share=for_share,
     )
+
+
+async def named(
+    session: AsyncSession, keys: Collection[str], *, only: str | None, for_share: bool = False
+) -> dict[str, Consumer]:
+    """The consumers with these ids or names, by that, as `find` gives each; NotFoundError."""
+    query = (
+        select(Consumer)
+        .where(
+            Consumer.deleted_at.is_(None),
+            or_(Consumer.id.in_(keys), Consumer.name.in_(keys)),
+            *equal((Consumer.id, only)),
+        )
+        .order_by(Consumer.id)
+    )
+    if for_share:
+        query = query.with_for_update(read=True)
+    rows = (await session.scalars(query)).all()
+    found = {row.name: row for row in rows} | {row.id: row for row in rows}
+    for key in sorted(keys):
+        if key not in found:
+            raise NotFoundError("consumer", key)
+    return {key: found[key] for key in keys}
 
 
 async def page(

@@ -83,20 +83,25 @@ async def ensure_view(session: AsyncSession, spec: ViewSpec) -> ViewRow:
     return row
 
 
-async def joinable(session: AsyncSession, spec: ViewSpec) -> tuple[ViewRow, int] | None:
-    """A view that live subscriptions have, and the newest plan, which holds it.
+async def joinable(
+    session: AsyncSession, specs: Collection[ViewSpec]
+) -> tuple[dict[str, ViewRow], int]:
+    """Those of some views that live subscriptions have, by id, and the newest plan, with them.
 
-    None where a plan has to be made for the view. The caller holds Lock.PLAN_SEQUENCE, shared or
-    not, until its transaction ends: so long the view stays live.
+    For the others a plan has to be made, and so for all where there is none yet (0). The caller
+    holds Lock.PLAN_SEQUENCE, shared or not, until its transaction ends: so long the views stay
+    live.
     """
-    newest = select(func.max(PlanRow.number)).scalar_subquery()
+    latest = await session.scalar(select(func.max(PlanRow.number)))
+    if latest is None:
+        return {}, 0
+    asked = {view_of(spec).id: spec for spec in specs}
     live = exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED)
-    query = select(ViewRow, newest).where(ViewRow.id == view_of(spec).id, live)
-    found = (await session.execute(query)).one_or_none()
-    if found is None or found[1] is None:
-        return None
-    _require_same(found[0], spec)
-    return found[0], found[1]
+    query = select(ViewRow).where(ViewRow.id.in_(asked), live)
+    found = {row.id: row for row in await session.scalars(query)}
+    for key, row in found.items():
+        _require_same(row, asked[key])
+    return found, latest
 
 
 async def views(session: AsyncSession, ids: Collection[str]) -> Sequence[ViewRow]:

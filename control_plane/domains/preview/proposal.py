@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -43,7 +42,13 @@ from control_plane.domains.subscriptions.view_check import (
     require_sets,
 )
 from control_plane.domains.transformations import repository as transformation_rows
-from control_plane.errors import ConflictError, FieldProblem, ForbiddenError, InvalidRequestError
+from control_plane.errors import (
+    ConflictError,
+    FieldProblem,
+    ForbiddenError,
+    InvalidRequestError,
+    at_pointer,
+)
 from marketdata.entitlements import Bounds, Entitlements, bounded
 from marketdata.plans import View, ViewSpec, sets_of, tables_of, view_of
 from marketdata.transformations import Transformation
@@ -131,7 +136,7 @@ async def propose(
     before = await rule_rows.policy(session)
     changed = _Effective(before, before, lanes=lanes)
     for number, version in enumerate(data.transformations):
-        with _at(f"/transformations/{number}"):
+        with at_pointer(f"/transformations/{number}"):
             tables = await table_rows.specs(session, named_tables(version.transformation))
             checked = await asyncio.to_thread(
                 checked_transformation, version.transformation, tables
@@ -140,7 +145,7 @@ async def propose(
         changed.transformations[f"{version.name}@{following}"] = checked
     held = await set_rows.contents(session, list(data.instrument_sets))
     for name, set_change in data.instrument_sets.items():
-        with _at(f"/instrument_sets/{name}"):
+        with at_pointer(f"/instrument_sets/{name}"):
             changed.sets[name] = sorted(set_change.applied_to(held.get(name, ())))
     for key, bounds in data.entitlements.items():
         consumer = await consumer_rows.find(session, key)
@@ -183,18 +188,18 @@ async def _set_rules(session: AsyncSession, data: Proposal, changed: _Effective)
         return
     rules: Sequence[Rule] = changed.before.rules
     for number, asked in enumerate(data.rules.create):
-        with _at(f"/rules/create/{number}"):
+        with at_pointer(f"/rules/create/{number}"):
             rules = rule_changes.made(rules, asked, f"proposed-{number}")
             await _require_known(session, rule_changes.find(rules, asked.name), changed)
     for key, change in data.rules.change.items():
-        with _at(f"/rules/change/{key}"):
+        with at_pointer(f"/rules/change/{key}"):
             known = rule_changes.find(rules, key).id
             rules = rule_changes.changed(rules, key, change)
             await _require_known(session, rule_changes.find(rules, known), changed)
     for key in data.rules.delete:
         rules = rule_changes.without(rules, key)
     if data.rules.order is not UNSET:
-        with _at("/rules/order"):
+        with at_pointer("/rules/order"):
             rules = rule_changes.ordered(rules, data.rules.order)
     origins = await rule_rows.origins_for(session, rules)
     changed.policy = Policy(rules, origins)
@@ -214,7 +219,7 @@ async def _created(
     consumer = await consumer_rows.find(session, asked.consumer, only=only)
     if consumer.suspended:
         raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
-    with _at(f"/create/{number}"):
+    with at_pointer(f"/create/{number}"):
         backlog.check(asked.on_backlog)
         after = await _view(session, asked, consumer, changed)
     return Affected(None, consumer.id, consumer.name, asked.name, "create", Pair(None, after))
@@ -225,7 +230,7 @@ async def _changed(
 ) -> Affected:
     change = data.change[number]
     row = await _live(session, change.subscription, only)
-    with _at(f"/change/{number}"):
+    with at_pointer(f"/change/{number}"):
         after = await _view(session, _asked(row, change), row.consumer, changed)
     return _affected(row, "change", after)
 
@@ -364,13 +369,3 @@ def _require_once(data: Proposal) -> None:
     ]
     if problems:
         raise InvalidRequestError("Something is named twice.", problems)
-
-
-@contextmanager
-def _at(pointer: str) -> Iterator[None]:
-    """Say of what is wrong with a part of the proposal where that part is."""
-    try:
-        yield
-    except InvalidRequestError as error:
-        problems = [replace(each, pointer=f"{pointer}{each.pointer}") for each in error.problems]
-        raise InvalidRequestError(str(error), problems) from error

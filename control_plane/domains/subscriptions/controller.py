@@ -22,8 +22,10 @@ from control_plane.domains.subscriptions.repository import LISTING
 from control_plane.domains.subscriptions.schemas import (
     HistoryOut,
     StateName,
+    SubscriptionBatch,
     SubscriptionCreate,
     SubscriptionOut,
+    SubscriptionsOut,
     SubscriptionUpdate,
 )
 from control_plane.domains.subscriptions.service import SubscriptionService
@@ -282,3 +284,33 @@ class SubscriptionController(Controller):
     ) -> None:
         """Close a subscription: its position in the topic is given up."""
         await subscriptions.close(key, if_match, only=caller.consumer)
+
+
+class SubscriptionBatchController(Controller):
+    """Many subscriptions at once."""
+
+    path = "/subscriptions:batch-create"
+    tags = ("subscriptions",)
+
+    @post(
+        "/",
+        operation_id="createSubscriptions",
+        operation_class=Repeatable,
+        summary="Subscribe many times",
+        opt=needs(Permission.SUBSCRIBE),
+        responses=responses(400, 404, 409, 413, 422, 503),
+    )
+    async def create(
+        self,
+        data: JSONBody[SubscriptionBatch],
+        subscriptions: NamedDependency[SubscriptionService],
+        caller: NamedDependency[Caller],
+    ) -> SubscriptionsOut:
+        """Make up to 500 subscriptions, all or none of them, under one plan.
+
+        Answered as soon as they are stored, most of them `pending`: each becomes active by itself.
+        What is wrong with one says where it stands, as `/subscriptions/17/filter`.
+        """
+        return SubscriptionsOut(
+            await subscriptions.create_all(data.subscriptions, only=caller.consumer)
+        )

@@ -105,6 +105,17 @@ async def page(
     return (await session.scalars(asked.of(query))).all()
 
 
+async def names_taken(
+    session: AsyncSession, asked: Collection[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    """Which of some names their consumers (id, name) have given to live subscriptions."""
+    place = tuple_(Subscription.consumer_id, Subscription.name)
+    query = select(Subscription.consumer_id, Subscription.name).where(
+        place.in_(asked), Subscription.state != State.CLOSED
+    )
+    return {(consumer, name) for consumer, name in await session.execute(query)}
+
+
 async def live_among(
     session: AsyncSession,
     *,

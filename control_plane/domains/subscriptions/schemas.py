@@ -13,6 +13,8 @@ from marketdata.plans import Delivery
 from marketdata.transformations import Transformation
 
 MAX_FILTER_CHARACTERS = 20_000
+MAX_BATCH = 500
+"""Most subscriptions of one request."""
 
 FilterText = Annotated[
     str,
@@ -101,6 +103,12 @@ class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     group: GroupName = None
     on_backlog: OnBacklog = OnBacklog()
     labels: Labels = {}
+
+
+class SubscriptionBatch(msgspec.Struct, forbid_unknown_fields=True):
+    """Subscriptions to make together: all of them, or none."""
+
+    subscriptions: Annotated[list[SubscriptionCreate], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class SubscriptionUpdate(msgspec.Struct, forbid_unknown_fields=True):
@@ -251,6 +259,12 @@ class SubscriptionOut(msgspec.Struct):
         datetime | None, Meta(description="Since when it may read nothing; null when it may.")
     ]
     closed_at: datetime | None
+
+
+class SubscriptionsOut(msgspec.Struct):
+    """Subscriptions that were made together, in the order in which they were asked for."""
+
+    items: list[SubscriptionOut]
 
 
 class HistoryOut(msgspec.Struct):

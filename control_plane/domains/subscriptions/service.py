@@ -8,26 +8,23 @@ time; when it takes longer the subscription is told as `pending` and becomes `ac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Literal, Protocol, cast
 
 import msgspec
 import structlog
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm.attributes import set_committed_value
 
 from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.events.schemas import EventType
-from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
-from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import repository
-from control_plane.domains.subscriptions.backlog import check
+from control_plane.domains.subscriptions.making import Asked, NeedsPlanError, checked, store
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer
-from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import (
     DrainingOut,
     OnBacklog,
@@ -35,24 +32,19 @@ from control_plane.domains.subscriptions.schemas import (
     SubscriptionCreate,
     SubscriptionOut,
 )
-from control_plane.domains.subscriptions.view_check import (
-    describe_schema,
-    entitled_spec,
-    named_tables,
-    require_sets,
-    view_spec,
-)
-from control_plane.domains.transformations.models import SharedTransformation
+from control_plane.domains.subscriptions.view_check import describe_schema
 from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match
 from control_plane.requests import current_request_id
 from control_plane.rows import touch
 from marketdata.entitlements import receives_nothing
-from marketdata.plans import ViewSpec, sets_of
+from marketdata.plans import ViewSpec
 
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
 # lets members of a group be added at any time.
 SUBSCRIPTION_TYPE = "Failover"
+NAMES_TOLD = 10
+"""So many names are told of those that are taken."""
 
 log = structlog.get_logger(__name__)
 
@@ -66,9 +58,8 @@ class Publication(Protocol):
         `joining`: a subscription waits that needs none; not while many others do before it.
         """
 
-
-class _NeedsPlanError(Exception):
-    """No live subscription has the view."""
+    def wake(self) -> None:
+        """Publish soon."""
 
 
 class SubscriptionService:
@@ -107,98 +98,67 @@ class SubscriptionService:
                 the plan is full.
             UnavailableError: the broker or the database is down; nothing was stored.
         """
-        check(data.on_backlog)
-        named = named_tables(data.transformation)
-        # In a thread, here and below: what takes long must not hold up other requests.
-        spec = None if refers(data) or named else await asyncio.to_thread(view_spec, data)
-        await self._require_broker()
-        subscription_id = repository.new_subscription_id()
-        asked = data, spec, only
-        try:
-            try:
-                row = await self._insert(subscription_id, *asked, joining=True)
-                joining = True
-            except _NeedsPlanError:
-                row = await self._insert(subscription_id, *asked, joining=False)
-                joining = False
-        except IntegrityError as error:
-            if integrity_constraint(error) == UNIQUE_NAME:
-                raise ConflictError(
-                    f"The consumer has a subscription {data.name!r} already; "
-                    "delete that one or choose another name."
-                ) from None
-            raise
-        log.info("subscription created", subscription=subscription_id, plan=row.plan)
+        rows, joining = await self._made([data], "", only)
+        log.info("subscription created", subscription=rows[0].id, plan=rows[0].plan)
         if await self._publication.published(self._wait_seconds, joining=joining):
-            return await self.get(subscription_id)
-        return self._out(row), row.version
+            return await self.get(rows[0].id)
+        return self._out(rows[0]), rows[0].version
 
-    async def _insert(
-        self,
-        subscription_id: str,
-        data: SubscriptionCreate,
-        spec: ViewSpec | None,
-        only: str | None,
-        *,
-        joining: bool,
-    ) -> Subscription:
-        """Store a subscription; gives it with what is told of it.
+    async def create_all(
+        self, data: Sequence[SubscriptionCreate], *, only: str | None = None
+    ) -> list[SubscriptionOut]:
+        """Make many subscriptions, all or none of them, under one plan; gives them in order.
 
-        Subscriptions that join a live view are made side by side; those for which a plan is made,
-        one after the other.
+        They are told as lists tell them, most of them pending: each becomes active by itself.
 
         Raises:
-            _NeedsPlanError: `joining`, and nobody has the view; nothing was stored.
+            As `create` for each; an InvalidRequestError says which.
         """
-        reference: SharedTransformation | None = None
+        rows, _ = await self._made(data, "/subscriptions/{}", only)
+        log.info("subscriptions created", count=len(rows), plan=max(row.plan for row in rows))
+        self._publication.wake()
+        return [self._out(row, in_list=True) for row in rows]
+
+    async def _made(
+        self, data: Sequence[SubscriptionCreate], pointer: str, only: str | None
+    ) -> tuple[list[Subscription], bool]:
+        """Store subscriptions; gives them, and whether no plan was made."""
+        # In a thread: what takes long must not hold up other requests.
+        asked = await asyncio.to_thread(checked, data, pointer)
+        await self._require_broker()
+        try:
+            try:
+                return await self._stored(asked, only, joining=True), True
+            except NeedsPlanError:
+                return await self._stored(asked, only, joining=False), False
+        except IntegrityError as error:
+            if integrity_constraint(error) == UNIQUE_NAME:
+                raise await self._name_is_taken(data, only) from None
+            raise
+
+    async def _stored(
+        self, asked: Sequence[Asked], only: str | None, *, joining: bool
+    ) -> list[Subscription]:
         # One transaction: an Idempotency-Key is claimed with the change or not at all.
         async with self._database.transaction() as session:
-            await lock(session, Lock.PLAN_SEQUENCE, shared=joining)
-            if refers(data):
-                data, reference = await taken_over(session, data)
-            if spec is None:
-                spec = await declared_spec(session, data)
-            # Only now the row lock: every transaction takes the plan sequence first.
-            consumer = await consumer_rows.find(session, data.consumer, only=only, for_share=True)
-            if consumer.suspended:
-                raise ConflictError(
-                    f"Consumer {consumer.name!r} is suspended: ask the platform team."
-                )
-            require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
-            policy = await rule_rows.policy(session)
-            effective = entitled_spec(data, spec, consumer, policy, consumer.allowed, self._lanes())
-            live = await plan_rows.joinable(session, effective)
-            if live is None and joining:
-                raise _NeedsPlanError
-            view, plan = live or (await plan_rows.ensure_view(session, effective), 0)
-            row = Subscription(
-                id=subscription_id,
-                consumer_id=consumer.id,
-                view_id=view.id,
-                name=data.name,
-                filter=data.filter,
-                spec=plan_rows.spec_json(spec),
-                transformation_id=reference.id if reference else None,
-                start=data.start,
-                group=data.group,
-                on_backlog=msgspec.to_builtins(data.on_backlog),
-                labels=data.labels,
-                plan=plan,
-            )
-            session.add(row)
-            await session.flush()
-            if live is None:
-                row.plan = await plan_rows.compile_next(session, current_request_id(), growing=True)
-            await repository.note(session, EventType.SUBSCRIPTION_CREATED, [row])
-            told: dict[str, object] = {
-                "consumer": consumer,
-                "view": view,
-                "shared_transformation": reference,
-                "draining": [],
-            }
-            for name, value in told.items():
-                set_committed_value(row, name, value)
-            return row
+            return await store(session, asked, only=only, lanes=self._lanes(), joining=joining)
+
+    async def _name_is_taken(
+        self, data: Sequence[SubscriptionCreate], only: str | None
+    ) -> ConflictError:
+        """Which names consumers have given already, or are to give twice."""
+        async with self._database.reading() as session:
+            owners = await consumer_rows.named(session, {each.consumer for each in data}, only=only)
+            asked = Counter((owners[each.consumer].id, each.name) for each in data)
+            taken = await repository.names_taken(session, asked)
+        names = sorted(
+            {name for one, name in asked if asked[one, name] > 1 or (one, name) in taken}
+        )
+        told = ", ".join(map(repr, names[:NAMES_TOLD])) or repr(data[0].name)
+        return ConflictError(
+            f"The consumer has a subscription {told} already; "
+            "delete that one or choose another name."
+        )
 
     async def get(self, key: str, *, only: str | None = None) -> tuple[SubscriptionOut, int]:
         """The subscription with this id, closed or not, and its version."""

@@ -303,6 +303,7 @@ async def test_keys_are_each_callers_own_and_no_answer_with_a_secret_is_kept(
         "createConsumer",
         "updateConsumer",
         "createSubscription",
+        "createSubscriptions",
         "updateSubscription",
         "pauseSubscription",
         "resumeSubscription",

@@ -1,0 +1,184 @@
+"""Making subscriptions: what is asked for together is stored together, and under one plan.
+
+Each is checked by itself, and what is wrong with one of many is told with its place
+(`/subscriptions/17/filter`). Statements are of all of them: a subscription more costs its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import set_committed_value
+
+from control_plane.database import Lock, lock
+from control_plane.domains.consumers import repository as consumer_rows
+from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.events.schemas import EventType
+from control_plane.domains.instrument_sets import repository as set_rows
+from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.rules import repository as rule_rows
+from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.backlog import check
+from control_plane.domains.subscriptions.models import Subscription
+from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
+from control_plane.domains.subscriptions.schemas import SubscriptionCreate
+from control_plane.domains.subscriptions.view_check import (
+    entitled_spec,
+    named_tables,
+    require_sets,
+    view_spec,
+)
+from control_plane.domains.transformations.models import SharedTransformation
+from control_plane.errors import ConflictError, at_pointer
+from control_plane.requests import current_request_id
+from marketdata.plans import ViewSpec, sets_of, view_of
+
+
+class NeedsPlanError(Exception):
+    """No live subscription has one of the views."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A subscription that is asked for.
+
+    Attributes:
+        pointer: where in the request it stands; "" for the whole of it.
+        spec: the view that it asks for; None where the database has to be asked what that is.
+    """
+
+    id: str
+    data: SubscriptionCreate
+    pointer: str
+    spec: ViewSpec | None
+
+
+class _Declared(NamedTuple):
+    """The same with what it refers to."""
+
+    asked: Asked
+    data: SubscriptionCreate
+    spec: ViewSpec
+    reference: SharedTransformation | None
+
+
+def checked(data: Sequence[SubscriptionCreate], pointer: str) -> list[Asked]:
+    """What requests ask for, as far as that can be said without the database.
+
+    Args:
+        pointer: where they stand, with `{}` for the number of each.
+
+    Raises:
+        InvalidRequestError: one is refused.
+    """
+    found = []
+    for number, each in enumerate(data):
+        with at_pointer(place := pointer.format(number)):
+            check(each.on_backlog)
+            named = named_tables(each.transformation)
+            spec = None if refers(each) or named else view_spec(each)
+        found.append(Asked(repository.new_subscription_id(), each, place, spec))
+    return found
+
+
+async def store(
+    session: AsyncSession,
+    asked: Sequence[Asked],
+    *,
+    only: str | None,
+    lanes: Collection[str],
+    joining: bool,
+) -> list[Subscription]:
+    """Store subscriptions; gives them, in order, with what is told of each.
+
+    Those that join live views are made side by side with others; those for which a plan is made,
+    one request after the other.
+
+    Args:
+        only: the id of the one consumer that there is as far as the caller is concerned.
+        joining: whether no plan is made.
+
+    Raises:
+        NeedsPlanError: `joining`, and nobody has one of the views.
+        InvalidRequestError, NotFoundError, ConflictError: one is refused.
+    """
+    await lock(session, Lock.PLAN_SEQUENCE, shared=joining)
+    declared = [await _declared(session, each) for each in asked]
+    # Only now the row locks: every transaction takes the plan sequence first.
+    owners = await consumer_rows.named(
+        session, {each.data.consumer for each in asked}, only=only, for_share=True
+    )
+    sets = await set_rows.contents(session, sets_of([each.spec for each in declared]))
+    policy = await rule_rows.policy(session)
+    effective = []
+    for each in declared:
+        with at_pointer(each.asked.pointer):
+            consumer = _receiving(owners, each.data.consumer)
+            require_sets(each.data, each.spec, sets)
+            effective.append(
+                entitled_spec(each.data, each.spec, consumer, policy, consumer.allowed, lanes)
+            )
+    live, newest = await plan_rows.joinable(session, effective)
+    ids = [view_of(spec).id for spec in effective]
+    absent = {key: spec for key, spec in zip(ids, effective, strict=True) if key not in live}
+    if absent and joining:
+        raise NeedsPlanError
+    views = live | {
+        key: await plan_rows.ensure_view(session, absent[key]) for key in sorted(absent)
+    }
+    rows = [
+        Subscription(
+            id=each.asked.id,
+            consumer_id=owners[each.data.consumer].id,
+            view_id=key,
+            name=each.data.name,
+            filter=each.data.filter,
+            spec=plan_rows.spec_json(each.spec),
+            transformation_id=each.reference.id if each.reference else None,
+            start=each.data.start,
+            group=each.data.group,
+            on_backlog=msgspec.to_builtins(each.data.on_backlog),
+            labels=each.data.labels,
+            plan=newest,
+        )
+        for each, key in zip(declared, ids, strict=True)
+    ]
+    session.add_all(rows)
+    await session.flush()
+    if absent:
+        number = await plan_rows.compile_next(session, current_request_id(), growing=True)
+        for row in rows:
+            row.plan = number if row.view_id in absent else newest
+    await repository.note(session, EventType.SUBSCRIPTION_CREATED, rows)
+    for row, each in zip(rows, declared, strict=True):
+        told: dict[str, object] = {
+            "consumer": owners[each.data.consumer],
+            "view": views[row.view_id],
+            "shared_transformation": each.reference,
+            "draining": [],
+        }
+        for name, value in told.items():
+            set_committed_value(row, name, value)
+    return rows
+
+
+async def _declared(session: AsyncSession, asked: Asked) -> _Declared:
+    """What is asked for with what it refers to."""
+    data, reference = asked.data, None
+    if asked.spec is not None:
+        return _Declared(asked, data, asked.spec, None)
+    with at_pointer(asked.pointer):
+        if refers(data):
+            data, reference = await taken_over(session, data)
+        return _Declared(asked, data, await declared_spec(session, data), reference)
+
+
+def _receiving(owners: dict[str, Consumer], key: str) -> Consumer:
+    consumer = owners[key]
+    if consumer.suspended:
+        raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
+    return consumer
