@@ -24,7 +24,13 @@ from control_plane.acting import acting, acting_middleware, component
 from control_plane.broker import Broker, Follower
 from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
-from control_plane.descriptions import ExactJson, ExactYaml, allow_what_there_is
+from control_plane.descriptions import (
+    ExactJson,
+    ExactPages,
+    ExactYaml,
+    allow_what_there_is,
+    page_file,
+)
 from control_plane.domains.audit.controller import AuditController
 from control_plane.domains.audit.service import AuditService
 from control_plane.domains.consumers.controller import ConsumerController
@@ -488,12 +494,13 @@ def _openapi() -> OpenAPIConfig:
         security=[{"bearer": []}],
         openapi_router=Router(
             path="/schema",
-            route_handlers=[],
+            route_handlers=[page_file],
             include_in_schema=False,
             opt=needs(Permission.DESCRIBE),
         ),
         render_plugins=[
-            ExactJson(path=["/openapi.json", "/"]),
+            ExactPages(),
+            ExactJson(path="/openapi.json"),
             ExactYaml(path=["/openapi.yaml", "/openapi.yml"]),
         ],
         use_handler_docstrings=True,

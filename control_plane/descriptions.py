@@ -1,18 +1,25 @@
-"""The OpenAPI description, where Litestar does not make it exact by itself.
+"""The OpenAPI description, where Litestar does not make it exact by itself, and pages of it.
 
 Litestar leaves out what msgspec knows of the members of lists, maps and unions (patterns, lengths),
 and that unknown fields are refused: the schemas of request bodies are msgspec's own. A text in a
 URL or header cannot be null, it can only be absent; bounds stand beside what they bound.
+
+The pages are Swagger UI out of an installed package: a browser needs nothing but this service.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
-from litestar import Litestar, Request
+from litestar import Litestar, Request, Response, get
+from litestar.datastructures import CacheControlHeader
 from litestar.enums import ScopeType
-from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.exceptions import NotFoundException
+from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin, YamlRenderPlugin
+from litestar.params import PathParameter
 from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 
@@ -33,6 +40,53 @@ class ExactYaml(YamlRenderPlugin):
     def render(self, request: Request[Any, Any, Any], openapi_schema: Document) -> bytes:
         """The document."""
         return super().render(request, _exact(request.app, openapi_schema))
+
+
+_FILES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui-standalone-preset.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+}
+"""What of Swagger UI the pages need, and its media type."""
+
+
+class ExactPages(SwaggerRenderPlugin):
+    """The exact description as pages on which each request can be tried."""
+
+    def __init__(self) -> None:
+        script, preset, style = (f"/schema/files/{name}" for name in _FILES)
+        super().__init__(
+            path="/",
+            js_url=script,
+            standalone_preset_js_url=preset,
+            css_url=style,
+            favicon='<link rel="icon" href="data:,">',
+        )
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: Document) -> bytes:
+        """The page."""
+        return super().render(request, _exact(request.app, openapi_schema))
+
+
+@get(
+    "/files/{name:str}",
+    include_in_schema=False,
+    sync_to_thread=True,
+    cache_control=CacheControlHeader(max_age=3600, private=True),
+)
+def page_file(name: Annotated[str, PathParameter(max_length=64)]) -> Response[bytes]:
+    """A file of Swagger UI."""
+    if name not in _FILES:
+        raise NotFoundException
+    return Response((_swagger_ui() / name).read_bytes(), media_type=_FILES[name])
+
+
+def _swagger_ui() -> Path:
+    """Where its package keeps the files; importing it would import a web framework."""
+    spec = importlib.util.find_spec("swagger_ui")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("swagger-ui-py is not installed: install the extra control-plane")
+    return Path(spec.origin).parent / "static"
 
 
 def _exact(app: Litestar, document: Document) -> Document:

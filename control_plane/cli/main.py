@@ -18,6 +18,7 @@ from control_plane.cli.configuration import Configuration, ConfigurationError
 from control_plane.cli.fields import Document
 from control_plane.cli.following import follow, line_of
 from control_plane.cli.output import print_document, print_json, print_rows, print_text
+from control_plane.cli.proxy import Proxy
 from control_plane.cli.requests import Api, Request
 from control_plane.cli.resources import EXPLAIN, FOLLOW, GROUPS
 from control_plane.cli.resources.command import Command, Group
@@ -239,8 +240,27 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, PROGRAM, "_DDSCTL_COMPLETE").source())
 
 
+@click.command()
+@click.option("--port", default=8001, show_default=True, help="Of this machine; 0: any.")
+@click.pass_obj
+def proxy(session: Session, port: int) -> None:
+    """Show the control plane to a browser of this machine, with your token.
+
+    The pages on which each request can be tried are at /schema. Whoever can connect from this
+    machine can do what you may, until you end it.
+    """
+    with session.configuration.client() as client:
+        try:
+            server = Proxy(client, port)
+        except OSError as error:
+            raise click.ClickException(f"port {port}: {error.strerror}; choose --port") from None
+        with server:
+            click.echo(f"{server.url}/schema", err=True)
+            server.serve_forever()
+
+
 cli.params.append(_output_option(None))
-for _each in (*map(_group, GROUPS), _events(), _command(EXPLAIN), completion):
+for _each in (*map(_group, GROUPS), _events(), _command(EXPLAIN), completion, proxy):
     cli.add_command(_each)
 
 

@@ -123,9 +123,8 @@ async def test_a_database_that_is_not_migrated_is_told_apart(
 
 
 async def test_the_api_describes_itself_without_the_internet(client: Client) -> None:
-    for path in ("/schema", "/schema/openapi.json"):
-        described = await client.get(path)
-        assert described.json()["openapi"].startswith("3.1")
+    described = await client.get("/schema/openapi.json")
+    assert described.json()["openapi"].startswith("3.1")
     paths = described.json()["paths"]
     assert {"/v1/consumers", "/v1/subscriptions", "/v1/plans/current"} <= set(paths)
     assert (await client.get("/schema/openapi.yaml")).status_code == 200
