@@ -38,6 +38,8 @@ SUMMARY = "how soon a new subscription receives events, beside none and many oth
 TIMEOUT_S = 60.0
 TICK_S = 0.01
 INSTRUMENT = "LIVE0"
+BATCH = 250
+"""Subscriptions by a request."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +68,10 @@ def measure(options: argparse.Namespace) -> Measured:
         for existing in sorted(options.existing):
             if existing and not made:
                 population.register()
-            population.subscribe(range(made, existing))
+            # One by one for each view, the others, which join those, together.
+            first = range(made, min(existing, options.views))
+            population.subscribe(first)
+            population.subscribe_together(range(max(made, options.views), existing), BATCH)
             made = max(made, existing)
             for number, run in enumerate(runs, 1):
                 run.update(_run(stack, api, options.count, existing))

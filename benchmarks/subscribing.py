@@ -1,7 +1,8 @@
 """`subscriptions`: many subscriptions made over HTTP, and how lists and single ones are read.
 
 First one subscription for each distinct view, which needs a topic at the broker and a plan, then
-the others, which share those. Meanwhile and afterwards subscriptions are listed (100 a page) and
+some of the others, which share those, each by a request of its own, and the rest `--batch` by a
+request. Meanwhile and afterwards subscriptions are listed (100 a page) and
 read one by one. A request's time is from its sending to the whole answer.
 """
 
@@ -30,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     add_stack_arguments(parser)
     parser.add_argument("--count", type=int, default=100_000, help="(default 100,000)")
+    parser.add_argument(
+        "--single", type=int, default=500, help="made by a request each (default 500)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=250, help="the others, by each request (default 250)"
+    )
     add_population_arguments(parser)
 
 
@@ -38,7 +45,8 @@ def measure(options: argparse.Namespace) -> Measured:
     with bench_stack(options) as stack:
         runs = [_run(stack.control_plane_url, options) for _ in range(options.runs)]
     settings = {
-        name: getattr(options, name) for name in ("count", "consumers", "views", "connections")
+        name: getattr(options, name)
+        for name in ("count", "consumers", "views", "connections", "batch")
     }
     return Measured(runs, settings)
 
@@ -51,9 +59,12 @@ def _run(url: str, options: argparse.Namespace) -> dict[str, Sample]:
         try:
             samples |= _rate("views", population.subscribe(range(views)))
             samples["views_active_after_s"] = Sample(population.await_active(), "s")
+            single = min(views + options.single, options.count)
+            samples |= _rate("single", population.subscribe(range(views, single)))
             with _Reader(reading, population) as reader:
-                rest = population.subscribe(range(views, options.count))
-            samples |= _rate("subscriptions", rest) | reader.samples("meanwhile")
+                rest = population.subscribe_together(range(single, options.count), options.batch)
+            samples |= _rate("subscriptions", rest, options.count - single)
+            samples |= reader.samples("meanwhile")
             samples["subscriptions_active_after_s"] = Sample(population.await_active(), "s")
             with _Reader(reading, population, pause_s=0) as reader:
                 reader.finished.wait()
@@ -117,13 +128,14 @@ class _Reader(threading.Thread):
         }
 
 
-def _rate(what: str, answers: Sequence[Answered]) -> dict[str, Sample]:
-    """How many a second, and how long each took."""
+def _rate(what: str, answers: Sequence[Answered], count: int | None = None) -> dict[str, Sample]:
+    """How many a second, of as many as there are answers or of `count`, and how long each took."""
     if not answers:
         return {}
+    count = len(answers) if count is None else count
     seconds = max(each.answered_s for each in answers) - min(each.asked_s for each in answers)
-    rate = len(answers) / seconds
-    print(f"{len(answers)} {what}: {rate:.0f} a second", file=sys.stderr)
+    rate = count / seconds
+    print(f"{count} {what}: {rate:.0f} a second", file=sys.stderr)
     took = [each.took_ms for each in answers]
     return {
         f"{what}_per_second": Sample(rate, "1/s"),
