@@ -19,6 +19,9 @@ import control_plane.domains.groups.models
 import control_plane.domains.instrument_sets.models
 import control_plane.domains.operations.models
 import control_plane.domains.ordering.models
+import control_plane.domains.publishers.models
+import control_plane.domains.reference_tables.models
+import control_plane.domains.rules.models
 import control_plane.domains.subscriptions.models
 import control_plane.domains.tokens.models
 import control_plane.domains.transformations.models

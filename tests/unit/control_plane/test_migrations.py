@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -179,6 +180,40 @@ def test_what_only_newer_revisions_know_is_no_obstacle_on_the_way_back(
         with engine.connect() as connection:
             assert connection.exec_driver_sql(told).all() == [("desk", "s", "pending")]
             assert connection.exec_driver_sql("SELECT count(*) FROM rules").scalar_one() == 0
+    finally:
+        engine.dispose()
+
+
+def test_every_release_can_be_left_and_come_back_to(postgresql: Server) -> None:
+    """Up to each revision, back by one, and up again, with what consumers had at the first."""
+    url = postgresql.create()
+    script = ScriptDirectory.from_config(config(url))
+    revisions = [each.revision for each in reversed(list(script.walk_revisions()))]
+    command.upgrade(config(url), revisions[0])
+    engine = create_engine(sqlalchemy_url(url))
+    told = (
+        "SELECT c.name, s.name, s.state, v.topic FROM consumers AS c"
+        " JOIN subscriptions AS s ON s.consumer_id = c.id JOIN views AS v ON v.id = s.view_id"
+    )
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO consumers (id, name) VALUES ('c0000000000000000', 'desk');"
+                "INSERT INTO views (id, topic, spec) VALUES ('0000000000000000', 't', '{}');"
+                "INSERT INTO subscriptions (id, consumer_id, view_id, name, start, plan)"
+                " VALUES ('s0000000000000000', 'c0000000000000000', '0000000000000000',"
+                " 's', 'latest', 1)"
+            )
+        for before, revision in pairwise(revisions):
+            command.upgrade(config(url), revision)
+            there = tables(url)
+            command.downgrade(config(url), before)
+            command.upgrade(config(url), revision)
+            assert tables(url) == there, revision
+            with engine.connect() as connection:
+                found = connection.exec_driver_sql(told).all()
+            assert found == [("desk", "s", "pending", "t")], revision
+        assert tables(url) == TABLES
     finally:
         engine.dispose()
 
