@@ -19,13 +19,15 @@ fought. Functions that were never deployed are reported, not created: their code
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from control_plane.database import Database, Lock
 from control_plane.domains.audit.service import AuditService, Repair
+from control_plane.domains.events import repository as event_rows
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.functions.codes import FunctionCodes
 from control_plane.domains.functions.schemas import DifferenceOut
 from control_plane.domains.functions.service import StatusBoard
@@ -131,6 +133,8 @@ class FunctionKeeper(Looks):
             database, admin, self._codes, timeout_s=OPERATION_TIMEOUT_SECONDS
         )
         self._ran: dict[str, FunctionSpec] = {}
+        self._states: dict[str, tuple[str, str]] = {}
+        self._told_states: dict[str, str] = {}
 
     async def look_once(self) -> bool:
         """As of all looks; what there should be is known to every control plane."""
@@ -145,6 +149,7 @@ class FunctionKeeper(Looks):
         actual = await read_actual(self._admin, topology)
         changes = diff(topology, actual)
         self._note(topology, actual, changes)
+        await self._tell_states()
         differing = {change.name for change in changes}
         self._ran |= {
             name: spec for name, spec in topology.functions.items() if name not in differing
@@ -176,11 +181,36 @@ class FunctionKeeper(Looks):
                 self._metrics.reconcile_errors.labels("function").inc()
                 log.warning("function not repaired", function=change.name, error=str(error))
                 await self._audit.repaired([_repair(change, failure=str(error))])
+                await self._tell(
+                    EventType.FUNCTION_NOT_REPAIRED,
+                    change.name,
+                    {"action": change.action, "reason": str(error)},
+                )
             else:
                 self._metrics.reconcile_actions.labels(f"function_{change.action}").inc()
                 log.info("function repaired", function=change.name, action=change.action)
                 await self._audit.repaired([_repair(change)])
+                await self._tell(
+                    EventType.FUNCTION_REPAIRED,
+                    change.name,
+                    {"action": change.action, "differs": attributes},
+                )
                 self.wake()
+
+    async def _tell(self, what: EventType, name: str, told: Mapping[str, object]) -> None:
+        async with self._database.transaction() as session:
+            await event_rows.record(
+                session, event_rows.Change(what, {"name": short_name(name), **told})
+            )
+
+    async def _tell_states(self) -> None:
+        """Tell of functions whose state is another one than at the last look."""
+        for name, (state, detail) in self._states.items():
+            before = self._told_states.get(name, "running")
+            if state != before:
+                told = {"state": state, "before": before, "detail": detail}
+                await self._tell(EventType.FUNCTION_CHANGED, name, told)
+            self._told_states[name] = state
 
     def _note(self, topology: Topology, actual: Actual, changes: list[Change]) -> None:
         """Tell the status board what the cluster says, for GET /v1/functions."""
@@ -199,6 +229,7 @@ class FunctionKeeper(Looks):
             else:
                 state = "drifted"
                 detail = "differs in " + ", ".join(each.name for each in change.attributes)
+            self._states[name] = state, detail
             self._board.note_cluster(
                 short_name(name),
                 expected=spec.parallelism,

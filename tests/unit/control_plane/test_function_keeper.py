@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import select
 from world import reconciler_of
 
 from control_plane import function_keeper as keeping
 from control_plane.database import Database
 from control_plane.domains.audit.service import AuditService
+from control_plane.domains.events.models import EventRow
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.functions.topology import KnownTopology
 from control_plane.domains.ordering.follower import FollowerState
@@ -108,6 +110,32 @@ async def test_what_was_altered_by_hand_is_no_state_to_go_back_to(
         await one.look_once()
     assert worker.config == (wanted if seen_running else altered)
     assert metrics.reconcile_errors.labels("function")._value.get() == 1
+    told = await events(database)
+    assert told[-1] == ("function.not_repaired", "sequencer")
+    assert told.count(("function.changed", "sequencer")) == 1
+
+
+async def events(database: Database) -> list[tuple[str, str]]:
+    """The types of what was told, and of which function."""
+    async with database.transaction() as session:
+        rows = await session.scalars(select(EventRow).order_by(EventRow.id))
+        return [(row.type, row.data["name"]) for row in rows]
+
+
+async def test_it_is_told_how_a_function_is_and_what_was_done(
+    database: Database, wanted: dict[str, Any], settings: Settings
+) -> None:
+    altered = {**wanted, "userConfig": {**wanted["userConfig"], "log_level": "error"}}
+    worker = Worker(altered)
+    one = keeper_of(worker, database, settings, Metrics(FollowerState()))
+    for _ in range(4):
+        await one.look_once()
+    assert worker.config == wanted
+    assert await events(database) == [
+        ("function.changed", "sequencer"),
+        ("function.repaired", "sequencer"),
+        ("function.changed", "sequencer"),
+    ]
 
 
 class Groups:
