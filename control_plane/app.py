@@ -93,6 +93,7 @@ from control_plane.domains.topics.controller import TopicController
 from control_plane.domains.topics.service import TopicService
 from control_plane.domains.transformations.controller import TransformationController
 from control_plane.domains.transformations.service import TransformationService
+from control_plane.fenced_topics import FencedTopics
 from control_plane.function_keeper import FunctionKeeper
 from control_plane.idempotency.middleware import idempotency_middleware
 from control_plane.listing import require_known_parameters
@@ -163,8 +164,14 @@ class ControlPlane:
         self.board = StatusBoard(on_report=self.metrics.note_report)
         self.metrics.follow_functions(self.board)
         self.grants = BrokerGrants(self.admin)
+        self.fenced = FencedTopics(
+            self.admin, on_unloaded=self.metrics.reconcile_actions.labels("bundle_unloaded").inc
+        )
         self.topics = DeliveryTopics(
-            self.admin, self.grants, on_schema_refused=self.metrics.schemas_refused.inc
+            self.admin,
+            self.grants,
+            self.fenced,
+            on_schema_refused=self.metrics.schemas_refused.inc,
         )
         self.publisher = PlanPublisher(
             self.database,
@@ -206,6 +213,7 @@ class ControlPlane:
                 ),
             ),
             topology,
+            self.fenced,
             settings,
         )
         self.function_keeper = FunctionKeeper(
@@ -361,6 +369,7 @@ class ControlPlane:
             self.dead_letters.close()
             self.explanations.close()
             self.previews.close()
+            await self.fenced.close()
             await self.broker.close()
             await self.admin.aclose()
             await self.revocations.close()

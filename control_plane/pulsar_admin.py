@@ -69,6 +69,10 @@ _ACTION_TIMEOUT_S = 60.0
 _PACKAGE_EXISTS = re.compile(r"metadata already exists", re.IGNORECASE)
 
 
+UNLOADING_SECONDS = 90.0
+"""Longer than a broker waits for topics that cannot be closed."""
+
+
 class PulsarAdmin:
     """The admin API of one cluster. Make it inside the event loop that uses it; close it after."""
 
@@ -300,6 +304,23 @@ class PulsarAdmin:
         path = f"{_topic(topic)}/partitions" if partitioned else _topic(topic)
         params = {"force": str(force).lower()}
         await self._http.call("DELETE", path, f"delete topic {topic}", params=params)
+
+    async def bundles_of(self, topic: str) -> list[str]:
+        """The bundles of its namespace that hold a partitioned topic's partitions."""
+        place = _topic(topic).replace("/admin/v2/", "/lookup/v2/topic/")
+        what = f"find the bundles of {topic}"
+        found = set()
+        for number in range(await self.partitions(topic)):
+            path = f"{place}-partition-{number}/bundle"
+            found.add((await self._http.call("GET", path, what)).text.strip())
+        return sorted(found)
+
+    async def unload_bundle(self, topic: str, bundle: str) -> None:
+        """Have the broker let go of all topics of a bundle of a topic's namespace."""
+        namespace = "/".join(topic.partition("://")[2].split("/")[:2])
+        path = f"/admin/v2/namespaces/{namespace}/{bundle}/unload"
+        what = f"unload bundle {bundle} of {namespace}"
+        await self._http.call("PUT", path, what, timeout_s=UNLOADING_SECONDS)
 
     async def topic_stats(self, topic: str) -> TopicStats:
         """Counters of a topic that is not partitioned, or of one partition by its own name."""

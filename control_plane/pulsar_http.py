@@ -111,7 +111,7 @@ class Answer:
         except ValueError:
             return self.text.strip()[:500]
         if isinstance(body, dict) and "reason" in body:
-            return str(body["reason"])
+            return str(body["reason"])[:500]
         return self.text.strip()[:500]
 
 

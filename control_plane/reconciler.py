@@ -48,6 +48,7 @@ from control_plane.domains.subscriptions.models import ROUTED, State
 from control_plane.domains.system.metrics import Metrics
 from control_plane.domains.tokens import repository as token_rows
 from control_plane.errors import DatabaseUnavailableError, UnavailableError
+from control_plane.fenced_topics import FencedTopics
 from control_plane.looks import Looks
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.settings import Settings
@@ -83,6 +84,7 @@ class Reconciler(Looks):
         groups: GroupWatch,
         health: HealthWatch,
         topology: KnownTopology,
+        fenced: FencedTopics,
         settings: Settings,
     ) -> None:
         super().__init__(database, metrics, interval_seconds=settings.reconcile_interval_seconds)
@@ -96,6 +98,7 @@ class Reconciler(Looks):
         self._groups = groups
         self._topology = topology
         self._health = health
+        self._fenced = fenced
         self._after_view = ""
         self._lane_moves = LaneMoves(database, admin, drain_seconds=settings.drain_seconds)
 
@@ -222,8 +225,10 @@ class Reconciler(Looks):
                 except AdminNotFound:
                     pass
                 except AdminError as error:
+                    self._fenced.failed(view.topic, error)
                     log.info("topic still in use; kept for now", topic=view.topic, error=str(error))
                     continue
+                self._fenced.works(view.topic)
                 view.retired_in_plan = None
                 self._metrics.reconcile_actions.labels("topic_removed").inc()
                 log.info("delivery topic removed", topic=view.topic)

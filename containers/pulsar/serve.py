@@ -138,6 +138,8 @@ def broker() -> dict[str, str]:
         "managedLedgerDefaultMarkDeleteRateLimit": "1.0",
         "brokerDeleteInactiveTopicsEnabled": "false",
         "allowAutoTopicCreation": "false",
+        # A topic that cannot be closed is let go of then (control_plane/fenced_topics.py).
+        "namespaceBundleUnloadingTimeoutMs": "10000",
         # Who takes a partition over first gets what is not acknowledged (docs/decisions/0005).
         "activeConsumerFailoverDelayTimeMillis": "0",
         "forceDeleteNamespaceAllowed": "true",

@@ -234,6 +234,8 @@ class Pulsar(Component):
             "STORAGE_PATH": str(self.folder / "packages"),
             "brokerDeleteInactiveTopicsEnabled": "false",
             "allowAutoTopicCreation": "false",
+            # A topic that cannot be closed is let go of then (control_plane/fenced_topics.py).
+            "namespaceBundleUnloadingTimeoutMs": "10000",
             # Who takes a partition over first gets what is not acknowledged (docs/decisions/0005).
             "activeConsumerFailoverDelayTimeMillis": "0",
             # How often a cursor's position is stored, in a second: what lies between comes again.

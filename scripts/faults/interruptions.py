@@ -1,15 +1,15 @@
-"""Interruptions of the control plane by a seed, each followed by convergence.
+"""Interruptions of the control plane by a seed, in bursts, each followed by convergence.
 
 While a change is asked for over HTTP, something is killed, stopped, or altered behind the control
-plane's back. Then nothing helps but the control plane itself, and what the broker has must become
-what the database says (`scripts.faults.settled`).
+plane's back, and while it repairs that, something else. Then nothing helps but the control plane
+itself, and what the broker has must become what the database says (`scripts.faults.settled`).
 """
 
 import random
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +17,8 @@ from threading import Thread
 from typing import Any, Final
 
 import httpx
+import psycopg
+import pulsar
 
 from marketdata.plans import PLAN_KEY
 from marketdata.topics import PLANS
@@ -81,13 +83,17 @@ class Seen:
     """What happened.
 
     Attributes:
-        seconds: from each interruption's end until all was as it should be.
+        happened: what interrupted.
+        missed: what could not: there was nothing to do it to, or the broker did not do it.
+        seconds: from the end of each burst with such an interruption until all was as it should be.
         failure: what was left; "" where nothing was.
     """
 
     seed: int
     happened: Counter[Interruption] = field(default_factory=Counter)
+    missed: int = 0
     seconds: dict[Interruption, list[float]] = field(default_factory=dict)
+    bursts: int = 0
     changes: int = 0
     failure: str = ""
 
@@ -107,6 +113,13 @@ def schedule(seed: int, count: int, *, secure: bool) -> list[Interruption]:
     return found[:count]
 
 
+def burst_sizes(seed: int, most: int) -> Iterator[int]:
+    """How many interruptions come one after the other before all has to be as it should be."""
+    dealt = random.Random(seed + 2)  # noqa: S311 - not about secrets
+    while True:
+        yield dealt.randint(1, most)
+
+
 class Interrupter:
     """One run on a stack that is up, whose control plane reconciles often.
 
@@ -122,7 +135,7 @@ class Interrupter:
         self._run = f"i{seed}-{time.time_ns() // 1_000_000 % 10_000_000}"
         self._number = 0
         self.seen = Seen(seed)
-        self._by_kind: dict[Interruption, Callable[[], None]] = {
+        self._by_kind: dict[Interruption, Callable[[], bool]] = {
             Interruption.KILL_CONTROL_PLANE: lambda: self._kill("control_plane"),
             Interruption.KILL_POSTGRESQL: lambda: self._kill("postgresql"),
             Interruption.PAUSE_BROKER: self._pause_broker,
@@ -137,8 +150,11 @@ class Interrupter:
             Interruption.FORGE_PLAN: self._forge_plan,
         }
 
-    def run(self, kinds: list[Interruption]) -> Seen:
-        """All interruptions, one after the other; ends with the first that is not overcome."""
+    def run(self, kinds: Sequence[Interruption], *, most: int) -> Seen:
+        """All interruptions, in bursts of up to `most`; ends with the first not overcome.
+
+        What could not be done comes again at the end.
+        """
         tls = self._stack.security.tls() if self._stack.security is not None else True
         with httpx.Client(
             base_url=self._stack.control_plane_url, timeout=20.0, auth=authenticate, verify=tls
@@ -150,13 +166,14 @@ class Interrupter:
             for _ in range(CONSUMERS):
                 self._subscribe(http)
             self._converge()
-            try:
-                for number, kind in enumerate(kinds, 1):
-                    self._interrupt(http, kind)
-                    taken = self.seen.seconds[kind][-1]
-                    self._say(f"{number}/{len(kinds)} {kind}: {taken:.1f} s")
-            except NotConverged as error:
-                self.seen.failure = f"after {kind}: {error}"
+            left = deque(kinds)
+            for size in burst_sizes(self.seen.seed, most):
+                burst = [left.popleft() for _ in range(min(size, len(left)))]
+                if not burst or self.seen.failure:
+                    break
+                left += self._burst(http, burst)
+                if self.seen.missed > len(kinds):
+                    self.seen.failure = f"{len(left)} interruptions cannot be done"
             self._leave(http)
         return self.seen
 
@@ -168,16 +185,34 @@ class Interrupter:
             for number in range(CONSUMERS):
                 http.delete(f"/v1/consumers/{self._consumer(number)}")
 
-    def _interrupt(self, http: httpx.Client, kind: Interruption) -> None:
+    def _burst(self, http: httpx.Client, kinds: list[Interruption]) -> list[Interruption]:
+        """Interrupt, and wait until that is overcome; gives what could not be done."""
+        done = [self._interrupt(http, kind) for kind in kinds]
+        missed = [kind for kind, was in zip(kinds, done, strict=True) if not was]
+        self.seen.missed += len(missed)
+        self.seen.happened.update(kind for kind, was in zip(kinds, done, strict=True) if was)
+        self.seen.bursts += 1
+        told = f"{self.seen.happened.total()} {', '.join(kinds)}"
+        try:
+            taken = self._converge()
+        except NotConverged as error:
+            self.seen.failure = f"after {told}: {error}"
+            return missed
+        for kind in set(kinds) - set(missed):
+            self.seen.seconds.setdefault(kind, []).append(taken)
+        self._say(f"{told}: {taken:.1f} s")
+        return missed
+
+    def _interrupt(self, http: httpx.Client, kind: Interruption) -> bool:
         changing = Thread(target=self._change, args=(http,))
         changing.start()
         time.sleep(self._random.random() * 0.3)
-        # What it is done to may be away because of the change.
-        with suppress(httpx.HTTPError):
-            self._by_kind[kind]()
+        done = False
+        # What it is done to may be away because of the change, or of what was done before.
+        with suppress(httpx.HTTPError, psycopg.Error, pulsar.PulsarException):
+            done = self._by_kind[kind]()
         changing.join()
-        self.seen.happened[kind] += 1
-        self.seen.seconds.setdefault(kind, []).append(self._converge())
+        return done
 
     def _converge(self) -> float:
         started = time.monotonic()
@@ -224,84 +259,92 @@ class Interrupter:
     def _consumer(self, number: int) -> str:
         return f"{self._run}-{number}"
 
-    # -- interruptions ------------------------------------------------------------------------
+    # -- interruptions: each says whether it was done ------------------------------------------
 
-    def _kill(self, component: str) -> None:
+    def _kill(self, component: str) -> bool:
         self._stack.kill(component)
         self._stack.start(component)
+        return True
 
-    def _pause_broker(self) -> None:
+    def _pause_broker(self) -> bool:
         pid = self._stack.pid("pulsar")
         broker = Identity.of(pid) if pid else None
         if broker is None:
-            raise NotConverged("no broker runs")
+            return False
         try:
             broker.signal(signal.SIGSTOP)
             time.sleep(self._random.uniform(0.5, 6.0))
         finally:
             broker.signal(signal.SIGCONT)
+        return True
 
-    def _kill_instance(self) -> None:
+    def _kill_instance(self) -> bool:
         pids = self._stack.function_pids(self._function().rsplit("/", 1)[-1])
         if pids:
             self._stack.kill_instance(self._random.choice(pids))
+        return bool(pids)
 
-    def _alter_function(self) -> None:
+    def _alter_function(self) -> bool:
         path = f"/v3/functions/{self._function()}"
         config = self._cluster.get(path)
+        if config is None:
+            return False
         if self._random.random() < 0.5:
             config["parallelism"] = 3 - config["parallelism"] % 2
         else:
             config["userConfig"] = {**config["userConfig"], "log_level": "error"}
-        self._cluster.http.put(path, files={"functionConfig": (None, *_json(config))})
+        return self._sent("PUT", path, files={"functionConfig": (None, *_json(config))})
 
-    def _delete_function(self) -> None:
-        self._cluster.http.delete(f"/v3/functions/{self._function()}")
+    def _delete_function(self) -> bool:
+        return self._sent("DELETE", f"/v3/functions/{self._function()}")
 
     def _function(self) -> str:
         return self._random.choice(FUNCTIONS)
 
-    def _cursors(self) -> Iterator[tuple[str, str]]:
-        found = sorted(self._cluster.wanted().cursors)
-        if found:
-            yield self._random.choice(found)
+    def _remove_topic(self) -> bool:
+        return self._sent_to_one("DELETE", "{topic}/partitions", params={"force": "true"})
 
-    def _remove_topic(self) -> None:
-        for topic, _ in self._cursors():
-            path = f"/v2/{topic.replace('://', '/')}/partitions"
-            self._cluster.http.delete(path, params={"force": "true"})
+    def _remove_subscription(self) -> bool:
+        return self._sent_to_one("DELETE", "{topic}/subscription/{name}", params={"force": "true"})
 
-    def _remove_subscription(self) -> None:
-        for topic, name in self._cursors():
-            path = f"/v2/{topic.replace('://', '/')}/subscription/{name}"
-            self._cluster.http.delete(path, params={"force": "true"})
+    def _take_grant(self) -> bool:
+        return self._sent_to_one("DELETE", "{topic}/permissions/{consumer}")
 
-    def _take_grant(self) -> None:
-        for topic, name in self._cursors():
-            path = f"/v2/{topic.replace('://', '/')}/permissions/{name.partition('-')[0]}"
-            self._cluster.http.delete(path)
+    def _give_grant(self) -> bool:
+        role = f"c{self._random.getrandbits(64):016x}"
+        return self._sent_to_one(
+            "POST", f"{{topic}}/permissions/{role}", json=["consume", "produce"]
+        )
 
-    def _give_grant(self) -> None:
-        for topic, _ in self._cursors():
-            path = (
-                f"/v2/{topic.replace('://', '/')}/permissions/c{self._random.getrandbits(64):016x}"
-            )
-            self._cluster.http.post(path, json=["consume", "produce"])
-
-    def _forge_plan(self) -> None:
+    def _forge_plan(self) -> bool:
         client = self._cluster.client()
         try:
             client.create_producer(PLANS).send(b"no plan", partition_key=PLAN_KEY)
         finally:
             client.close()
+        return True
+
+    def _sent_to_one(self, method: str, path: str, **arguments: Any) -> bool:
+        """Ask the broker for something at a topic that should be there."""
+        found = sorted(self._cluster.wanted().cursors)
+        if not found:
+            return False
+        topic, name = self._random.choice(found)
+        place = path.format(
+            topic=topic.replace("://", "/"), name=name, consumer=name.partition("-")[0]
+        )
+        return self._sent(method, f"/v2/{place}", **arguments)
+
+    def _sent(self, method: str, path: str, **arguments: Any) -> bool:
+        return self._cluster.http.request(method, path, **arguments).is_success
 
 
 def _json(document: Any) -> tuple[bytes, str]:
     return httpx.Request("POST", "http://none", json=document).content, "application/json"
 
 
-def interrupted(stack: Stack, seed: int, count: int, console: Console) -> Seen:
-    """Interrupt a stack that is up; what was seen."""
+def interrupted(stack: Stack, seed: int, count: int, most: int, console: Console) -> Seen:
+    """Interrupt a stack that is up, in bursts of up to `most`; what was seen."""
     with Cluster(stack) as cluster:
         kinds = schedule(seed, count, secure=cluster.secure)
-        return Interrupter(stack, cluster, seed, console.line).run(kinds)
+        return Interrupter(stack, cluster, seed, console.line).run(kinds, most=most)

@@ -14,6 +14,7 @@ from control_plane.broker_grants import READING, BrokerGrants, Grant
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.errors import BrokerUnavailableError
+from control_plane.fenced_topics import FencedTopics
 from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
 from marketdata.formats.pulsar_schemas import PulsarSchema
 from marketdata.plans import ViewSpec
@@ -60,11 +61,13 @@ class DeliveryTopics:
         self,
         admin: PulsarAdmin,
         grants: BrokerGrants,
+        fenced: FencedTopics,
         *,
         on_schema_refused: Callable[[], None] | None = None,
     ) -> None:
         self._admin = admin
         self._grants = grants
+        self._fenced = fenced
         self._on_schema_refused = on_schema_refused
         self._limit = asyncio.Semaphore(MAX_CONCURRENT_ADMIN_CALLS)
 
@@ -153,6 +156,9 @@ class DeliveryTopics:
                 )
             except AdminConflict:
                 return
+            except AdminError as error:
+                self._fenced.failed(topic, error)
+                raise
 
 
 @contextmanager

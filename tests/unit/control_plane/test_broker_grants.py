@@ -11,6 +11,7 @@ from control_plane.broker_grants import NOBODY, PUBLISHING, READING, BrokerGrant
 from control_plane.domains.plans.delivery_topics import DeliveryTopics
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.models import Subscription
+from control_plane.fenced_topics import FencedTopics
 from control_plane.pulsar_admin import AdminRejected, PulsarAdmin
 from control_plane.topology import Actual, Topology, apply, diff
 from control_plane.topology.model import Namespace
@@ -151,7 +152,7 @@ async def test_a_grant_goes_before_the_cursor_and_only_when_nobody_needs_it() ->
     broker = FakeBroker()
     rows = [subscription(1, ALICE), subscription(2, BOB)]
     async with broker.admin() as admin:
-        topics = DeliveryTopics(admin, BrokerGrants(admin))
+        topics = DeliveryTopics(admin, BrokerGrants(admin), FencedTopics(admin))
         gone = await topics.drop_cursors(rows, still_granted={rows[1].grant})
     assert gone == rows
     first, *rest = broker.changes
@@ -163,7 +164,7 @@ async def test_a_cursor_stays_until_its_grant_is_gone() -> None:
     broker = FakeBroker()
     broker.fails.add(REVOKE)
     async with broker.admin() as admin:
-        topics = DeliveryTopics(admin, BrokerGrants(admin))
+        topics = DeliveryTopics(admin, BrokerGrants(admin), FencedTopics(admin))
         assert await topics.drop_cursors([subscription(1, ALICE)], still_granted=set()) == []
     assert broker.changes == []
 

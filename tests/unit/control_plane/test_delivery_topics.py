@@ -13,6 +13,7 @@ from control_plane.domains.plans.delivery_topics import DeliveryTopics
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.errors import BrokerUnavailableError
+from control_plane.fenced_topics import FencedTopics
 from control_plane.pulsar_admin import PulsarAdmin
 from marketdata.filters import compile_filter
 from marketdata.plans import Delivery, ViewSpec, view_of
@@ -46,7 +47,9 @@ async def _ensured(
     async with PulsarAdmin("http://broker", transport=transport, retry_for_s=0) as admin:
         counted: list[None] = [] if refused is None else refused
         told = partial(counted.append, None)
-        topics = DeliveryTopics(admin, BrokerGrants(admin), on_schema_refused=told)
+        topics = DeliveryTopics(
+            admin, BrokerGrants(admin), FencedTopics(admin), on_schema_refused=told
+        )
         await topics.ensure([subscription], start="latest")
     return changes
 
