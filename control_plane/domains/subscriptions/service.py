@@ -25,6 +25,7 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
+from control_plane.domains.subscriptions.health import OwnThresholds
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
@@ -182,6 +183,7 @@ class SubscriptionService:
                 start=data.start,
                 group=data.group,
                 on_backlog=msgspec.to_builtins(data.on_backlog),
+                thresholds=msgspec.to_builtins(data.thresholds),
                 labels=data.labels,
                 plan=plan,
             )
@@ -280,6 +282,7 @@ class SubscriptionService:
             start=cast(Literal["latest", "earliest"], row.start),
             group=row.group_name,
             on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
+            thresholds=msgspec.convert(row.thresholds, OwnThresholds),
             labels=row.labels,
             service_url=self._service_url,
             topic=row.view.topic,
