@@ -41,6 +41,7 @@ from control_plane.pulsar_values import (
     SubscriptionStats,
     TopicStats,
     instance_status,
+    position,
     position_ranges,
     stored_entries,
     topic_stats,
@@ -350,9 +351,14 @@ class PulsarAdmin:
         if subscription not in found["cursors"]:
             raise AdminNotFound(f"{what}: there is no such subscription", status=404)
         cursor = found["cursors"][subscription]
-        ledger, _, entry = str(cursor["markDeletePosition"]).partition(":")
         singly = position_ranges(str(cursor["individuallyDeletedMessages"]))
-        return CursorPlace((int(ledger), int(entry)), stored_entries(found), singly)
+        return CursorPlace(
+            position(str(cursor["markDeletePosition"])),
+            stored_entries(found),
+            singly,
+            position(str(cursor["readPosition"])),
+            position(str(found["lastConfirmedEntry"])),
+        )
 
     async def first_since(self, topic: str, time_ms: int) -> tuple[int, int]:
         """Ledger and entry of the first message of one partition published at a time or later.
@@ -365,11 +371,23 @@ class PulsarAdmin:
 
     async def newest_properties(self, topic: str) -> dict[str, str] | None:
         """The properties of the newest message of one partition; None when it holds none."""
-        path = f"{_topic(topic)}/examinemessage"
-        what = f"read the newest message of {topic}"
         params = {"initialPosition": "latest", "messagePosition": "1"}
+        return await self._properties(topic, "examinemessage", params)
+
+    async def waiting_properties(self, topic: str, subscription: str) -> dict[str, str] | None:
+        """The properties of the oldest message that waits in one partition; None for none."""
+        return await self._properties(topic, f"subscription/{_part(subscription)}/position/1")
+
+    async def properties_at(self, topic: str, position: tuple[int, int]) -> dict[str, str] | None:
+        """The properties of a message of one partition; None where there is none."""
+        return await self._properties(topic, "ledger/{}/entry/{}".format(*position))
+
+    async def _properties(
+        self, topic: str, path: str, params: dict[str, str] | None = None
+    ) -> dict[str, str] | None:
+        what = f"read a message of {topic}"
         try:
-            answer = await self._http.call("GET", path, what, params=params)
+            answer = await self._http.call("GET", f"{_topic(topic)}/{path}", what, params=params)
         except (AdminNotFound, AdminRejected):
             return None
         found: dict[str, str] = json.loads(answer.headers.get("X-Pulsar-PROPERTY") or "{}")

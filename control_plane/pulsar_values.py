@@ -92,6 +92,14 @@ class TopicStats:
     partitions: Mapping[int, TopicStats]
     connected_producers: tuple[ConnectedProducer, ...] = ()
 
+    def cursors(self, subscription: str) -> dict[int, SubscriptionStats]:
+        """The cursor of a subscription in each partition that has one."""
+        return {
+            number: partition.subscriptions[subscription]
+            for number, partition in self.partitions.items()
+            if subscription in partition.subscriptions
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
@@ -161,11 +169,25 @@ class CursorPlace:
         stored: what the partition holds.
         singly: what is acknowledged beyond that, as ranges: behind the first position, up to and
             with the second.
+        next_read: ledger and entry of what is sent to a client next, be it there or not.
+        newest: of the last message that is there.
     """
 
     acknowledged: tuple[int, int]
     stored: StoredEntries
     singly: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = ()
+    next_read: tuple[int, int] = (-1, -1)
+    newest: tuple[int, int] = (-1, -1)
+
+
+def position(found: str) -> tuple[int, int]:
+    """A position as the broker writes it.
+
+    >>> position("7:-1")
+    (7, -1)
+    """
+    ledger, _, entry = found.partition(":")
+    return int(ledger), int(entry)
 
 
 def position_ranges(found: str) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:

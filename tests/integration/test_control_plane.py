@@ -130,11 +130,22 @@ def test_how_a_subscription_is_read_is_told(api: Api) -> None:
     def health() -> dict[str, Any]:
         return dict(api.get(path))
 
+    def events() -> tuple[int | None, list[int]]:
+        """How many wait, and of the partition that has some: acknowledged, delivered, newest."""
+        found = api.get(f"{path}?sequences=true")
+        places = [
+            [each["acknowledged"], each["delivered"], each["newest"]]
+            for each in found["sequences"]
+            if each["newest"]
+        ]
+        return found["backlog_events"], places[0] if places else []
+
     assert (health()["state"], health()["members"]) == ("gone", [])
     with Publisher(api.service_url, name=f"health-{name}") as publisher:
         publisher.publish(trades([name] * 3))
     eventually(lambda: health()["backlog_age_seconds"] is not None, within_s=30)
     assert health()["backlog_messages"] > 0
+    eventually(lambda: events() == (3, [0, 0, 3]), within_s=60)
     client = pulsar.Client(api.service_url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error))
     try:
         consumer = client.subscribe(
@@ -163,6 +174,7 @@ def test_how_a_subscription_is_read_is_told(api: Api) -> None:
         eventually(all_is_read, within_s=60)
         assert (said[-1]["state"], said[-1]["reason"]) == ("healthy", "Everything is acknowledged.")
         assert said[-1]["last_acknowledged_at"] is not None
+        assert events() == (0, [3, 3, 3])
     finally:
         client.close()
     eventually(lambda: health()["state"] == "gone", within_s=30)

@@ -45,6 +45,11 @@ _ON_BACKLOG = body(
     'What becomes of a backlog: \'{"policy": "drop_oldest", "messages": 1000}\'.',
     type=JSON,
 )
+_THRESHOLDS = body(
+    "thresholds",
+    "From when it lags or has stalled: '{\"lagging_after_seconds\": 60}'.",
+    type=JSON,
+)
 _STATES = ("pending", "active", "paused", "closed")
 _SUBSCRIPTION = ("id", "consumer_name", "name", "state", "format", "filter", "plan")
 
@@ -165,7 +170,10 @@ SUBSCRIPTIONS = Group(
             "GET",
             "/v1/subscriptions/{key}/health",
             "How a subscription is read now.",
-            (key("key"),),
+            (
+                key("key"),
+                Field("sequences", "Whether to tell up to which event, too.", type=bool),
+            ),
         ),
         Command(
             "health-history",
@@ -212,6 +220,7 @@ SUBSCRIPTIONS = Group(
                 body("start", "Where to begin.", type=("latest", "earliest")),
                 _GROUP,
                 _ON_BACKLOG,
+                _THRESHOLDS,
                 LABELS,
                 KEY,
             ),
@@ -239,6 +248,7 @@ SUBSCRIPTIONS = Group(
                 *_VIEW,
                 _GROUP,
                 _ON_BACKLOG,
+                _THRESHOLDS,
                 LABELS,
                 IF_MATCH,
                 KEY,

@@ -38,6 +38,8 @@ class EventType(StrEnum):
     """name, state, plan"""
     SUBSCRIPTION_CHANGED = "subscription.changed"
     """name, state, plan"""
+    SUBSCRIPTION_HEALTH = "subscription.health"
+    """name, state, plan, health (healthy, lagging, stalled, gone), before (likewise), reason"""
     SUBSCRIPTION_CLOSED = "subscription.closed"
     """name, state, plan (the one without it)"""
     GROUP_JOINED = "group.joined"

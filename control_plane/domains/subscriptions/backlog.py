@@ -199,7 +199,10 @@ class BacklogKeeper:
         log.warning("backlog not looked after", where=where, error=str(error))
 
     async def _look_at(self, row: Subscription, stats: TopicStats) -> None:
-        limit, cursors = msgspec.convert(row.on_backlog, OnBacklog), _cursors(stats, row)
+        limit, cursors = (
+            msgspec.convert(row.on_backlog, OnBacklog),
+            stats.cursors(row.subscription_name),
+        )
         if reason(cursors, limit, _now_ms()):
             try:
                 await self._act(row.id)
@@ -221,7 +224,7 @@ class BacklogKeeper:
                 return  # or somebody is changing it: its turn comes again
             limit = msgspec.convert(row.on_backlog, OnBacklog)
             stats = await self._admin.partitioned_stats(row.view.topic, oldest=True)
-            cursors = _cursors(stats, row)
+            cursors = stats.cursors(row.subscription_name)
             beyond = reason(cursors, limit, _now_ms())
             if not beyond:
                 return
@@ -286,15 +289,6 @@ class BacklogKeeper:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _cursors(stats: TopicStats, row: Subscription) -> dict[int, SubscriptionStats]:
-    """The cursor of a subscription in each partition that has it."""
-    return {
-        number: partition.subscriptions[row.subscription_name]
-        for number, partition in stats.partitions.items()
-        if row.subscription_name in partition.subscriptions
-    }
 
 
 def _told(place: CursorPlace) -> str:

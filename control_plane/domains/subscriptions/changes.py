@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from control_plane.domains.subscriptions.health import OwnThresholds
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import (
     OnBacklog,
@@ -22,7 +23,7 @@ from marketdata.transformations import Transformation
 
 VIEW_MEMBERS = ("filter", "transformation", "shared_transformation", "format", "delivery")
 """What decides what is delivered, and so on which topic."""
-OWN_MEMBERS = ("name", "group", "on_backlog", "labels")
+OWN_MEMBERS = ("name", "group", "on_backlog", "thresholds", "labels")
 """What changes nothing of that."""
 
 
@@ -43,6 +44,7 @@ def asked(row: Subscription) -> SubscriptionCreate:
         delivery=spec.delivery,
         group=row.group,
         on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
+        thresholds=msgspec.convert(row.thresholds, OwnThresholds),
         labels=row.labels,
         start="earliest" if row.next_start == "earliest" else "latest",
     )

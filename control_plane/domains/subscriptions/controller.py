@@ -143,9 +143,16 @@ class SubscriptionController(Controller):
         key: Key,
         readings: NamedDependency[ReadingService],
         caller: NamedDependency[Caller],
+        sequences: Annotated[
+            bool,
+            QueryParameter(
+                description="Whether to tell up to which event each partition was delivered and "
+                "acknowledged, for which the broker reads some messages."
+            ),
+        ] = False,
     ) -> HealthOut:
         """State with its reason, backlog, acknowledgements and connected clients, as of now."""
-        return await readings.health(key, only=caller.consumer)
+        return await readings.health(key, sequences=sequences, only=caller.consumer)
 
     @get(
         "/{key:str}/health/history",

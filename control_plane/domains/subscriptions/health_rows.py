@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import case, func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.domains.subscriptions.health import STATES
-from control_plane.domains.subscriptions.models import HealthRow
+from control_plane.domains.subscriptions.health import STATES, OwnThresholds
+from control_plane.domains.subscriptions.models import HealthRow, State, Subscription
 
 DELETE_CHUNK = 50_000
 """Rows that are deleted at most before a round, more than one round usually adds."""
@@ -19,6 +20,30 @@ DELETE_CHUNK = 50_000
 async def add(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> None:
     """Store what was seen at one time, in bulk."""
     await session.execute(insert(HealthRow), list(rows))
+
+
+async def newest_states(session: AsyncSession, keys: Collection[str]) -> dict[str, str]:
+    """The states in which some subscriptions were when they were looked at last."""
+    newest = (
+        select(HealthRow.state)
+        .where(HealthRow.subscription_id == Subscription.id)
+        .order_by(HealthRow.at.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    rows = await session.execute(select(Subscription.id, newest).where(Subscription.id.in_(keys)))
+    return {key: state for key, state in rows if state is not None}
+
+
+async def own_thresholds(session: AsyncSession, views: Collection[str]) -> dict[str, OwnThresholds]:
+    """The thresholds of those subscriptions to some views that have their own, by id."""
+    query = select(Subscription.id, Subscription.thresholds).where(
+        Subscription.view_id.in_(views),
+        Subscription.state != State.CLOSED,
+        text("thresholds <> '{}'::jsonb"),
+    )
+    rows = await session.execute(query)
+    return {key: msgspec.convert(own, OwnThresholds) for key, own in rows}
 
 
 async def forget(session: AsyncSession, *, days: int, rows: int) -> None:

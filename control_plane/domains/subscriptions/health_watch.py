@@ -1,4 +1,4 @@
-"""Notes how subscriptions are read, so that it can be seen how that changes over time.
+"""Notes how subscriptions are read, to show how that changes over time, and tells when it does.
 
 One control plane does so at a time, at each look of its reconciler: one question to the broker for
 each topic, of some topics a look, all of them in turn and then none until the next round begins.
@@ -8,16 +8,24 @@ What is kept is bounded by its age and by the number of rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
+from control_plane.domains.events.repository import record
+from control_plane.domains.events.schemas import EventType
 from control_plane.domains.subscriptions import health_rows, repository
-from control_plane.domains.subscriptions.health import Thresholds, health
+from control_plane.domains.subscriptions.health import (
+    HealthOut,
+    OwnThresholds,
+    Thresholds,
+    health,
+)
 from control_plane.domains.system.metrics import Metrics
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.pulsar_values import TopicStats
@@ -36,6 +44,31 @@ class Kept:
     every_seconds: float
     days: int
     rows: int
+
+
+class Seen(NamedTuple):
+    """How a subscription was read when it was looked at."""
+
+    key: str
+    at: datetime
+    found: HealthOut
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What is kept of it."""
+        found = self.found
+        return {
+            "subscription_id": self.key,
+            "at": self.at,
+            "state": found.state,
+            "members": len(found.members),
+            "backlog_messages": found.backlog_messages,
+            "backlog_bytes": found.backlog_bytes,
+            "backlog_age_seconds": found.backlog_age_seconds,
+            "rate": found.rate,
+            "redelivery_rate": found.redelivery_rate,
+            "last_acknowledged_at": found.last_acknowledged_at,
+        }
 
 
 class HealthWatch:
@@ -79,17 +112,19 @@ class HealthWatch:
             self._next_round = now + self._kept.every_seconds
         async with self._database.transaction() as session:
             views = await repository.routed(session, after=self._after, limit=TOPICS_PER_LOOK)
-        seen: list[dict[str, Any]] = []
+            own = await health_rows.own_thresholds(session, views)
+        seen: list[Seen] = []
         done = self._after
         for view, (topic, names) in views.items():
             if (stats := await self._ask(topic)) is not None:
-                seen += self._read(stats, names)
+                seen += self._read(stats, names, own)
             done = view
             if self._clock() >= now + LOOK_SECONDS:
                 break
         if seen:
             async with self._database.transaction() as session:
-                await health_rows.add(session, seen)
+                await self._tell(session, seen)
+                await health_rows.add(session, [each.row for each in seen])
         whole = len(views) < TOPICS_PER_LOOK and done == next(reversed(views), done)
         self._after = "" if whole else done
 
@@ -103,30 +138,30 @@ class HealthWatch:
             log.warning("health not noted", topic=topic, error=str(error))
             return None
 
-    def _read(self, stats: TopicStats, names: dict[str, str]) -> list[dict[str, Any]]:
-        """A row for each subscription of which the broker tells a cursor."""
+    async def _tell(self, session: AsyncSession, seen: Sequence[Seen]) -> None:
+        """Tell of those that are read otherwise than when they were looked at last."""
+        before = await health_rows.newest_states(session, [each.key for each in seen])
+        changed = {
+            each.key: each
+            for each in seen
+            if before.get(each.key, each.found.state) != each.found.state
+        }
+        if not changed:
+            return
+        changes = []
+        for row in await repository.still_routed(session, changed):
+            found = changed[row.id].found
+            told = {"health": found.state, "before": before[row.id], "reason": found.reason}
+            changes.append(repository.change_of(EventType.SUBSCRIPTION_HEALTH, row, told))
+        await record(session, *changes)
+
+    def _read(
+        self, stats: TopicStats, names: dict[str, str], own: dict[str, OwnThresholds]
+    ) -> Iterator[Seen]:
+        """What is seen of each subscription of which the broker tells a cursor."""
         now = datetime.now(UTC)
-        rows = []
         for name, key in names.items():
-            cursors = {
-                number: partition.subscriptions[name]
-                for number, partition in stats.partitions.items()
-                if name in partition.subscriptions
-            }
+            cursors = stats.cursors(name)
             if cursors:
-                found = health(cursors, int(now.timestamp() * 1000), self._thresholds)
-                rows.append(
-                    {
-                        "subscription_id": key,
-                        "at": now,
-                        "state": found.state,
-                        "members": len(found.members),
-                        "backlog_messages": found.backlog_messages,
-                        "backlog_bytes": found.backlog_bytes,
-                        "backlog_age_seconds": found.backlog_age_seconds,
-                        "rate": found.rate,
-                        "redelivery_rate": found.redelivery_rate,
-                        "last_acknowledged_at": found.last_acknowledged_at,
-                    }
-                )
-        return rows
+                thresholds = self._thresholds.of(own.get(key, OwnThresholds()))
+                yield Seen(key, now, health(cursors, int(now.timestamp() * 1000), thresholds))

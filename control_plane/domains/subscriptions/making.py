@@ -142,6 +142,7 @@ async def store(
             start=each.data.start,
             group=each.data.group,
             on_backlog=msgspec.to_builtins(each.data.on_backlog),
+            thresholds=msgspec.to_builtins(each.data.thresholds),
             labels=each.data.labels,
             plan=newest,
         )

@@ -121,6 +121,7 @@ class Subscription(Base):
         CheckConstraint("version >= 1", name="version_positive"),
         CheckConstraint("jsonb_typeof(labels) = 'object'", name="labels_object"),
         CheckConstraint("jsonb_typeof(spec) = 'object'", name="spec_object"),
+        CheckConstraint("jsonb_typeof(thresholds) = 'object'", name="thresholds_object"),
     )
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -141,6 +142,8 @@ class Subscription(Base):
     on_backlog: Mapped[dict[str, Any]] = mapped_column(
         JSONB, server_default=text("""'{"policy": "hold"}'::jsonb""")
     )
+    # From when it is said to lag or to have stalled, where that is not as the service has it.
+    thresholds: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     state: Mapped[str] = mapped_column(Text, server_default=State.PENDING.value)
     labels: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     # The plan from which it has its view, and, where it came from another one, that number again,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
@@ -15,11 +16,13 @@ from control_plane.domains.subscriptions.health import (
     PAUSED,
     PAUSED_BY_BACKLOG,
     HealthOut,
+    OwnThresholds,
     Thresholds,
     health,
     nobody,
 )
 from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.domains.subscriptions.sequences import add_sequences
 from control_plane.errors import BrokerUnavailableError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 
@@ -35,8 +38,10 @@ class ReadingService:
         self._admin = admin
         self._thresholds = thresholds
 
-    async def health(self, key: str, *, only: str | None = None) -> HealthOut:
-        """How a subscription is read now.
+    async def health(
+        self, key: str, *, sequences: bool = False, only: str | None = None
+    ) -> HealthOut:
+        """How a subscription is read now; `sequences`: and up to which event.
 
         Raises:
             NotFoundError: there is no such subscription.
@@ -46,22 +51,21 @@ class ReadingService:
             row = await repository.find(session, key, only=only)
             topic, name = row.view.topic, row.subscription_name
             closed, told = row.state == State.CLOSED, await _told(session, row)
+            thresholds = self._thresholds.of(msgspec.convert(row.thresholds, OwnThresholds))
         if closed:
             return nobody(CLOSED)
         try:
             stats = await self._admin.partitioned_stats(topic, oldest=True)
+            cursors = stats.cursors(name)
+            if not cursors:
+                return nobody(NO_CURSOR)
+            found = health(cursors, time.time_ns() // 1_000_000, thresholds)
+            if sequences:
+                await add_sequences(self._admin, topic, name, cursors, found)
         except AdminNotFound:
             return nobody(NO_CURSOR)
         except AdminError as error:
             raise BrokerUnavailableError("The broker's admin API failed.") from error
-        cursors = {
-            number: partition.subscriptions[name]
-            for number, partition in stats.partitions.items()
-            if name in partition.subscriptions
-        }
-        if not cursors:
-            return nobody(NO_CURSOR)
-        found = health(cursors, time.time_ns() // 1_000_000, self._thresholds)
         found.reason = " ".join([*told, found.reason])
         return found
 

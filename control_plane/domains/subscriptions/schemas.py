@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from control_plane.domains.consumers.schemas import Labels, Name
+from control_plane.domains.subscriptions.health import OwnThresholds
 from marketdata.plans import Delivery
 from marketdata.transformations import Transformation
 
@@ -102,6 +103,7 @@ class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     ] = "latest"
     group: GroupName = None
     on_backlog: OnBacklog = OnBacklog()
+    thresholds: OwnThresholds = OwnThresholds()
     labels: Labels = {}
 
 
@@ -126,6 +128,7 @@ class SubscriptionUpdate(msgspec.Struct, forbid_unknown_fields=True):
     delivery: Delivery | UnsetType = UNSET
     group: GroupName | UnsetType = UNSET
     on_backlog: OnBacklog | UnsetType = UNSET
+    thresholds: OwnThresholds | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
 
 
@@ -223,6 +226,7 @@ class SubscriptionOut(msgspec.Struct):
     start: Literal["latest", "earliest"]
     group: Annotated[str, Meta(description="What its members are called together.")]
     on_backlog: OnBacklog
+    thresholds: OwnThresholds
     labels: dict[str, str]
     service_url: str
     topic: str

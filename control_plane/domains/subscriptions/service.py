@@ -22,6 +22,7 @@ from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.health import OwnThresholds
 from control_plane.domains.subscriptions.making import Asked, NeedsPlanError, checked, store
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer
@@ -240,6 +241,7 @@ class SubscriptionService:
             start=cast(Literal["latest", "earliest"], row.start),
             group=row.group_name,
             on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
+            thresholds=msgspec.convert(row.thresholds, OwnThresholds),
             labels=row.labels,
             service_url=self._service_url,
             topic=row.view.topic,

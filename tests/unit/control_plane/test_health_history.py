@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -13,9 +14,10 @@ from test_groups import Broker, cursor, topic
 from world import World
 
 from control_plane.domains.consumers.schemas import ConsumerCreate
+from control_plane.domains.events.models import EventRow
 from control_plane.domains.ordering.follower import FollowerState
 from control_plane.domains.subscriptions import health_rows, health_watch
-from control_plane.domains.subscriptions.health import Thresholds
+from control_plane.domains.subscriptions.health import OwnThresholds, Thresholds
 from control_plane.domains.subscriptions.health_history import (
     MOST_POINTS,
     HealthHistoryService,
@@ -88,6 +90,53 @@ async def test_each_subscription_is_noted_once_a_round(
     clock.now += 60
     await watch.look()
     assert [row.subscription_id for row in await noted(world)].count(one) == 2
+
+
+async def test_it_is_told_when_a_subscription_is_read_otherwise(
+    world: World, metrics: Metrics, clock: Clock
+) -> None:
+    broker = Broker()
+    key = await world.subscribe("one")
+    await world.settle()
+    row = (await world.subscriptions.get(key))[0]
+    watch = watch_of(world, broker, metrics, clock)
+    for readers in (("a",), ("a",), (), (), ("a",)):
+        broker.topics[row.topic] = topic(row.subscription_name, cursor("a", *readers))
+        await watch.look()
+        clock.now += 60
+    async with world.database.transaction() as session:
+        told = await session.scalars(
+            select(EventRow).where(EventRow.type == "subscription.health").order_by(EventRow.id)
+        )
+    changes = [(each.subscription_id, each.data["before"], each.data["health"]) for each in told]
+    assert changes == [(key, "healthy", "gone"), (key, "gone", "healthy")]
+
+
+async def test_a_subscription_is_judged_by_its_own_thresholds(
+    world: World, metrics: Metrics, clock: Clock
+) -> None:
+    broker = Broker()
+    own = OwnThresholds(lagging_after_seconds=3600)
+    patient = await world.subscribe("patient", thresholds=own)
+    usual = await world.subscribe("usual")
+    await world.settle()
+    old = (time.time() - 20) * 1000
+    rows = [(await world.subscriptions.get(key))[0] for key in (patient, usual)]
+    assert [row.thresholds for row in rows] == [own, OwnThresholds()]
+    assert rows[0].topic == rows[1].topic
+    waiting = {
+        **cursor("a", "a"),
+        "earliestMsgPublishTimeInBacklog": int(old),
+        "lastAckedTimestamp": int(old),
+    }
+    found, other = (topic(row.subscription_name, waiting) for row in rows)
+    cast(dict[str, Any], found.partitions[0].subscriptions).update(
+        other.partitions[0].subscriptions
+    )
+    broker.topics[rows[0].topic] = found
+    await watch_of(world, broker, metrics, clock).look()
+    states = {row.subscription_id: row.state for row in await noted(world)}
+    assert states == {patient: "healthy", usual: "lagging"}
 
 
 async def test_a_round_goes_on_where_the_last_look_ended(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.domains.subscriptions.health import Thresholds, health
+from control_plane.domains.subscriptions.health import OwnThresholds, Thresholds, health
 from control_plane.pulsar_values import SubscriptionStats, topic_stats
 
 NOW_MS = 1_790_000_000_000
@@ -81,3 +81,31 @@ def test_counts_are_summed_and_members_have_the_partitions_they_read() -> None:
         ("bb", [1], 2),
     ]
     assert found.members[0].last_delivered_at is None
+    assert [(m.state, m.backlog_messages, m.redelivery_rate) for m in found.members] == [
+        ("lagging", 5, 0.0),
+        ("lagging", 2, 0.0),
+    ]
+
+
+def test_a_member_is_judged_by_the_partitions_that_it_reads() -> None:
+    cursors = {
+        0: cursor(5, 40, 40, readers=("a", "bb", "ccc")),
+        1: cursor(0, readers=("bb", "a", "ccc")),
+    }
+    found = health(cursors, NOW_MS, THRESHOLDS)
+    assert found.state == "stalled"
+    told = {member.name: (member.state, member.reason) for member in found.members}
+    assert told["a"][0] == "stalled"
+    assert "for 40 s" in told["a"][1]
+    assert told["bb"] == ("healthy", "Everything is acknowledged.")
+    assert told["ccc"] == ("healthy", "It stands by.")
+
+
+def test_thresholds_of_its_own_go_before_those_of_the_service() -> None:
+    cursors = {0: cursor(5, 40, 20)}
+    assert health(cursors, NOW_MS, THRESHOLDS).state == "lagging"
+    patient = THRESHOLDS.of(OwnThresholds(lagging_after_seconds=60))
+    assert patient == Thresholds(60, 30)
+    assert health(cursors, NOW_MS, patient).state == "healthy"
+    strict = THRESHOLDS.of(OwnThresholds(stalled_after_seconds=15))
+    assert health(cursors, NOW_MS, strict).state == "stalled"
