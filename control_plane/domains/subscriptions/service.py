@@ -25,8 +25,8 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
+from control_plane.domains.subscriptions.draining import drain_no_longer
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
-from control_plane.domains.subscriptions.moves import drain_no_longer
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import (
     DrainingOut,
@@ -48,7 +48,7 @@ from control_plane.pages import Page, check_match
 from control_plane.requests import current_request_id
 from control_plane.rows import touch
 from marketdata.entitlements import receives_nothing
-from marketdata.plans import ViewSpec, sets_of
+from marketdata.plans import Delivery, ViewSpec, sets_of
 
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
 # lets members of a group be added at any time.
@@ -166,7 +166,9 @@ class SubscriptionService:
                 )
             require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
             policy = await rule_rows.policy(session)
-            effective = entitled_spec(data, spec, consumer, policy, consumer.allowed, self._lanes())
+            effective, _ = entitled_spec(
+                data, spec, consumer, policy, consumer.allowed, self._lanes()
+            )
             live = await plan_rows.joinable(session, effective)
             if live is None and joining:
                 raise _NeedsPlanError
@@ -277,6 +279,7 @@ class SubscriptionService:
             ),
             format=spec.format,
             delivery=spec.delivery,
+            asked_delivery=msgspec.convert(row.spec["delivery"], Delivery),
             start=cast(Literal["latest", "earliest"], row.start),
             group=row.group_name,
             on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
@@ -302,5 +305,6 @@ class SubscriptionService:
             updated_at=row.updated_at,
             activated_at=row.activated_at,
             paused_at=row.paused_at,
+            conflated_since=row.conflated_since,
             closed_at=row.closed_at,
         )
