@@ -17,6 +17,7 @@ import structlog
 
 from control_plane.database import Database
 from control_plane.domains.subscriptions import health_rows, repository
+from control_plane.domains.subscriptions.backlog import cursors_of
 from control_plane.domains.subscriptions.health import Thresholds, health
 from control_plane.domains.system.metrics import Metrics
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
@@ -108,11 +109,7 @@ class HealthWatch:
         now = datetime.now(UTC)
         rows = []
         for name, key in names.items():
-            cursors = {
-                number: partition.subscriptions[name]
-                for number, partition in stats.partitions.items()
-                if name in partition.subscriptions
-            }
+            cursors = cursors_of(stats, name)
             if cursors:
                 found = health(cursors, int(now.timestamp() * 1000), self._thresholds)
                 rows.append(
