@@ -71,7 +71,8 @@ from control_plane.domains.reference_tables.service import ReferenceTableService
 from control_plane.domains.rules.controller import RuleController, RuleOrderController
 from control_plane.domains.rules.service import RuleService
 from control_plane.domains.schemas.controller import SchemaController
-from control_plane.domains.subscriptions.backlog import BacklogKeeper
+from control_plane.domains.subscriptions.backlog_keeper import BacklogKeeper
+from control_plane.domains.subscriptions.conflating import Conflating
 from control_plane.domains.subscriptions.controller import (
     SubscriptionBatchController,
     SubscriptionController,
@@ -82,6 +83,7 @@ from control_plane.domains.subscriptions.health_watch import HealthWatch, Kept
 from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.service import SubscriptionService
+from control_plane.domains.subscriptions.unread import Unread
 from control_plane.domains.system.controller import SystemController
 from control_plane.domains.system.metrics import Metrics
 from control_plane.domains.system.service import HealthService
@@ -197,6 +199,19 @@ class ControlPlane:
                 self.database,
                 self.admin,
                 self.metrics,
+                Conflating(
+                    self.database,
+                    self.metrics,
+                    lanes=self.board.lanes_running,
+                    drain_seconds=settings.drain_seconds,
+                    least_seconds=settings.conflated_seconds,
+                ),
+                Unread(
+                    self.database,
+                    self.admin,
+                    self.metrics,
+                    kept_days=settings.event_retention_days,
+                ),
                 grace_seconds=settings.drain_seconds,
                 kept_days=settings.event_retention_days,
             ),

@@ -39,9 +39,9 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.delivery_topics import DeliveryTopics
 from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.rules import repository as rule_rows
-from control_plane.domains.subscriptions import moves as move_rows
+from control_plane.domains.subscriptions import draining
 from control_plane.domains.subscriptions import repository as subscription_rows
-from control_plane.domains.subscriptions.backlog import BacklogKeeper
+from control_plane.domains.subscriptions.backlog_keeper import BacklogKeeper
 from control_plane.domains.subscriptions.health_watch import HealthWatch
 from control_plane.domains.subscriptions.lane_moves import LaneMoves
 from control_plane.domains.subscriptions.models import ROUTED, State
@@ -189,7 +189,7 @@ class Reconciler(Looks):
             await lock(session, Lock.PUBLISH)
             # Of pending ones the publisher has not made the topic yet, perhaps.
             active = await subscription_rows.grants(session, ROUTED)
-            active |= await move_rows.grants(session)
+            active |= await draining.grants(session)
             pending = await subscription_rows.grants(session, [State.PENDING])
             try:
                 given, taken = await self._grants.correct(READING, active, tolerated=pending)

@@ -162,6 +162,13 @@ class Settings(BaseSettings):
         " entitlements changed, may still read what was routed to its old one before; and how"
         " long one that resumes may have a backlog beyond its limits.",
     )
+    conflated_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        le=86_400,
+        description="How long a subscription that is conflated because of its backlog stays so at"
+        " least; never less than it may still read on its old topic.",
+    )
     lagging_after_seconds: float = Field(
         default=10,
         gt=0,

@@ -34,6 +34,7 @@ LONGEST_DELAY_S: Final = 86_400
 """The log has to keep what waits."""
 
 DelaySeconds = Annotated[int, Meta(ge=0, le=LONGEST_DELAY_S)]
+EveryMs = Annotated[int, Meta(ge=50, le=60_000)]
 
 
 class Conflate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +44,7 @@ class Conflate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         every_ms: length of the intervals, which begin at multiples of it.
     """
 
-    every_ms: Annotated[int, Meta(ge=50, le=60_000)]
+    every_ms: EveryMs
 
 
 class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

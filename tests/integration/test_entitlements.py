@@ -3,6 +3,7 @@
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice, repeat
@@ -17,6 +18,7 @@ from local_runtime import eventually
 from marketdata.frames import read_frame
 from marketdata.partitioning import partition_of
 from marketdata.publisher import Publisher
+from marketdata.skipped import Skipped
 from scripts.verification.control_api import ControlApi
 
 pytestmark = pytest.mark.integration
@@ -27,13 +29,17 @@ VENUES = ["XNAS", "XNYS", "XLON"]
 class Flow:
     """One event of each of three instruments a frame, each of a venue of its own, without end."""
 
-    def __init__(self, service_url: str) -> None:
-        names = (uuid.uuid4().hex[:12].upper() for _ in repeat(None))
-        self.names = list(islice((name for name in names if partition_of(name, 4) == 0), 3))
+    def __init__(self, service_url: str, names: list[str] | None = None) -> None:
+        self.names = names or self._new_names()
         self._url = service_url
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.frames = 0
+
+    @staticmethod
+    def _new_names() -> list[str]:
+        names = (uuid.uuid4().hex[:12].upper() for _ in repeat(None))
+        return list(islice((name for name in names if partition_of(name, 4) == 0), 3))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -65,9 +71,10 @@ class Flow:
 
 @dataclass
 class Seen:
-    """What came on a topic."""
+    """What came on a topic, and what was told as skipped of each instrument."""
 
     sequences: dict[str, list[int]] = field(default_factory=lambda: {v: [] for v in VENUES})
+    skipped: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     plans: list[int] = field(default_factory=list)
 
 
@@ -102,6 +109,9 @@ class Reading:
                 self.seen.plans.append(int(properties["plan"]))
                 for event in read_frame(message.data()).to_pylist():
                     self.seen.sequences[event["venue"]].append(event["sequence"])
+                told = Skipped.told_by(properties)
+                for name, *ends in zip(told.instrument, told.first, told.last, strict=True):
+                    self.seen.skipped[name].append((ends[0], ends[1]))
             try:
                 self._consumer.acknowledge(message)
             except pulsar.PulsarException:

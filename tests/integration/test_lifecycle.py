@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 from local_runtime import eventually
-from test_entitlements import Api, Flow, Reading, api, listed
+from test_entitlements import Api, Flow, Reading, Seen, api, listed
 
 pytestmark = pytest.mark.integration
 
@@ -81,6 +82,89 @@ def test_the_oldest_of_a_backlog_is_dropped_and_told(stack: Any, api: Api) -> No
         assert sum(part["messages"] for part in parts) == entry["messages"]
         assert all(position(part["from"]) < position(part["to"]) for part in parts)
     assert "were dropped at" in api.http.get(f"{path}/health").json()["reason"]
+
+
+def test_who_falls_behind_is_conflated_until_it_has_caught_up(stack: Any, api: Api) -> None:
+    """Every event is delivered, or told as skipped, on the topics in the order of their plans."""
+    flow = Flow(stack.service_url)
+    one = api.desk("one", ["XNAS", "XNYS"], listed(flow.names))
+    path = f"/subscriptions/{one['id']}"
+    set_policy(api, path, {"policy": "conflate", "messages": 20, "every_ms": 500})
+    with flow:  # and nobody reads
+        eventually(lambda: api.get(one)["conflated_since"], within_s=120)
+        during = api.active(one)
+        api.control.await_applied(during["plan"])
+        flow.pass_by(100)
+    assert during["delivery"]["conflate"] == {"every_ms": 500}
+    assert during["asked_delivery"] == one["delivery"]
+    assert [left["topic"] for left in during["draining"]] == [one["topic"]]
+    old, new = Reading(one), Reading(during, from_plan=during["from_plan"])
+    # The old topic goes on until its lane has come to where the new one begins.
+    (left,) = eventually(
+        lambda: (d := api.get(one)["draining"]) and d[0]["plan"] and d, within_s=120
+    )
+    until = dict.fromkeys(("XNAS", "XNYS"), flow.frames)
+    eventually(
+        lambda: ends(new) == until and begins(new, flow) <= ends(old)["XNYS"] + 1, within_s=120
+    )
+    let_time_pass(stack, one["id"])
+    eventually(lambda: not api.get(one)["conflated_since"], within_s=120)
+    after = api.active(one)
+    back = Reading(after, from_plan=after["from_plan"])
+    api.control.await_applied(after["plan"])
+    with Flow(stack.service_url, flow.names) as again:
+        again.pass_by(100)
+    assert (after["topic"], after["delivery"]) == (one["topic"], one["delivery"])
+    total = flow.frames + again.frames
+    last = back.end(XNAS=total, XNYS=total)
+    first = last.sequences["XNYS"][0]
+    rest = new.end(XNAS=first - 1, XNYS=first - 1)
+    before = old.end()
+    # Before: all, up to where it goes on. After: all again, from there on.
+    every = list(range(1, total + 1))
+    for number, venue in enumerate(until):
+        seen = before.sequences[venue]
+        assert seen == every[: len(seen)]
+        ranges = conflated_ranges(rest, venue, flow.names[number])
+        assert ranges[0][0] <= len(seen) + 1
+        assert [begin for begin, _ in ranges[1:]] == [end + 1 for _, end in ranges[:-1]]
+        assert ranges[-1][1] >= first - 1
+        assert last.sequences[venue] == every[first - 1 :]
+    assert max(before.plans) < left["plan"]
+    assert len(rest.sequences["XNAS"]) < flow.frames - begins(new, flow)
+    entries = api.http.get(f"{path}/history").json()["items"]
+    told = [entry for entry in reversed(entries) if "conflated" in entry["type"]]
+    assert [entry["type"].partition(".")[2] for entry in told] == ["conflated", "unconflated"]
+    assert told[0]["data"]["beyond"]["messages"] > 20
+
+
+def ends(reading: Reading) -> dict[str, int]:
+    sequences = reading.seen.sequences
+    return {venue: max(sequences[venue], default=0) for venue in ("XNAS", "XNYS")}
+
+
+def begins(reading: Reading, flow: Flow) -> int:
+    """The first sequence that a conflated topic accounts for."""
+    return min(
+        conflated_ranges(reading.seen, venue, flow.names[number])[0][0]
+        for number, venue in enumerate(("XNAS", "XNYS"))
+    )
+
+
+def conflated_ranges(seen: Seen, venue: str, instrument: str) -> list[tuple[int, int]]:
+    """What was delivered of an instrument and what was told as skipped, in order."""
+    return sorted([*((n, n) for n in seen.sequences[venue]), *seen.skipped[instrument]])
+
+
+def let_time_pass(stack: Any, subscription: str) -> None:
+    """As if what may still be read could be no longer, and it had been conflated for long."""
+    statements = (
+        "UPDATE subscription_moves SET drain_until = now() WHERE subscription_id = %s",
+        "UPDATE subscriptions SET conflated_since = '2000-01-01Z' WHERE id = %s",
+    )
+    with psycopg.connect(stack.database_url) as connection:
+        for statement in statements:
+            connection.execute(statement, [subscription])
 
 
 def set_policy(api: Api, path: str, policy: dict[str, Any]) -> None:

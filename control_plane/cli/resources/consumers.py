@@ -42,7 +42,7 @@ _VIEW = (
 _GROUP = body("group", "What its members are called together.")
 _ON_BACKLOG = body(
     "on_backlog",
-    'What becomes of a backlog: \'{"policy": "drop_oldest", "messages": 1000}\'.',
+    'What becomes of a backlog: \'{"policy": "conflate", "messages": 1000, "every_ms": 500}\'.',
     type=JSON,
 )
 _THRESHOLDS = body(

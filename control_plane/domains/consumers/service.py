@@ -31,8 +31,9 @@ from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.rules import repository as rule_rows
+from control_plane.domains.subscriptions.draining import drain_no_longer
 from control_plane.domains.subscriptions.models import Subscription
-from control_plane.domains.subscriptions.moves import drain_no_longer, follow_bounds
+from control_plane.domains.subscriptions.moves import follow_bounds
 from control_plane.domains.subscriptions.served import unserved
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.domains.tokens.repository import revoke_subject

@@ -29,7 +29,11 @@ class EventType(StrEnum):
     """name, state, plan"""
     SUBSCRIPTION_MOVED = "subscription.moved"
     """name, state, plan: it has another topic from that plan on; reason: entitlements, rules,
-    changed"""
+    changed, backlog"""
+    SUBSCRIPTION_CONFLATED = "subscription.conflated"
+    """name, state, plan, every_ms, beyond (the size of its backlog by each limit)"""
+    SUBSCRIPTION_UNCONFLATED = "subscription.unconflated"
+    """name, state, plan, reason: backlog, or as of subscription.moved what ended it"""
     SUBSCRIPTION_PAUSED = "subscription.paused"
     """name, state, plan, reason: asked, or backlog with `beyond` (its size by each limit)"""
     SUBSCRIPTION_DROPPED = "subscription.backlog_dropped"

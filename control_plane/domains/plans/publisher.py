@@ -43,7 +43,7 @@ from control_plane.domains.plans import repository
 from control_plane.domains.plans.delivery_topics import AnyCursor, DeliveryTopics
 from control_plane.domains.plans.models import PlanRow
 from control_plane.domains.reference_tables import repository as table_rows
-from control_plane.domains.subscriptions import moves as move_rows
+from control_plane.domains.subscriptions import draining
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import LIVE
 from control_plane.errors import BrokerUnavailableError, UnavailableError
@@ -208,8 +208,8 @@ class PlanPublisher:
         closed = await subscription_rows.cursors_left(session, number, limit=LEFT_A_TURN)
         dropped = await self._drop(session, closed)
         await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])
-        drained = await self._drop(session, await move_rows.overdue(session, number))
-        await move_rows.end(session, [move.id for move in drained])
+        drained = await self._drop(session, await draining.overdue(session, number))
+        await draining.end(session, [move.id for move in drained])
         return len(dropped) == LEFT_A_TURN
 
     async def _tell_pauses(self, session: AsyncSession) -> bool:
@@ -223,9 +223,9 @@ class PlanPublisher:
 
     async def _cut_off(self, session: AsyncSession, number: int) -> None:
         """Take away what could read a plan's views without having them any more."""
-        exposed = await move_rows.exposed(session, number)
+        exposed = await draining.exposed(session, number)
         dropped = await self._drop(session, exposed)
-        await move_rows.end(session, [move.id for move in dropped])
+        await draining.end(session, [move.id for move in dropped])
         if len(dropped) < len(exposed):
             raise BrokerUnavailableError(
                 "A Pulsar subscription on a view that was left could not be removed."
@@ -237,7 +237,7 @@ class PlanPublisher:
             return []
         among = {row.grant for row in rows}
         needed = await subscription_rows.grants(session, LIVE, among=among)
-        needed |= await move_rows.grants(session, without=rows)
+        needed |= await draining.grants(session, without=rows)
         return await self._topics.drop_cursors(rows, still_granted=needed)
 
     async def _has_work(self, session: AsyncSession) -> bool:
@@ -253,7 +253,7 @@ class PlanPublisher:
                     " AND blocked <> (paused_at IS NOT NULL AND state <> 'closed'))"
                     " OR EXISTS (SELECT FROM subscription_moves AS m JOIN subscriptions AS s"
                     " ON s.id = m.subscription_id"
-                    " WHERE m.ended_at IS NULL AND NOT m.goes_on"
+                    " WHERE m.ended_at IS NULL AND NOT m.goes_on AND NOT m.tells_unread"
                     " AND m.drain_until <= clock_timestamp()"
                     " AND NOT (s.paused_at IS NOT NULL AND s.state <> 'closed' AND m.allowed))"
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -205,6 +206,12 @@ async def mark_applied(session: AsyncSession, number: int, instances: int) -> No
     if first is not None:
         applied = {"plan": number, "instances": instances}
         await record(session, Change(EventType.PLAN_APPLIED, applied))
+
+
+async def applied_since(session: AsyncSession, number: int) -> datetime | None:
+    """When every function was first seen to run a plan or a later one; None for not yet."""
+    applied = select(func.min(PlanRow.applied_at)).where(PlanRow.number >= number)
+    return await session.scalar(applied)
 
 
 def _is_planned() -> ColumnElement[bool]:

@@ -31,6 +31,7 @@ from control_plane.domains.rules.following import bounds_changed
 from control_plane.domains.rules.policy import Policy, Rule
 from control_plane.domains.subscriptions import backlog, changes
 from control_plane.domains.subscriptions import repository as subscription_rows
+from control_plane.domains.subscriptions.conflated import left_of
 from control_plane.domains.subscriptions.models import State, Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
@@ -49,7 +50,7 @@ from control_plane.errors import (
     InvalidRequestError,
     at_pointer,
 )
-from marketdata.entitlements import Bounds, Entitlements, bounded
+from marketdata.entitlements import Bounds, Entitlements
 from marketdata.plans import View, ViewSpec, sets_of, tables_of, view_of
 from marketdata.transformations import Transformation
 
@@ -231,7 +232,8 @@ async def _changed(
     change = data.change[number]
     row = await _live(session, change.subscription, only)
     with at_pointer(f"/change/{number}"):
-        after = await _view(session, _asked(row, change), row.consumer, changed)
+        asked = _asked(row, change)
+        after = await _view(session, asked, row.consumer, changed, row.conflate_ms)
     return _affected(row, "change", after)
 
 
@@ -253,7 +255,7 @@ async def _others(
     affected = []
     for row in rows[:MOST_ROWS]:
         spec = msgspec.convert(row.spec, ViewSpec)
-        after = view_of(bounded(spec, changed.allowed(row.consumer)))
+        after = view_of(left_of(spec, changed.allowed(row.consumer), row.conflate_ms).spec)
         other = after.id != row.view_id or names_any(after, changed.sets)
         if row.id not in named and other:
             had = msgspec.convert(row.view.spec, ViewSpec)
@@ -263,9 +265,17 @@ async def _others(
 
 
 async def _view(
-    session: AsyncSession, asked: SubscriptionCreate, consumer: Consumer, changed: _Effective
+    session: AsyncSession,
+    asked: SubscriptionCreate,
+    consumer: Consumer,
+    changed: _Effective,
+    conflate_ms: int | None = None,
 ) -> View:
-    """The view that a consumer would get for what it asks for."""
+    """The view that a consumer would get for what it asks for.
+
+    Args:
+        conflate_ms: at which intervals it is conflated because of its backlog; None for not at all.
+    """
     if refers(asked):
         taken = changed.transformations.get(str(asked.shared_transformation))
         if taken is None:
@@ -275,11 +285,11 @@ async def _view(
     spec = await declared_spec(session, asked)
     known = {*await set_rows.contents(session, sets_of([spec])), *changed.sets}
     require_sets(asked, spec, known)
-    return view_of(
-        entitled_spec(
-            asked, spec, consumer, changed.policy, changed.entitled(consumer), changed.lanes
-        )
+    entitled = changed.entitled(consumer)
+    left = entitled_spec(
+        asked, spec, consumer, changed.policy, entitled, changed.lanes, conflate_ms
     )
+    return view_of(left.spec)
 
 
 def _asked(row: Subscription, change: SubscriptionChange) -> SubscriptionCreate:

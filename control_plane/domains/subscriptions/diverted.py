@@ -1,4 +1,4 @@
-"""Which subscriptions get another view when what their consumers may receive changes.
+"""Which subscriptions get another view by what is left to them now of what they ask for.
 
 Pure: no database, no broker. Equal subscriptions are worked out once.
 """
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from control_plane.domains.subscriptions.conflated import Left, left_of
 from control_plane.domains.subscriptions.served import require_served
 from control_plane.errors import FieldProblem, InvalidRequestError
 from marketdata.entitlements import Bounds, bounded
@@ -18,20 +19,30 @@ from marketdata.plans import ViewSpec, view_of
 
 
 class Asked(NamedTuple):
-    """A live subscription: what it asks for, as JSON text, and the view that it has."""
+    """A live subscription: what it asks for, as JSON text, and the view that it has.
+
+    `conflate_ms` is at which intervals it is conflated because of its backlog; None for not at all.
+    """
 
     id: str
     name: str
     consumer: str
     view: str
     spec: str
+    conflate_ms: int | None
 
 
 class Other(NamedTuple):
-    """The view that a subscription gets, and whether it may see on what its old one gets."""
+    """The view that a subscription gets.
+
+    Attributes:
+        allowed: whether it may see on what its old one gets.
+        conflated: whether it is because of its backlog.
+    """
 
     spec: ViewSpec
     allowed: bool
+    conflated: bool
 
 
 def diverted(
@@ -52,15 +63,16 @@ def diverted(
         InvalidRequestError: names the subscription whose condition would cost too much, or that
             no function would serve.
     """
-    made: dict[tuple[str, Bounds], tuple[ViewSpec, str]] = {}
+    made: dict[tuple[str, Bounds, int | None], tuple[Left, str]] = {}
     kept: dict[tuple[str, Bounds], bool] = {}
     others = {}
     for each in asked:
         bound = bounds[each.consumer]
-        if (each.spec, bound) not in made:
-            wanted = bounded(msgspec.json.decode(each.spec, type=ViewSpec), bound)
-            made[each.spec, bound] = wanted, view_of(wanted).id
-        spec, view = made[each.spec, bound]
+        form = each.spec, bound, each.conflate_ms
+        if form not in made:
+            wanted = left_of(msgspec.json.decode(each.spec, type=ViewSpec), *form[1:])
+            made[form] = wanted, view_of(wanted.spec).id
+        (spec, conflated), view = made[form]
         if view == each.view:
             continue
         had = msgspec.convert(views[each.view], ViewSpec)
@@ -69,7 +81,7 @@ def diverted(
         require_served(f"{each.name!r} ({each.id})", spec.delivery, had.delivery)
         if checked:
             _check_cost(each, spec, had)
-        others[each.id] = Other(spec, kept[each.view, bound])
+        others[each.id] = Other(spec, kept[each.view, bound], conflated)
     return others
 
 

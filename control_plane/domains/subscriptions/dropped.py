@@ -15,17 +15,23 @@ from control_plane.domains.events.schemas import EventType
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.models import HistoryEntry, Subscription
 
+MERGED_WITHIN = timedelta(minutes=10)
+"""For so long one entry of the history tells of all that is dropped, if nothing else happens."""
+
 
 class Dropped(msgspec.Struct, frozen=True):
-    """What one look dropped.
+    """What one look dropped, or what was not read in time of a topic that was left.
 
     Attributes:
-        beyond: how large the backlog was by those of its limits that it was beyond.
+        beyond: how large the backlog was by those of its limits that it was beyond; of a topic that
+            was left nothing.
         partitions: `partition`, `messages`, and the cursor's place `from` and `to`, if it was told.
+        topic: the one that was left; absent: the one that the subscription has.
     """
 
     beyond: dict[str, int]
     partitions: list[dict[str, Any]]
+    topic: str | None = None
 
     @property
     def messages(self) -> int:
@@ -57,22 +63,29 @@ async def note_dropped(
     row: Subscription,
     told: Dropped,
     *,
-    merged_within: timedelta,
     kept: timedelta,
 ) -> None:
     """Tell that messages of a backlog were dropped; the row of the subscription is locked.
 
+    The newest entry of the history takes it in, if it is one that tells of such, of the same topic,
+    and is no older than `MERGED_WITHIN`.
+
     Args:
-        merged_within: the newest entry of the history takes it in, if it is one that tells of such
-            and is no older.
         kept: older entries of the history that tell of such are forgotten.
     """
     now = datetime.now(UTC)
-    data = {"messages": told.messages, "beyond": told.beyond}
+    data: dict[str, Any] = {"messages": told.messages, "beyond": told.beyond}
+    if told.topic is not None:
+        data["topic"] = told.topic
     entries = await repository.history(session, row.id, before=None, limit=1)
     newest = next(iter(entries), None)
     of_drop = newest is not None and newest.type == EventType.SUBSCRIPTION_DROPPED.value
-    if newest is not None and of_drop and now - newest.at < merged_within:
+    if (
+        newest is not None
+        and of_drop
+        and newest.data.get("topic") == told.topic
+        and now - newest.at < MERGED_WITHIN
+    ):
         newest.data = told.after(newest.data, now)
         await record(session, repository.change_of(EventType.SUBSCRIPTION_DROPPED, row, data))
         return
@@ -87,3 +100,8 @@ async def note_dropped(
     )
     partitions = {"partitions": told.partitions}
     await repository.note(session, EventType.SUBSCRIPTION_DROPPED, [row], partitions, **data)
+
+
+def position(place: tuple[int, int]) -> str:
+    """A position in a partition, as the broker writes it."""
+    return "{}:{}".format(*place)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 
+import msgspec
 import structlog
 from msgspec import UNSET
 from sqlalchemy import func
@@ -28,11 +29,14 @@ from control_plane.domains.subscriptions.changes import (
     changes_view,
     difference,
 )
+from control_plane.domains.subscriptions.conflated import left_of, require_conflatable
+from control_plane.domains.subscriptions.draining import drain_anew, lock_open
 from control_plane.domains.subscriptions.models import UNIQUE_NAME, State, Subscription
-from control_plane.domains.subscriptions.moves import change_view, drain_anew, lock_open
+from control_plane.domains.subscriptions.moves import change_view
 from control_plane.domains.subscriptions.references import enriched_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import (
     HistoryOut,
+    OnBacklog,
     SubscriptionOut,
     SubscriptionUpdate,
 )
@@ -42,7 +46,7 @@ from control_plane.domains.transformations import repository as transformation_r
 from control_plane.errors import ConflictError
 from control_plane.pages import Page, check_match, decode_number
 from control_plane.rows import touch
-from marketdata.plans import sets_of
+from marketdata.plans import ViewSpec, sets_of
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +100,8 @@ class LifecycleService:
                     row = await self._with_view(session, key, data, if_match, only)
                 else:
                     row = await self._to_change(session, key, if_match, only)
+                    if data.on_backlog is not UNSET:
+                        await self._require_conflatable(session, row, data.on_backlog)
                 told = difference(asked(row), asked_after(asked(row), data), OWN_MEMBERS)
                 if told["after"]:
                     for name, value in told["after"].items():
@@ -122,6 +128,14 @@ class LifecycleService:
         if row.state == State.CLOSED:
             raise ConflictError("The subscription is closed and can no longer be changed.")
         return row
+
+    async def _require_conflatable(
+        self, session: AsyncSession, row: Subscription, on_backlog: OnBacklog
+    ) -> None:
+        """Refuse to conflate what cannot be."""
+        allowed = (await rule_rows.policy(session)).allowed(row.consumer)
+        left, _ = left_of(msgspec.convert(row.spec, ViewSpec), allowed, None)
+        require_conflatable(left, on_backlog, self._lanes())
 
     async def _with_view(
         self,
@@ -153,7 +167,15 @@ class LifecycleService:
             await transformation_rows.find(session, shared.id)
         require_sets(after, spec, await set_rows.contents(session, sets_of([spec])))
         policy = await rule_rows.policy(session)
-        effective = entitled_spec(after, spec, consumer, policy, consumer.allowed, self._lanes())
+        # Who no longer wants that has its own view at once, unless it still drains it.
+        conflate_ms = row.conflate_ms if after.on_backlog.policy == "conflate" else None
+        entitled = consumer.allowed
+        effective, conflated = entitled_spec(
+            after, spec, consumer, policy, entitled, self._lanes(), conflate_ms
+        )
+        unconflated = row.conflated_since is not None and not conflated
+        if unconflated:
+            row.conflated_since = row.conflate_ms = None
         view = await plan_rows.ensure_view(session, effective)
         row.filter, row.spec = after.filter, plan_rows.spec_json(spec)
         row.transformation_id = shared.id if shared else None
@@ -167,6 +189,9 @@ class LifecycleService:
         elif told["after"] or session.is_modified(row):
             touch(row)
             await repository.note(session, EventType.SUBSCRIPTION_CHANGED, [row], told)
+        if unconflated:
+            ended = EventType.SUBSCRIPTION_UNCONFLATED
+            await repository.note(session, ended, [row], reason="changed")
         return row
 
     async def pause(

@@ -119,9 +119,8 @@ async def store(
         with at_pointer(each.asked.pointer):
             consumer = _receiving(owners, each.data.consumer)
             require_sets(each.data, each.spec, sets)
-            effective.append(
-                entitled_spec(each.data, each.spec, consumer, policy, consumer.allowed, lanes)
-            )
+            left = entitled_spec(each.data, each.spec, consumer, policy, consumer.allowed, lanes)
+            effective.append(left.spec)
     live, newest = await plan_rows.joinable(session, effective)
     ids = [view_of(spec).id for spec in effective]
     absent = {key: spec for key, spec in zip(ids, effective, strict=True) if key not in live}

@@ -49,8 +49,8 @@ ACTING = (
 
 IS_LIVE = "subscriptions.state <> 'closed'"
 """Those rows that are not closed, as SQL."""
-LIMITED = "on_backlog ->> 'policy' <> 'hold'"
-"""Those rows of whose backlog something is done, as SQL."""
+LIMITED = "(on_backlog ->> 'policy' <> 'hold' OR conflated_since IS NOT NULL)"
+"""Those rows of whose backlog something is done, or was, as SQL."""
 PAUSED = "(paused_at IS NOT NULL OR blocked)"
 """Those rows that the broker is told of, or was, as SQL."""
 
@@ -118,6 +118,9 @@ class Subscription(Base):
         CheckConstraint("state <> 'active' OR paused_at IS NULL", name="active_not_paused"),
         CheckConstraint("state <> 'paused' OR paused_at IS NOT NULL", name="paused_complete"),
         CheckConstraint("cursor_removed_at IS NULL OR state = 'closed'", name="cursor_after_close"),
+        CheckConstraint(
+            "(conflated_since IS NULL) = (conflate_ms IS NULL)", name="conflated_complete"
+        ),
         CheckConstraint("version >= 1", name="version_positive"),
         CheckConstraint("jsonb_typeof(labels) = 'object'", name="labels_object"),
         CheckConstraint("jsonb_typeof(spec) = 'object'", name="spec_object"),
@@ -130,8 +133,8 @@ class Subscription(Base):
     name: Mapped[str] = mapped_column(Text)
     # What its members are called together; NULL: as the subscription.
     group: Mapped[str | None] = mapped_column(Text)
-    # The filter as it was written, and the view that was asked for. `view` is what the consumer's
-    # entitlements leave of that.
+    # The filter as it was written, and the view that was asked for. `view` is what is delivered in
+    # its place (`conflated.left_of`).
     filter: Mapped[str] = mapped_column(Text, server_default="")
     spec: Mapped[dict[str, Any]] = mapped_column(JSONB)
     # The shared transformation that was referred to; what it holds stands in `spec`.
@@ -166,6 +169,9 @@ class Subscription(Base):
     blocked: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     # When it last resumed, until its backlog is within its limits again.
     resumed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # Since when it is conflated because of its backlog, and at which intervals.
+    conflated_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    conflate_ms: Mapped[int | None] = mapped_column(Integer)
 
     consumer: Mapped[Consumer] = relationship(lazy="raise")
     view: Mapped[ViewRow] = relationship(lazy="raise")
@@ -212,6 +218,11 @@ class Move(Base):
         ),
         Index("ix_subscription_moves_view", "view_id", postgresql_where=text("ended_at IS NULL")),
         Index("ix_subscription_moves_going", "view_id", postgresql_where=text("goes_on")),
+        Index(
+            "ix_subscription_moves_untold",
+            "drain_until",
+            postgresql_where=text("tells_unread AND ended_at IS NULL"),
+        ),
         CheckConstraint("plan >= 1", name="plan_positive"),
     )
 
@@ -229,6 +240,8 @@ class Move(Base):
     # Whether the view stays in the plans, for this subscription too: its lane has not come to where
     # the next view, of another lane, begins. Then `plan` becomes the first without it.
     goes_on: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    # Whether it has to be told what was not read here, before the Pulsar subscription is removed.
+    tells_unread: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     correlation_id: Mapped[str] = mapped_column(Text, server_default="")
     moved_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.clock_timestamp()

@@ -1,17 +1,9 @@
-"""Moves: a subscription's way to another view, when what it may receive or asks for changes.
+"""Moves: a subscription's way to another view, when what is left to it of what it asks for changes.
 
-What was asked for is kept; the view is what the entitlements and the routing rules leave of it. A
-move is a change like any other: rows and the plan that it makes commit together. A move always
-makes a plan of its own, so that a number divides what was routed before from what is after it.
-
-What happens to the Pulsar subscription on the topic that was left:
-
-- Nobody else has the view: from the move's plan on nothing is routed to it. What lies there was
-  routed before, and can be read until `drain_until`.
-- Somebody else has the view, now or later, and the consumer may see that: its topic goes on, and
-  the plan of a message says whether it is for the subscription. It can be read until `drain_until`.
-- Somebody else has the view, and its topic goes on with events that may no longer be the
-  consumer's. The Pulsar subscription is removed before the plan that routes them is published.
+What was asked for is kept; the view is what the entitlements, the routing rules and its backlog
+leave of it. A move is a change like any other: rows and the plan that it makes commit together. A
+move always makes a plan of its own, so that a number divides what was routed before from what is
+after it. What happens to the topic that was left stands in `draining`.
 
 Where the next view is of another lane, or the one that was left is conflated, that one goes on
 until its lane has come to where the next begins (`lane_moves`), provided that the entitlements
@@ -26,16 +18,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import joinedload
 
-from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.diverted import diverted
+from control_plane.domains.subscriptions.draining import LIVE, end, lock_open, open_moves
 from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.errors import ConflictError
 from control_plane.requests import current_request_id
@@ -51,12 +42,14 @@ class Way(NamedTuple):
     Attributes:
         goes_on: whether that is routed on until its lane has come to where the next one begins.
         allowed: whether the subscription may see on what it gets.
+        unconflated: the subscription was conflated because of its backlog, and can be no longer.
     """
 
     row: Subscription
     view: ViewRow
     goes_on: bool = False
     allowed: bool = True
+    unconflated: bool = False
 
 
 _UNKNOWN_YET = 2**62
@@ -86,14 +79,43 @@ async def follow_bounds(
             be both delayed and conflated.
     """
     lost = await _allow_no_longer(session, bounds)
-    ways = await _ways(session, bounds, checked=reason == "rules")
+    of_consumers = Subscription.consumer_id.in_(bounds)
+    ways = await _ways(session, of_consumers, bounds, checked=reason == "rules")
     if not ways and not lost:
         return None
     number = await _move(session, ways, drain_seconds=drain_seconds, growing=reason == "rules")
     await repository.note(
         session, EventType.SUBSCRIPTION_MOVED, [way.row for way in ways], reason=reason
     )
+    ended = [way.row for way in ways if way.unconflated]
+    await repository.note(session, EventType.SUBSCRIPTION_UNCONFLATED, ended, reason=reason)
     return number
+
+
+async def follow_backlog(
+    session: AsyncSession,
+    ids: Collection[str],
+    bounds: Mapping[str, Bounds],
+    *,
+    drain_seconds: float,
+) -> None:
+    """Give subscriptions the views that they have by their `conflate_ms`, which has just changed.
+
+    What they have not read of the others when the time to drain these is over is told.
+
+    The caller holds Lock.PLAN_SEQUENCE, and the rows of moves and subscriptions.
+
+    Args:
+        bounds: id of a consumer -> what it may receive.
+
+    Raises:
+        ConflictError: the plan is full.
+    """
+    ways = await _ways(session, Subscription.id.in_(ids), bounds, checked=False)
+    if ways:
+        await _move(session, ways, drain_seconds=drain_seconds, growing=True, tells_unread=True)
+        rows = [way.row for way in ways]
+        await repository.note(session, EventType.SUBSCRIPTION_MOVED, rows, reason="backlog")
 
 
 async def change_view(
@@ -107,7 +129,7 @@ async def change_view(
         ConflictError: it came from that view, and has not drained it yet; or the plan is full.
     """
     left = await session.scalar(
-        _open().where(Move.subscription_id == row.id, Move.view_id == view.id)
+        open_moves().where(Move.subscription_id == row.id, Move.view_id == view.id)
     )
     if left is not None:
         # One Pulsar subscription cannot be drained and read on at a time.
@@ -122,27 +144,18 @@ async def change_view(
     )
 
 
-async def lock_open(session: AsyncSession, of: ColumnElement[bool]) -> None:
-    """Lock the open moves of some subscriptions.
-
-    Before their rows, as the publisher locks them: neither can wait for the other.
-    """
-    ids = select(Subscription.id).where(of)
-    moves = select(Move.id).where(Move.subscription_id.in_(ids), Move.ended_at.is_(None))
-    await session.execute(moves.order_by(Move.id).with_for_update())
-
-
 async def _move(
     session: AsyncSession,
     ways: Sequence[Way],
     *,
     drain_seconds: float,
     growing: bool,
+    tells_unread: bool = False,
 ) -> int:
     """Let subscriptions have other views from a plan on that is made here; gives its number."""
     now = datetime.now(UTC)
     moves = []
-    for row, view, goes_on, allowed in ways:
+    for row, view, goes_on, allowed, _ in ways:
         # Who was never active has read nothing, and begins on the new view as it would have here.
         drain_until = now + timedelta(seconds=drain_seconds) if row.activated_at else now
         moves.append(
@@ -153,6 +166,7 @@ async def _move(
                 from_plan=row.from_plan,
                 allowed=allowed,
                 goes_on=goes_on,
+                tells_unread=tells_unread,
                 correlation_id=current_request_id(),
                 drain_until=drain_until,
             )
@@ -182,80 +196,6 @@ async def _move(
     return number
 
 
-async def drain_no_longer(session: AsyncSession, of: ColumnElement[bool]) -> None:
-    """Let what may still be read on topics that were left be taken away at once.
-
-    Args:
-        of: a condition on the subscriptions that left them.
-    """
-    await lock_open(session, of)
-    await session.execute(
-        update(Move)
-        .where(Move.subscription_id == Subscription.id, Move.ended_at.is_(None), of)
-        .values(drain_until=func.clock_timestamp())
-        .execution_options(synchronize_session=False)
-    )
-
-
-async def drain_anew(session: AsyncSession, key: str, *, drain_seconds: float) -> None:
-    """Give a subscription that resumes time to drain what its pause kept; moves are locked."""
-    until = datetime.now(UTC) + timedelta(seconds=drain_seconds)
-    await session.execute(
-        update(Move)
-        .where(Move.subscription_id == key, Move.ended_at.is_(None), Move.allowed)
-        .values(drain_until=func.greatest(Move.drain_until, until))
-        .execution_options(synchronize_session=False)
-    )
-
-
-async def exposed(session: AsyncSession, plan: int) -> Sequence[Move]:
-    """Open moves up to a plan whose view somebody has and they may not see; rows are locked."""
-    somebody = exists().where(Subscription.view_id == Move.view_id, _LIVE)
-    query = _open().where(Move.plan <= plan, ~Move.allowed, somebody).with_for_update(of=Move)
-    return (await session.scalars(query)).all()
-
-
-async def overdue(session: AsyncSession, published: int) -> Sequence[Move]:
-    """Open moves whose time to be drained is over; rows are locked.
-
-    For who pauses no time passes, where it is the subscription that changed. Nor before the plan is
-    published with which it gets something else, but for who is to get nothing.
-    """
-    over = (
-        (Move.plan <= published)
-        | (Subscription.state == State.CLOSED)
-        | Subscription.consumer.has(Consumer.suspended)
-    )
-    waits = Subscription.paused_at.is_not(None) & _LIVE & Move.allowed
-    query = (
-        _open()
-        .join(Move.subscription)
-        .where(Move.drain_until <= func.clock_timestamp(), over, ~waits, ~Move.goes_on)
-        .limit(1000)
-        .with_for_update(of=Move, skip_locked=True)
-    )
-    return (await session.scalars(query)).all()
-
-
-async def grants(
-    session: AsyncSession, *, without: Collection[object] = ()
-) -> set[tuple[str, str]]:
-    """Topic and consumer of every open move, but for those that are in `without`."""
-    moves = (await session.scalars(_open())).all()
-    return {move.grant for move in moves if move not in without}
-
-
-async def end(session: AsyncSession, ids: Collection[int]) -> None:
-    """Note that the Pulsar subscriptions of moves are gone."""
-    if ids:
-        await session.execute(
-            update(Move)
-            .where(Move.id.in_(ids))
-            .values(ended_at=func.clock_timestamp())
-            .execution_options(synchronize_session=False)
-        )
-
-
 def _falls_behind(left: ViewSpec, following: ViewSpec) -> bool:
     """Whether a view's lane may come only later to where the next one begins.
 
@@ -267,19 +207,11 @@ def _falls_behind(left: ViewSpec, following: ViewSpec) -> bool:
     return behind and delay_of(lane) >= delay_of(other)
 
 
-_LIVE = Subscription.state != State.CLOSED
-
-
-def _open() -> Select[Move]:
-    query = select(Move).where(Move.ended_at.is_(None)).order_by(Move.id)
-    return query.options(joinedload(Move.view), joinedload(Move.subscription))
-
-
 async def _allow_no_longer(session: AsyncSession, bounds: Mapping[str, Bounds]) -> bool:
     """Note which views that may be read on are allowed no longer; whether there are."""
     of_consumers = Subscription.consumer_id.in_(bounds)
     await lock_open(session, of_consumers)
-    query = _open().join(Move.subscription).where(of_consumers, Move.allowed)
+    query = open_moves().join(Move.subscription).where(of_consumers, Move.allowed)
     lost = False
     for move in (await session.scalars(query)).all():
         spec = msgspec.convert(move.view.spec, ViewSpec)
@@ -289,12 +221,22 @@ async def _allow_no_longer(session: AsyncSession, bounds: Mapping[str, Bounds]) 
     return lost
 
 
-async def _ways(session: AsyncSession, bounds: Mapping[str, Bounds], *, checked: bool) -> list[Way]:
-    """The ways of those live subscriptions of consumers that get another view: rows are locked.
+async def _ways(
+    session: AsyncSession,
+    of: ColumnElement[bool],
+    bounds: Mapping[str, Bounds],
+    *,
+    checked: bool,
+) -> list[Way]:
+    """The ways of those live ones of some subscriptions that get another view: rows are locked.
 
     Their open moves are locked.
+
+    Args:
+        of: a condition on the subscriptions.
+        bounds: what their consumers may receive.
     """
-    asked = await repository.asked_by(session, bounds)
+    asked = await repository.asked_by(session, of)
     views = {row.id: row.spec for row in await plan_rows.views(session, {a.view for a in asked})}
     # In a thread: there may be many, and they must not hold up other requests.
     others = await asyncio.to_thread(diverted, asked, bounds, views, checked=checked)
@@ -308,7 +250,10 @@ async def _ways(session: AsyncSession, bounds: Mapping[str, Bounds], *, checked:
         left = msgspec.convert(views[row.view_id], ViewSpec)
         goes_on = other.allowed and _falls_behind(left, other.spec) and row.activated_at is not None
         view = there[view_of(other.spec).id]
-        ways.append(Way(row, view, goes_on=goes_on, allowed=other.allowed))
+        unconflated = row.conflated_since is not None and not other.conflated
+        if unconflated:
+            row.conflated_since = row.conflate_ms = None
+        ways.append(Way(row, view, goes_on, other.allowed, unconflated))
         if bounds[row.consumer_id].events.sets and row.activated_at is None:
             row.start = "latest"  # as for a new one (`entitled_spec`)
     return ways
@@ -329,7 +274,7 @@ async def _come_back(
         tell what is on both sides of something that is for others.
     """
     ids = {row.id for row in rows}
-    query = _open().join(Move.subscription).where(Subscription.id.in_(ids))
+    query = open_moves().join(Move.subscription).where(Subscription.id.in_(ids))
     back = (await session.scalars(query.where(Move.view_id == Subscription.view_id))).all()
     await end(session, [move.id for move in back])
     now = datetime.now(UTC)
@@ -353,6 +298,6 @@ async def _had_since(session: AsyncSession, move: Move, *, without: Collection[s
     there = exists().where(
         Subscription.view_id == move.view_id,
         Subscription.id.not_in(without),
-        or_(_LIVE, Subscription.closed_in_plan > move.plan),
+        or_(LIVE, Subscription.closed_in_plan > move.plan),
     )
     return bool(await session.scalar(select(or_(moved, there))))

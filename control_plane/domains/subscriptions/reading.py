@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.database import Database
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.conflated import hindrance
 from control_plane.domains.subscriptions.health import (
     CLOSED,
     NO_CURSOR,
@@ -22,9 +23,11 @@ from control_plane.domains.subscriptions.health import (
     nobody,
 )
 from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.domains.subscriptions.schemas import OnBacklog
 from control_plane.domains.subscriptions.sequences import add_sequences
 from control_plane.errors import BrokerUnavailableError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
+from marketdata.plans import ViewSpec
 
 
 class ReadingService:
@@ -77,8 +80,20 @@ async def _told(session: AsyncSession, row: Subscription) -> list[str]:
         paused = await repository.newest_of(session, row.id, EventType.SUBSCRIPTION_PAUSED)
         by_backlog = paused is not None and paused.data.get("reason") == "backlog"
         told.append(PAUSED_BY_BACKLOG if by_backlog else PAUSED)
+    told += _conflation(row)
     dropped = await repository.newest_of(session, row.id, EventType.SUBSCRIPTION_DROPPED)
     if dropped is not None:
         at = dropped.data.get("until") or dropped.at.isoformat(timespec="seconds")
         told.append(f"{dropped.data['messages']} messages of its backlog were dropped at {at}.")
     return told
+
+
+def _conflation(row: Subscription) -> list[str]:
+    """That a subscription is conflated because of its backlog, or why it cannot be."""
+    if row.conflated_since is not None:
+        since = row.conflated_since.isoformat(timespec="seconds")
+        return [f"It is conflated every {row.conflate_ms} ms since {since}: its backlog was large."]
+    asked = msgspec.convert(row.on_backlog, OnBacklog)
+    spec = msgspec.convert(row.view.spec, ViewSpec)
+    found = hindrance(spec, asked.every_ms) if asked.every_ms is not None else None
+    return [f"A backlog is held, not conflated: {found.detail}."] if found else []

@@ -7,7 +7,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Text, case, cast, exists, func, or_, select, text, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    case,
+    cast,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
@@ -137,15 +150,20 @@ async def live_among(
     return (await session.scalars(query)).all()
 
 
-async def asked_by(session: AsyncSession, consumers: Collection[str]) -> list[Asked]:
-    """What the live subscriptions of some consumers ask for, and the views that they have."""
+async def asked_by(session: AsyncSession, of: ColumnElement[bool]) -> list[Asked]:
+    """What some live subscriptions ask for, and the views that they have.
+
+    Args:
+        of: a condition on them.
+    """
     query = select(
         Subscription.id,
         Subscription.name,
         Subscription.consumer_id,
         Subscription.view_id,
         cast(Subscription.spec, Text),
-    ).where(Subscription.consumer_id.in_(consumers), Subscription.state != State.CLOSED)
+        Subscription.conflate_ms,
+    ).where(of, Subscription.state != State.CLOSED)
     return [Asked(*row) for row in await session.execute(query)]
 
 
@@ -382,7 +400,7 @@ async def pause(session: AsyncSession, row: Subscription, **told: Any) -> bool:
 async def limited(
     session: AsyncSession, *, after: tuple[str, str], limit: int
 ) -> Sequence[Subscription]:
-    """Active subscriptions whose backlog has limits, by view and id, from behind one."""
+    """Active subscriptions whose backlog has limits, or had, by view and id, from behind one."""
     place = tuple_(Subscription.view_id, Subscription.id)
     query = _limited().where(place > after).order_by(Subscription.view_id, Subscription.id)
     return (await session.scalars(query.limit(limit))).all()
@@ -406,7 +424,7 @@ async def caught_up(session: AsyncSession, key: str, resumed_at: datetime) -> No
 
 def _limited() -> Select[Subscription]:
     query = select(Subscription).where(text(LIMITED), Subscription.state == State.ACTIVE)
-    return query.options(joinedload(Subscription.view))
+    return query.options(joinedload(Subscription.view), selectinload(Subscription.draining))
 
 
 async def newest_of(session: AsyncSession, key: str, what: EventType) -> HistoryEntry | None:

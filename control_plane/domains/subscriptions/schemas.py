@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from control_plane.domains.consumers.schemas import Labels, Name
 from control_plane.domains.subscriptions.health import OwnThresholds
-from marketdata.plans import Delivery
+from marketdata.plans import Delivery, EveryMs
 from marketdata.transformations import Transformation
 
 MAX_FILTER_CHARACTERS = 20_000
@@ -62,8 +62,8 @@ class OnBacklog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             description="hold: it waits within the topic's limits. drop_oldest: what is beyond the "
             "limits is dropped, the oldest first. disconnect: beyond the limits the subscription "
-            "is paused, and keeps its place. conflate is refused: ask for delivery.conflate."
-            ""
+            "is paused, and keeps its place. conflate: beyond the limits it is moved to its view "
+            "conflated every `every_ms`, and back when it has caught up."
         ),
     ] = "hold"
     messages: (
@@ -78,6 +78,9 @@ class OnBacklog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             int, Meta(ge=1, le=10**7, description="Since the oldest was written to the topic.")
         ]
         | None
+    ) = None
+    every_ms: (
+        Annotated[EveryMs, Meta(description="With conflate: as of delivery.conflate.")] | None
     ) = None
 
 
@@ -222,7 +225,14 @@ class SubscriptionOut(msgspec.Struct):
         str | None, Meta(description="The shared transformation that was referred to.")
     ]
     format: str
-    delivery: Delivery
+    delivery: Annotated[
+        Delivery,
+        Meta(
+            description="What holds: as asked for, within the entitlements of the consumer, and "
+            "conflated while its backlog asks for that."
+        ),
+    ]
+    asked_delivery: Annotated[Delivery, Meta(description="What was asked for.")]
     start: Literal["latest", "earliest"]
     group: Annotated[str, Meta(description="What its members are called together.")]
     on_backlog: OnBacklog
@@ -262,6 +272,10 @@ class SubscriptionOut(msgspec.Struct):
     paused_at: Annotated[
         datetime | None, Meta(description="Since when it may read nothing; null when it may.")
     ]
+    conflated_since: Annotated[
+        datetime | None,
+        Meta(description="Since when it is conflated because of its backlog; null when it is not."),
+    ]
     closed_at: datetime | None
 
 
@@ -283,5 +297,5 @@ class HistoryOut(msgspec.Struct):
     request_id: Annotated[str, Meta(description="The request that caused it; '' for none.")]
     data: Annotated[
         dict[str, Any],
-        Meta(description="`before` and `after` of what was changed, `reason`."),
+        Meta(description="`before` and `after` of what was changed, `reason`, `beyond`."),
     ]

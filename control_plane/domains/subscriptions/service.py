@@ -22,10 +22,10 @@ from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.draining import drain_no_longer
 from control_plane.domains.subscriptions.health import OwnThresholds
 from control_plane.domains.subscriptions.making import Asked, NeedsPlanError, checked, store
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
-from control_plane.domains.subscriptions.moves import drain_no_longer
 from control_plane.domains.subscriptions.schemas import (
     DrainingOut,
     OnBacklog,
@@ -39,7 +39,7 @@ from control_plane.pages import Page, check_match
 from control_plane.requests import current_request_id
 from control_plane.rows import touch
 from marketdata.entitlements import receives_nothing
-from marketdata.plans import ViewSpec
+from marketdata.plans import Delivery, ViewSpec
 
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
 # lets members of a group be added at any time.
@@ -238,6 +238,7 @@ class SubscriptionService:
             ),
             format=spec.format,
             delivery=spec.delivery,
+            asked_delivery=msgspec.convert(row.spec["delivery"], Delivery),
             start=cast(Literal["latest", "earliest"], row.start),
             group=row.group_name,
             on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
@@ -264,5 +265,6 @@ class SubscriptionService:
             updated_at=row.updated_at,
             activated_at=row.activated_at,
             paused_at=row.paused_at,
+            conflated_since=row.conflated_since,
             closed_at=row.closed_at,
         )

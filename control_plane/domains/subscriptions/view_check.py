@@ -16,6 +16,7 @@ from msgspec import UNSET
 
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.rules.policy import Policy
+from control_plane.domains.subscriptions.conflated import Left, left_of, refusal
 from control_plane.domains.subscriptions.schemas import (
     ColumnOut,
     PulsarSchemaOut,
@@ -224,11 +225,13 @@ def entitled_spec(
     policy: Policy,
     entitlements: Entitlements,
     lanes: Collection[str],
-) -> ViewSpec:
+    conflate_ms: int | None = None,
+) -> Left:
     """What its entitlements and routing rules leave a consumer of the view that it asks for.
 
     Args:
         lanes: those that functions have which have been seen running.
+        conflate_ms: at which intervals it is conflated because of its backlog; None for not at all.
 
     Raises:
         InvalidRequestError: nothing is left; or it costs too much together; or no function serves
@@ -237,7 +240,8 @@ def entitled_spec(
     """
     problems = []
     allowed = policy.within(consumer, entitlements)
-    effective = bounded(spec, allowed)
+    left = left_of(spec, allowed, None)
+    effective = left.spec
     if receives_nothing(bounded(spec, entitlements.bounds())):
         hint = f"GET /v1/consumers/{data.consumer} shows them; the platform team grants them"
         detail = "nothing that is asked for is within the entitlements of the consumer"
@@ -259,9 +263,12 @@ def entitled_spec(
     if nobody:
         pointer = f"/delivery/{nobody.member}"
         problems.append(FieldProblem(pointer, nobody.detail, hint=nobody.hint))
+    unfit = refusal(effective, data.on_backlog, lanes)
+    if unfit:
+        problems.append(unfit)
     if problems:
         raise _refused(problems)
-    return effective
+    return left_of(spec, allowed, conflate_ms)
 
 
 def describe_schema(spec: ViewSpec, *, with_columns: bool) -> SchemaOut:

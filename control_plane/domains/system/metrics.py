@@ -79,6 +79,11 @@ class Metrics:
             "Subscriptions that were paused by `on_backlog`.",
             registry=self.registry,
         )
+        self.backlog_conflated = Counter(
+            "dds_backlog_conflated",
+            "Subscriptions that were conflated by `on_backlog`.",
+            registry=self.registry,
+        )
         self.schemas_refused = Counter(
             "dds_topic_schemas_refused",
             "Schemas of views' topics that the broker did not take; the views go on without.",

@@ -13,19 +13,22 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from test_lifecycle import active, change, history, pause
 from test_moves import get
-from world import World
+from world import LANES, World
 
 from control_plane.domains.ordering.follower import FollowerState
 from control_plane.domains.subscriptions.backlog import (
-    BacklogKeeper,
+    caught_up,
     entries_between,
     reason,
     to_drop,
     waiting_before,
 )
+from control_plane.domains.subscriptions.backlog_keeper import BacklogKeeper
+from control_plane.domains.subscriptions.conflating import Conflating
 from control_plane.domains.subscriptions.health import Thresholds
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.schemas import OnBacklog
+from control_plane.domains.subscriptions.unread import Unread
 from control_plane.domains.system.metrics import Metrics
 from control_plane.errors import InvalidRequestError
 from control_plane.pulsar_admin import AdminNotFound, AdminUnavailable, PulsarAdmin
@@ -130,6 +133,13 @@ def test_the_limits_that_a_backlog_is_beyond_are_told() -> None:
     assert reason({0: stats(0)}, limit, 7_000) == {}
 
 
+def test_who_has_caught_up_is_within_half_of_each_limit() -> None:
+    limit = OnBacklog("conflate", messages=7, seconds=5, every_ms=1000)
+    assert caught_up({0: stats(3, 30, 4_001), 1: stats(0)}, limit, 7_000)
+    assert not caught_up({0: stats(3, 30, 4_001), 1: stats(1)}, limit, 7_000)
+    assert not caught_up({0: stats(3, 30, 4_001)}, limit, 7_001)
+
+
 class Broker:
     """One partition for each cursor, whose messages are one ledger with a message a second.
 
@@ -170,7 +180,8 @@ class Broker:
 
     async def first_since(self, partition: str, time_ms: int) -> tuple[int, int]:
         number = int(partition[-1])
-        return 7, max(0, self._stored(number) - (self.now_ms - time_ms) // 1000)
+        stored = self._stored(number)
+        return 7, min(stored, max(0, stored - (self.now_ms - time_ms) // 1000))
 
     async def skip_messages(self, partition: str, name: str, count: int) -> None:
         assert name == self.name
@@ -190,10 +201,19 @@ class Kept:
         self.metrics = Metrics(FollowerState())
         self.ticks: Iterator[float] = itertools.repeat(0.0)
         admin = cast(PulsarAdmin, self.broker)
+        self.lanes = LANES
         self.keeper = BacklogKeeper(
             world.database,
             admin,
             self.metrics,
+            Conflating(
+                world.database,
+                self.metrics,
+                lanes=lambda: self.lanes,
+                drain_seconds=300,
+                least_seconds=60,
+            ),
+            Unread(world.database, admin, self.metrics, kept_days=7),
             grace_seconds=300,
             kept_days=7,
             clock=lambda: next(self.ticks),
@@ -238,12 +258,12 @@ async def test_the_oldest_are_dropped_down_to_the_limit_and_told(world: World) -
 
 async def test_what_is_older_than_the_limit_is_dropped(world: World) -> None:
     kept = Kept(world)
-    await kept.subscribe(policy="drop_oldest", seconds=20)
-    kept.broker.waiting = {0: 60, 1: 15}
+    await kept.subscribe(policy="drop_oldest", seconds=2000)
+    kept.broker.waiting = {0: 6000, 1: 1500}
     await kept.keeper.look()
-    # A second may pass meanwhile, and more on a busy machine.
-    assert kept.broker.waiting[0] <= 21
-    assert kept.broker.waiting[1] == 15
+    # A second may pass meanwhile, and many more on a busy machine.
+    assert kept.broker.waiting[0] <= 2001
+    assert kept.broker.waiting[1] == 1500
 
 
 async def test_what_was_acknowledged_singly_is_not_dropped_from_behind(world: World) -> None:
@@ -441,7 +461,9 @@ async def test_one_that_fails_does_not_stop_the_others_and_time_bounds_a_look(
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (OnBacklog("conflate", messages=1), "another view"),
+        (OnBacklog("conflate", messages=1), "needs an interval"),
+        (OnBacklog("conflate", every_ms=1000), "needs a limit"),
+        (OnBacklog("drop_oldest", messages=1, every_ms=1000), "has no interval"),
         (OnBacklog("hold", seconds=1), "hold has no limits"),
         (OnBacklog("drop_oldest"), "needs a limit"),
     ],
