@@ -29,7 +29,7 @@ class EventType(StrEnum):
     """name, state, plan"""
     SUBSCRIPTION_MOVED = "subscription.moved"
     """name, state, plan: it has another topic from that plan on; reason: entitlements, rules,
-    changed"""
+    changed, rollback"""
     SUBSCRIPTION_PAUSED = "subscription.paused"
     """name, state, plan, reason: asked, or backlog with `beyond` (its size by each limit)"""
     SUBSCRIPTION_DROPPED = "subscription.backlog_dropped"
@@ -78,6 +78,9 @@ class EventType(StrEnum):
     """plan, views (how many)"""
     PLAN_APPLIED = "plan.applied"
     """plan, instances (how many run it or a later one: all)"""
+    PLAN_ROLLED_BACK = "plan.rolled_back"
+    """plan (from which it holds), to (the earlier plan), before (the newest one before), put_back
+    (how many of each kind), kept (how many for each reason)"""
     OPERATION_DONE = "operation.done"
     """name (of what it was done to), id, kind"""
     OPERATION_FAILED = "operation.failed"

@@ -46,6 +46,7 @@ from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import moves as move_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import LIVE
+from control_plane.domains.subscriptions.returning import end
 from control_plane.errors import BrokerUnavailableError, UnavailableError
 from marketdata.plans import PLAN_KEY, Plan, decode_plan, tables_in
 from marketdata.reference import TableRef, pieces_of
@@ -209,7 +210,7 @@ class PlanPublisher:
         dropped = await self._drop(session, closed)
         await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])
         drained = await self._drop(session, await move_rows.overdue(session, number))
-        await move_rows.end(session, [move.id for move in drained])
+        await end(session, [move.id for move in drained])
         return len(dropped) == LEFT_A_TURN
 
     async def _tell_pauses(self, session: AsyncSession) -> bool:
@@ -225,7 +226,7 @@ class PlanPublisher:
         """Take away what could read a plan's views without having them any more."""
         exposed = await move_rows.exposed(session, number)
         dropped = await self._drop(session, exposed)
-        await move_rows.end(session, [move.id for move in dropped])
+        await end(session, [move.id for move in dropped])
         if len(dropped) < len(exposed):
             raise BrokerUnavailableError(
                 "A Pulsar subscription on a view that was left could not be removed."

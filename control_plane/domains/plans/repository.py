@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -45,6 +46,12 @@ async def find(session: AsyncSession, number: int) -> PlanRow:
     if row is None:
         raise NotFoundError("plan", number)
     return row
+
+
+async def end_of(session: AsyncSession, number: int) -> datetime | None:
+    """When the plan behind one was made; None for the newest."""
+    query = select(PlanRow.created_at).where(PlanRow.number > number)
+    return await session.scalar(query.order_by(PlanRow.number).limit(1))
 
 
 async def page(session: AsyncSession, asked: PageRequest) -> Sequence[PlanRow]:

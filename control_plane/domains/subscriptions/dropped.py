@@ -68,7 +68,7 @@ async def note_dropped(
         kept: older entries of the history that tell of such are forgotten.
     """
     now = datetime.now(UTC)
-    data = {"messages": told.messages, "beyond": told.beyond}
+    data: dict[str, Any] = {"messages": told.messages, "beyond": told.beyond}
     entries = await repository.history(session, row.id, before=None, limit=1)
     newest = next(iter(entries), None)
     of_drop = newest is not None and newest.type == EventType.SUBSCRIPTION_DROPPED.value

@@ -27,6 +27,7 @@ from control_plane.domains.subscriptions.changes import (
     asked_after,
     changes_view,
     difference,
+    with_reference,
 )
 from control_plane.domains.subscriptions.models import UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import change_view, drain_anew, lock_open
@@ -155,9 +156,13 @@ class LifecycleService:
         policy = await rule_rows.policy(session)
         effective = entitled_spec(after, spec, consumer, policy, consumer.allowed, self._lanes())
         view = await plan_rows.ensure_view(session, effective)
+        told = difference(
+            with_reference(now, row.shared_transformation),
+            with_reference(after, shared),
+            VIEW_MEMBERS,
+        )
         row.filter, row.spec = after.filter, plan_rows.spec_json(spec)
         row.transformation_id = shared.id if shared else None
-        told = difference(now, after, VIEW_MEMBERS)
         if view.id != row.view_id:
             await change_view(session, row, view, drain_seconds=self._drain_seconds)
             await repository.note(

@@ -67,6 +67,7 @@ TABLES = {
     "groups",
     "operations",
     "rules",
+    "rule_list_versions",
     "publishers",
 }
 
