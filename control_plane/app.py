@@ -68,6 +68,8 @@ from control_plane.domains.publishers.controller import PublisherController
 from control_plane.domains.publishers.service import PublisherService
 from control_plane.domains.reference_tables.controller import ReferenceTableController
 from control_plane.domains.reference_tables.service import ReferenceTableService
+from control_plane.domains.rollbacks.controller import RollbackController
+from control_plane.domains.rollbacks.service import RollbackService
 from control_plane.domains.rules.controller import RuleController, RuleOrderController
 from control_plane.domains.rules.service import RuleService
 from control_plane.domains.schemas.controller import SchemaController
@@ -309,6 +311,13 @@ class ControlPlane:
             lanes=self.board.lanes_running,
             seconds=settings.preview_seconds,
         )
+        self.rollbacks = RollbackService(
+            self.database,
+            self.publisher,
+            lanes=self.board.lanes_running,
+            drain_seconds=settings.drain_seconds,
+            wait_seconds=settings.activation_timeout_ms / 1000,
+        )
         self.ring = _key_ring(settings)
         self.revocations = Revocations(
             self._load_revoked, known_within_seconds=settings.revocation_seconds
@@ -405,6 +414,7 @@ class ControlPlane:
             "plans": self.plans,
             "plan_comparison": self.plan_comparison,
             "previews": self.previews,
+            "rollbacks": self.rollbacks,
             "instrument_sets": self.instrument_sets,
             "reference_tables": self.reference_tables,
             "transformations": self.transformations,
@@ -445,6 +455,7 @@ def create_app(settings: Settings) -> Litestar:
                     PlanController,
                     PreviewController,
                     RolloutController,
+                    RollbackController,
                     InstrumentSetController,
                     ReferenceTableController,
                     TransformationController,

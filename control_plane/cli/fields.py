@@ -125,6 +125,7 @@ class Field:
         required: whether an option must be given; arguments must, but lists.
         many: whether there may be several.
         option: the option's name, where it is not that of the API.
+        flag: whether to name it says that it is true.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Field:
     required: bool = False
     many: bool = False
     option: str = ""
+    flag: bool = False
 
     @property
     def parameter(self) -> click.Parameter:
@@ -145,6 +147,8 @@ class Field:
             return click.Argument(
                 [self.variable], type=kind, nargs=-1 if self.many else 1, metavar=flag.upper()
             )
+        if self.flag:
+            return click.Option([f"--{flag}", self.variable], is_flag=True, help=self.help)
         return click.Option(
             [f"--{flag}", self.variable],
             type=kind,
@@ -165,6 +169,8 @@ class Field:
             return dict(value) or None
         if self.many:
             return list(value) or None
+        if self.flag:
+            return value or None
         return value
 
 

@@ -121,7 +121,7 @@ def cli(
 def _run(command: Command, session: Session, given: Mapping[str, Any]) -> None:
     """Carry a command out and print its answer."""
     output = given.get("output") or session.output
-    if command.confirm and not given["yes"]:
+    if command.confirm and not (given["yes"] or given.get("dry_run")):
         click.confirm(command.confirm, abort=True, err=True)
     request = Request.of(command, given)
     api = Api(session.configuration, as_json=output == "json")

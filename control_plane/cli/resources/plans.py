@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from control_plane.cli.fields import KEY, Field, body, key
+from control_plane.cli.fields import IF_MATCH, KEY, Field, body, key
 from control_plane.cli.resources.command import (
     JSON,
     Command,
@@ -10,7 +10,16 @@ from control_plane.cli.resources.command import (
     sort_by,
 )
 
-_PLAN = ("number", "view_count", "rollout.state", "rollout.detail", "created_at", "published_at")
+_PLAN = (
+    "number",
+    "view_count",
+    "rollout.state",
+    "rollout.detail",
+    "created_at",
+    "published_at",
+    "rolled_back_to",
+)
+_PARTS = ("subscriptions", "instrument_sets", "reference_tables", "rules")
 
 
 PLANS = Group(
@@ -99,6 +108,22 @@ ROLLOUTS = Group(
             "/v1/rollouts/{plan}",
             "Describe the way of a plan, with what each instance runs.",
             (key("plan"),),
+        ),
+        Command(
+            "rollback",
+            "rollBackToPlan",
+            "POST",
+            "/v1/rollouts/{plan}/rollback",
+            "Put back what has changed since a plan, by a new one. Tells what is kept, and why.",
+            (
+                key("plan"),
+                body("dry_run", "Only tell what would be put back.", flag=True),
+                body("parts", "Only this; may be repeated.", type=_PARTS, many=True, option="part"),
+                body("widen", "Also rules by which somebody may receive more.", flag=True),
+                IF_MATCH,
+                KEY,
+            ),
+            confirm="Others' subscriptions, sets, tables and rules are changed back. Roll back?",
         ),
     ),
 )

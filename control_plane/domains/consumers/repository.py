@@ -91,6 +91,11 @@ async def page(
     return (await session.scalars(query)).all()
 
 
+async def all_of(session: AsyncSession) -> Sequence[Consumer]:
+    """Every consumer that is not deleted."""
+    return (await session.scalars(select(Consumer).where(Consumer.deleted_at.is_(None)))).all()
+
+
 def ids_of(key: str) -> Select[str]:
     """The ids of the consumers, deleted or not, with this id or name."""
     return select(Consumer.id).where(or_(Consumer.id == key, Consumer.name == key))

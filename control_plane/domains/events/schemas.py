@@ -29,7 +29,7 @@ class EventType(StrEnum):
     """name, state, plan"""
     SUBSCRIPTION_MOVED = "subscription.moved"
     """name, state, plan: it has another topic from that plan on; reason: entitlements, rules,
-    changed, backlog"""
+    changed, backlog, rollback"""
     SUBSCRIPTION_CONFLATED = "subscription.conflated"
     """name, state, plan, every_ms, beyond (the size of its backlog by each limit)"""
     SUBSCRIPTION_UNCONFLATED = "subscription.unconflated"
@@ -90,6 +90,9 @@ class EventType(StrEnum):
     """name, action, differs (attributes of the config)"""
     FUNCTION_NOT_REPAIRED = "function.not_repaired"
     """name, action, reason: it did not become healthy, and has its config from before again"""
+    PLAN_ROLLED_BACK = "plan.rolled_back"
+    """plan (from which it holds), to (the earlier plan), before (the newest one before), put_back
+    (how many of each kind), kept (how many for each reason)"""
     OPERATION_DONE = "operation.done"
     """name (of what it was done to), id, kind"""
     OPERATION_FAILED = "operation.failed"

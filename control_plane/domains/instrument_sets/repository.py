@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.domains.instrument_sets.models import InstrumentSet, InstrumentSetVersion
 from control_plane.errors import NotFoundError
 from control_plane.listing import Listing, PageRequest, equal
+from control_plane.requests import current_request_id
 from control_plane.rows import find_row
 
 LISTING = Listing(InstrumentSet, "created_at", "name")
@@ -32,6 +33,43 @@ async def version(session: AsyncSession, set_id: str, number: int) -> Instrument
     if row is None:
         raise NotFoundError("version", number)
     return row
+
+
+async def add_version(
+    session: AsyncSession,
+    row: InstrumentSet,
+    *,
+    before: Iterable[str],
+    after: Iterable[str],
+    description: str,
+) -> InstrumentSetVersion:
+    """Write what a set holds by its row's version, whose plan is to be told by the caller."""
+    old, new = set(before), set(after)
+    made = InstrumentSetVersion(
+        set_id=row.id,
+        version=row.version,
+        description=description,
+        instruments=sorted(new),
+        added=sorted(new - old),
+        removed=sorted(old - new),
+        plan=0,
+        correlation_id=current_request_id(),
+    )
+    session.add(made)
+    await session.flush()
+    return made
+
+
+async def last_named(session: AsyncSession, name: str) -> InstrumentSet | None:
+    """The set that has a name, or the last one that had it; its row is locked. None for none."""
+    query = (
+        select(InstrumentSet)
+        .where(InstrumentSet.name == name)
+        .order_by(InstrumentSet.deleted_at.desc().nulls_first())
+        .limit(1)
+        .with_for_update()
+    )
+    return await session.scalar(query)
 
 
 async def page(

@@ -67,7 +67,7 @@ class InstrumentSetService:
                 newest = await self._store(
                     session, row, before=(), after=data.instruments, description=data.description
                 )
-                await record(session, _told(EventType.SET_CREATED, row, newest))
+                await record(session, told_of(EventType.SET_CREATED, row, newest))
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:
                 raise ConflictError(
@@ -118,7 +118,7 @@ class InstrumentSetService:
                     after=after,
                     description=description,
                 )
-                await record(session, _told(EventType.SET_CHANGED, row, newest))
+                await record(session, told_of(EventType.SET_CHANGED, row, newest))
         log.info("instrument set changed", set=row.name, version=row.version, plan=newest.plan)
         await self._publication.published(self._wait_seconds)
         return _out(row, newest)
@@ -176,28 +176,19 @@ class InstrumentSetService:
         description: str,
     ) -> InstrumentSetVersion:
         """Write the row's version, and the plan that it makes necessary."""
-        old, new = set(before), set(after)
-        newest = InstrumentSetVersion(
-            set_id=row.id,
-            version=row.version,
-            description=description,
-            instruments=sorted(new),
-            added=sorted(new - old),
-            removed=sorted(old - new),
-            plan=0,
-            correlation_id=current_request_id(),
+        newest = await repository.add_version(
+            session, row, before=before, after=after, description=description
         )
-        session.add(newest)
-        await session.flush()
         newest.plan = await plan_rows.compile_next(
-            session, current_request_id(), growing=len(new) > len(old)
+            session, current_request_id(), growing=len(newest.added) > len(newest.removed)
         )
         await session.flush()
         await session.refresh(newest)
         return newest
 
 
-def _told(what: EventType, row: InstrumentSet, newest: InstrumentSetVersion) -> Change:
+def told_of(what: EventType, row: InstrumentSet, newest: InstrumentSetVersion) -> Change:
+    """The event of a set that is made or changed."""
     data = {
         "name": row.name,
         "id": row.id,

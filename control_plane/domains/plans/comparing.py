@@ -52,26 +52,25 @@ class PlanComparison:
     async def difference(self, before: int, after: int) -> PlanDifferenceOut:
         """What changes from one plan to another, whichever is older; NotFoundError for none."""
         async with self._database.transaction() as session:
-            rows = [await repository.find(session, number) for number in (before, after)]
-            ends = [await _end(session, row) for row in rows]
-            # Documents may have megabytes.
-            plans = await asyncio.to_thread(lambda: [decode_plan(row.document) for row in rows])
-            found = await asyncio.to_thread(difference, *plans)
-            low, high = sorted(rows, key=lambda row: row.number)
-            candidates = await _candidates(session, low, high)
-            moves = await _moves(session, [row.id for row in candidates[:MOST]])
-        sides = [
-            _Stood(plan, {view.id: view for view in plan.views}, until)
-            for plan, until in zip(plans, ends, strict=True)
-        ]
-        subscriptions = _subscriptions(candidates[:MOST], moves, *sides)
-        return _out(before, after, found, subscriptions, cut=len(candidates) > MOST)
+            return await compared(session, before, after)
 
 
-async def _end(session: AsyncSession, row: PlanRow) -> datetime | None:
-    """When the plan behind one was made."""
-    query = select(PlanRow.created_at).where(PlanRow.number > row.number)
-    return await session.scalar(query.order_by(PlanRow.number).limit(1))
+async def compared(session: AsyncSession, before: int, after: int) -> PlanDifferenceOut:
+    """What changes from one plan to another, whichever is older; NotFoundError for none."""
+    rows = [await repository.find(session, number) for number in (before, after)]
+    ends = [await repository.end_of(session, row.number) for row in rows]
+    # Documents may have megabytes.
+    plans = await asyncio.to_thread(lambda: [decode_plan(row.document) for row in rows])
+    found = await asyncio.to_thread(difference, *plans)
+    low, high = sorted(rows, key=lambda row: row.number)
+    candidates = await _candidates(session, low, high)
+    moves = await _moves(session, [row.id for row in candidates[:MOST]])
+    sides = [
+        _Stood(plan, {view.id: view for view in plan.views}, until)
+        for plan, until in zip(plans, ends, strict=True)
+    ]
+    subscriptions = _subscriptions(candidates[:MOST], moves, *sides)
+    return _out(before, after, found, subscriptions, cut=len(candidates) > MOST)
 
 
 async def _candidates(session: AsyncSession, low: PlanRow, high: PlanRow) -> Sequence[Subscription]:
@@ -92,7 +91,7 @@ async def _candidates(session: AsyncSession, low: PlanRow, high: PlanRow) -> Seq
         .order_by(Subscription.id)
         .limit(MOST + 1)
     )
-    until = await _end(session, high)
+    until = await repository.end_of(session, high.number)
     if until is not None:
         query = query.where(Subscription.created_at < until)
     return (await session.scalars(query)).all()

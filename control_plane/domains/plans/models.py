@@ -48,13 +48,14 @@ class ViewRow(Base):
 
 
 class PlanRow(Base):
-    """One plan, immutable but for its publication."""
+    """One plan, immutable but for its publication and what it was made for."""
 
     __tablename__ = "plans"
     __table_args__ = (
         CheckConstraint("number >= 1", name="number_positive"),
         CheckConstraint("digest ~ '^[0-9a-f]{64}$'", name="digest_form"),
         CheckConstraint("view_count >= 0", name="view_count_not_negative"),
+        CheckConstraint("rolled_back_to < number", name="rolled_back_to_earlier"),
         Index("ix_plans_unpublished", "number", postgresql_where=text("published_at IS NULL")),
     )
 
@@ -69,3 +70,5 @@ class PlanRow(Base):
     published_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # When every distributor was first seen to run it, or a later one.
     applied_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # The earlier plan whose definitions it puts back; NULL for any other change.
+    rolled_back_to: Mapped[int | None] = mapped_column(BigInteger)

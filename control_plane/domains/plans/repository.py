@@ -48,6 +48,12 @@ async def find(session: AsyncSession, number: int) -> PlanRow:
     return row
 
 
+async def end_of(session: AsyncSession, number: int) -> datetime | None:
+    """When the plan behind one was made; None for the newest."""
+    query = select(PlanRow.created_at).where(PlanRow.number > number)
+    return await session.scalar(query.order_by(PlanRow.number).limit(1))
+
+
 async def page(session: AsyncSession, asked: PageRequest) -> Sequence[PlanRow]:
     """The plans of a page."""
     return (await session.scalars(asked.of(select(PlanRow)))).all()

@@ -23,6 +23,11 @@ class Rollout(msgspec.Struct):
     detail: str
 
 
+RolledBackTo = Annotated[
+    int | None, Meta(description="The earlier plan whose definitions it put back; null for none.")
+]
+
+
 class PlanOut(msgspec.Struct):
     """A plan without its views."""
 
@@ -32,6 +37,7 @@ class PlanOut(msgspec.Struct):
     correlation_id: str
     created_at: datetime
     published_at: datetime | None
+    rolled_back_to: RolledBackTo
     rollout: Rollout
 
 
@@ -147,6 +153,7 @@ class RolloutOut(msgspec.Struct):
     applied_at: Annotated[
         datetime | None, Meta(description="When every instance was first seen to run it.")
     ]
+    rolled_back_to: RolledBackTo
     instances: Annotated[
         list[InstanceRollout], Meta(description="Empty when a newer plan is published.")
     ]

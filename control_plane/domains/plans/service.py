@@ -76,6 +76,7 @@ class PlanService:
             created_at=row.created_at,
             published_at=row.published_at,
             applied_at=row.applied_at,
+            rolled_back_to=row.rolled_back_to,
             instances=[self._instance(report, row.number) for report in reports],
             **msgspec.structs.asdict(rollout),
         )
@@ -103,6 +104,7 @@ class PlanService:
             "correlation_id": row.correlation_id,
             "created_at": row.created_at,
             "published_at": row.published_at,
+            "rolled_back_to": row.rolled_back_to,
             "rollout": self._rollout(row, published),
         }
 

@@ -16,8 +16,9 @@ from control_plane.domains.reference_tables.models import (
 )
 from control_plane.errors import NotFoundError
 from control_plane.listing import Listing, PageRequest, equal
+from control_plane.requests import current_request_id
 from control_plane.rows import find_row
-from marketdata.reference import ReferenceTable, TableRef, TableSpec
+from marketdata.reference import ReferenceTable, TableContent, TableRef, TableSpec
 from marketdata.reference.table import read_content
 
 LISTING = Listing(ReferenceTableRow, "created_at", "name")
@@ -25,6 +26,8 @@ _NEWEST = (ReferenceTableVersion.table_id == ReferenceTableRow.id) & (
     ReferenceTableVersion.version == ReferenceTableRow.version
 )
 
+KEPT_VERSIONS = 4
+"""So many newest versions of each table keep their content: a rollback may need it."""
 MOST_READY = 4
 """Tables that a process keeps ready to join: half a million rows take a while and much memory."""
 _ready: dict[str, ReferenceTable] = {}
@@ -83,6 +86,44 @@ async def history(
     if before is not None:
         query = query.where(ReferenceTableVersion.version < before)
     return (await session.scalars(query)).all()
+
+
+async def last_with(
+    session: AsyncSession, row: ReferenceTableRow, digest: str
+) -> ReferenceTableVersion | None:
+    """The last version of a table that had some content, with it; None where it is not kept."""
+    query = (
+        select(ReferenceTableVersion)
+        .where(
+            ReferenceTableVersion.table_id == row.id,
+            ReferenceTableVersion.digest == digest,
+            ReferenceTableVersion.content.is_not(None),
+        )
+        .order_by(ReferenceTableVersion.version.desc())
+        .limit(1)
+        .options(undefer(ReferenceTableVersion.content))
+    )
+    return await session.scalar(query)
+
+
+async def add_version(
+    session: AsyncSession, row: ReferenceTableRow, content: TableContent
+) -> ReferenceTableVersion:
+    """Write what a table holds by its row's version, whose plan is to be told by the caller."""
+    made = ReferenceTableVersion(
+        table_id=row.id,
+        version=row.version,
+        digest=content.digest,
+        rows=content.rows,
+        size_bytes=len(content.data),
+        pieces=content.pieces,
+        content=content.data,
+        plan=0,
+        correlation_id=current_request_id(),
+    )
+    session.add(made)
+    await session.flush()
+    return made
 
 
 async def specs(session: AsyncSession, names: Collection[str]) -> dict[str, TableSpec]:
@@ -179,10 +220,14 @@ async def mark_withdrawn(session: AsyncSession, digests: Collection[str]) -> Non
 
 
 async def forget_contents(session: AsyncSession) -> None:
-    """Drop what versions held that are neither on the topic nor the newest of a table."""
-    is_newest = (
+    """Drop what versions held that are neither on the topic nor among the newest of a table."""
+    is_kept = (
         select(ReferenceTableRow.id)
-        .where(_NEWEST, ReferenceTableRow.deleted_at.is_(None))
+        .where(
+            ReferenceTableVersion.table_id == ReferenceTableRow.id,
+            ReferenceTableVersion.version > ReferenceTableRow.version - KEPT_VERSIONS,
+            ReferenceTableRow.deleted_at.is_(None),
+        )
         .correlate(ReferenceTableVersion)
         .exists()
     )
@@ -191,7 +236,7 @@ async def forget_contents(session: AsyncSession) -> None:
         .where(
             ReferenceTableVersion.content.is_not(None),
             ReferenceTableVersion.published_at.is_(None),
-            ~is_newest,
+            ~is_kept,
         )
         .values(content=None)
         .execution_options(synchronize_session=False)

@@ -89,7 +89,7 @@ class ReferenceTableService:
                 await session.flush()
                 await session.refresh(row)
                 version = await _store(session, row, content)
-                await record(session, _told(EventType.TABLE_CREATED, row, version))
+                await record(session, told_of(EventType.TABLE_CREATED, row, version))
                 made = _out(row, version)
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_NAME:
@@ -172,7 +172,7 @@ class ReferenceTableService:
             if content.digest != version.digest:
                 row.version += 1
                 version = await _store(session, row, content)
-                await record(session, _told(EventType.TABLE_CHANGED, row, version))
+                await record(session, told_of(EventType.TABLE_CHANGED, row, version))
             return _out(row, version)
 
     async def delete(self, key: str, if_match: str | None) -> None:
@@ -251,19 +251,7 @@ async def _store(
     session: AsyncSession, row: ReferenceTableRow, content: TableContent
 ) -> ReferenceTableVersion:
     """Write the row's version, and the plan that it makes necessary."""
-    version = ReferenceTableVersion(
-        table_id=row.id,
-        version=row.version,
-        digest=content.digest,
-        rows=content.rows,
-        size_bytes=len(content.data),
-        pieces=content.pieces,
-        content=content.data,
-        plan=0,
-        correlation_id=current_request_id(),
-    )
-    session.add(version)
-    await session.flush()
+    version = await repository.add_version(session, row, content)
     version.plan = await plan_rows.compile_next(session, current_request_id())
     await session.flush()
     await session.refresh(version, ["created_at", "plan"])
@@ -274,7 +262,8 @@ def _shown(content: bytes, spec: TableSpec, seen: int, limit: int) -> list[dict[
     return shown_rows(read_content(content).slice(seen, limit), spec)
 
 
-def _told(what: EventType, row: ReferenceTableRow, version: ReferenceTableVersion) -> Change:
+def told_of(what: EventType, row: ReferenceTableRow, version: ReferenceTableVersion) -> Change:
+    """The event of a table that is made or filled."""
     data = {
         "name": row.name,
         "id": row.id,

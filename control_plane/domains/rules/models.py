@@ -1,4 +1,7 @@
-"""The table of routing rules. Deleted ones stay, without a position, for their history."""
+"""The tables of routing rules, and of what all of them were from one change to the next.
+
+Deleted rules stay, for their history.
+"""
 
 from __future__ import annotations
 
@@ -68,3 +71,23 @@ class RuleRow(Base):
         DateTime(timezone=True), server_default=func.clock_timestamp()
     )
     deleted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class RuleListVersion(Base):
+    """All rules in their order from one change to the next; immutable."""
+
+    __tablename__ = "rule_list_versions"
+    __table_args__ = (
+        CheckConstraint("version >= 1", name="version_positive"),
+        CheckConstraint("plan >= 0", name="plan_not_negative"),
+        CheckConstraint("jsonb_typeof(rules) = 'array'", name="rules_array"),
+    )
+
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    rules: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    # The plan from which they hold so; the newest one before where they made no difference.
+    plan: Mapped[int] = mapped_column(BigInteger)
+    correlation_id: Mapped[str] = mapped_column(Text, server_default="")
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.clock_timestamp()
+    )

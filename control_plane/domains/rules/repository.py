@@ -5,16 +5,21 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.publishers import repository as publisher_rows
-from control_plane.domains.rules.models import RuleRow
+from control_plane.domains.rules.models import RuleListVersion, RuleRow
 from control_plane.domains.rules.policy import Origins, Policy, Rule
+from control_plane.requests import current_request_id
 from marketdata.filters import Filter
 from marketdata.routing_rules import Effect, Selector
+
+_TOLD = tuple(name for name in Rule.__struct_fields__ if name != "condition")
+"""What is told of a rule beside its condition, whose text is among it."""
 
 
 def new_rule_id() -> str:
@@ -70,6 +75,48 @@ def take(row: RuleRow, rule: Rule) -> None:
     row.origin_regions_except = _stored(rule.origin_regions_except)
     row.consumers = msgspec.to_builtins(rule.consumers)
     row.effect, row.enabled = rule.effect, rule.enabled
+
+
+async def add_version(session: AsyncSession, rules: Sequence[Rule], plan: int) -> None:
+    """Keep what all rules are from a plan on; the caller holds Lock.PLAN_SEQUENCE."""
+    newest = await session.scalar(select(func.max(RuleListVersion.version)))
+    stored = [
+        {
+            **{name: getattr(rule, name) for name in _TOLD},
+            "predicate": rule.condition.to_json(),
+        }
+        for rule in rules
+    ]
+    session.add(
+        RuleListVersion(
+            version=int(newest or 0) + 1,
+            rules=msgspec.to_builtins(stored),
+            plan=plan,
+            correlation_id=current_request_id(),
+        )
+    )
+    await session.flush()
+
+
+async def rules_of(session: AsyncSession, plan: int) -> list[Rule] | None:
+    """The rules when the plan behind one was made; None where that is not known."""
+    query = (
+        select(RuleListVersion.rules)
+        .where(RuleListVersion.plan <= plan)
+        .order_by(RuleListVersion.version.desc())
+        .limit(1)
+    )
+    stored = await session.scalar(query)
+    return None if stored is None else list(map(_kept_rule, stored))
+
+
+def _kept_rule(stored: dict[str, Any]) -> Rule:
+    members = {name: stored[name] for name in _TOLD} | {
+        "origin_regions": _listed(stored["origin_regions"]),
+        "origin_regions_except": _listed(stored["origin_regions_except"]),
+        "consumers": msgspec.convert(stored["consumers"], Selector),
+    }
+    return Rule(condition=_condition(msgspec.json.encode(stored["predicate"])), **members)
 
 
 def _listed(values: list[str] | None) -> tuple[str, ...] | None:

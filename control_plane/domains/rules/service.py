@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database, Lock, lock
-from control_plane.domains.events.repository import Change, record
+from control_plane.domains.events.repository import record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.rules import changes, repository
@@ -29,10 +27,9 @@ from control_plane.domains.rules.schemas import (
     RulesOut,
     RuleUpdate,
 )
+from control_plane.domains.rules.storing import store, told_of
 from control_plane.domains.subscriptions.service import Publication
 from control_plane.pages import Page, check_match, decode_number
-from control_plane.requests import current_request_id
-from control_plane.rows import touch
 
 log = structlog.get_logger(__name__)
 
@@ -155,8 +152,7 @@ class RuleService:
             for rule in different:
                 held = await set_rows.contents(session, rule.condition.sets)
                 changes.names_known(rule, held, origins)
-            touched = _store(session, rows, before, after)
-            await session.flush()
+            touched = await store(session, rows, before, after)
             plan = await follow_policy(
                 session,
                 Policy(before, origins),
@@ -165,87 +161,13 @@ class RuleService:
             )
             for row in touched:
                 row.plan = plan
-            await session.flush()
+            await repository.add_version(session, after, plan)
             gone = [rule.name for rule in before if all(rule.id != each.id for each in after)]
-            await record(session, *_changes(what, touched, gone, after, plan))
+            await record(session, *told_of(what, touched, gone, after, plan))
             for row in touched:
                 await session.refresh(row)
         await self._publication.published(self._wait_seconds)
         return [rows[rule.id] for rule in after]
-
-
-def _store(
-    session: AsyncSession,
-    rows: dict[str, RuleRow],
-    before: Sequence[Rule],
-    after: Sequence[Rule],
-) -> list[RuleRow]:
-    """Write what is different; gives the rows of rules that are new, other or moved.
-
-    A rule that only makes room for another one is not touched: what it says of an event depends on
-    all of those ahead of it anyhow.
-    """
-    known = {rule.id: rule for rule in before}
-    stay = [rule.id for rule in before if any(rule.id == each.id for each in after)]
-    moved = _moved(stay, [rule.id for rule in after if rule.id in known])
-    touched = []
-    for place, rule in enumerate(after, start=1):
-        row = rows.get(rule.id)
-        if row is None:
-            row = rows[rule.id] = RuleRow(id=rule.id, version=0)
-            session.add(row)
-        if rule != known.get(rule.id) or rule.id in moved:
-            repository.take(row, rule)
-            touch(row)
-            row.correlation_id = current_request_id()
-            touched.append(row)
-        row.position = place
-    for rule in before:
-        if all(rule.id != each.id for each in after):
-            row = rows.pop(rule.id)
-            row.deleted_at, row.position = datetime.now(UTC), None
-            touch(row)
-    return touched
-
-
-def _moved(before: Sequence[str], after: Sequence[str]) -> set[str]:
-    """Which rules have changed places: one that others made room for has not.
-
-    >>> sorted(_moved(["a", "b", "c"], ["c", "a", "b"]))
-    ['c']
-    """
-    for key in before:
-        others = [each for each in after if each != key]
-        if others == [each for each in before if each != key]:
-            return set() if before == after else {key}
-    return {key for key, was in zip(after, before, strict=True) if key != was}
-
-
-def _changes(
-    what: EventType,
-    touched: Sequence[RuleRow],
-    gone: Sequence[str],
-    after: Sequence[Rule],
-    plan: int,
-) -> list[Change]:
-    if what is EventType.RULES_ORDERED:
-        return [Change(what, {"rules": [rule.name for rule in after], "plan": plan})]
-    if gone:
-        return [Change(what, {"name": name, "plan": plan}) for name in gone]
-    return [
-        Change(
-            what,
-            {
-                "name": row.name,
-                "id": row.id,
-                "effect": row.effect,
-                "enabled": row.enabled,
-                "position": row.position,
-                "plan": plan,
-            },
-        )
-        for row in touched
-    ]
 
 
 def _order_version(ids: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ Pure: no database, no broker.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from control_plane.domains.subscriptions.schemas import (
     SubscriptionCreate,
     SubscriptionUpdate,
 )
+from control_plane.domains.transformations.models import SharedTransformation
 from marketdata.plans import ViewSpec
 from marketdata.transformations import Transformation
 
@@ -63,6 +64,36 @@ def asked_after(now: SubscriptionCreate, data: SubscriptionUpdate) -> Subscripti
     if "shared_transformation" in named:
         named.setdefault("transformation", Transformation())
     return msgspec.structs.replace(now, **named)
+
+
+def with_reference(
+    asked_for: SubscriptionCreate, shared: SharedTransformation | None
+) -> SubscriptionCreate:
+    """The same with the shared transformation, if any, whose content it holds."""
+    reference = shared.reference if shared else UNSET
+    return msgspec.structs.replace(asked_for, shared_transformation=reference)
+
+
+def asked_before(
+    now: SubscriptionCreate, befores: Iterable[Mapping[str, Any]]
+) -> SubscriptionCreate:
+    """What a subscription asked for before some changes of it.
+
+    Args:
+        now: what it asks for behind them, `with_reference`.
+        befores: of each, the oldest first, what `difference` says was before.
+
+    >>> now = SubscriptionCreate(consumer="c", name="s", filter="price > 3", format="json")
+    >>> then = asked_before(now, [{"filter": "price > 1"}, {"filter": "price > 2"}])
+    >>> then.filter, then.format
+    ('price > 1', 'json')
+    """
+    members = msgspec.to_builtins(now)
+    for before in reversed(list(befores)):
+        members |= {name: before[name] for name in VIEW_MEMBERS if name in before}
+    if members.get("shared_transformation") is None:
+        members.pop("shared_transformation", None)
+    return msgspec.convert(members, SubscriptionCreate)
 
 
 def difference(

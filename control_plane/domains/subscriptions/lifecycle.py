@@ -28,6 +28,7 @@ from control_plane.domains.subscriptions.changes import (
     asked_after,
     changes_view,
     difference,
+    with_reference,
 )
 from control_plane.domains.subscriptions.conflated import left_of, require_conflatable
 from control_plane.domains.subscriptions.draining import drain_anew, lock_open
@@ -177,9 +178,13 @@ class LifecycleService:
         if unconflated:
             row.conflated_since = row.conflate_ms = None
         view = await plan_rows.ensure_view(session, effective)
+        told = difference(
+            with_reference(now, row.shared_transformation),
+            with_reference(after, shared),
+            VIEW_MEMBERS,
+        )
         row.filter, row.spec = after.filter, plan_rows.spec_json(spec)
         row.transformation_id = shared.id if shared else None
-        told = difference(now, after, VIEW_MEMBERS)
         if view.id != row.view_id:
             await change_view(session, row, view, drain_seconds=self._drain_seconds)
             await repository.note(

@@ -54,6 +54,9 @@ LIMITED = "(on_backlog ->> 'policy' <> 'hold' OR conflated_since IS NOT NULL)"
 PAUSED = "(paused_at IS NOT NULL OR blocked)"
 """Those rows that the broker is told of, or was, as SQL."""
 
+CHANGED = "data ? 'before'"
+"""Those entries of the history that say what was before, as SQL."""
+
 LIVE = (State.PENDING, State.ACTIVE, State.PAUSED)
 """What is not closed."""
 ROUTED = (State.ACTIVE, State.PAUSED)
@@ -263,7 +266,10 @@ class HistoryEntry(Base):
     """What happened to a subscription: who did what when, and its state and plan after it."""
 
     __tablename__ = "subscription_history"
-    __table_args__ = (Index("ix_subscription_history_of", "subscription_id", "id"),)
+    __table_args__ = (
+        Index("ix_subscription_history_of", "subscription_id", "id"),
+        Index("ix_subscription_history_changed", "at", postgresql_where=text(CHANGED)),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     subscription_id: Mapped[str] = mapped_column(ForeignKey(Subscription.id, ondelete="RESTRICT"))

@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.events.schemas import EventType
@@ -26,8 +27,9 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.diverted import diverted
-from control_plane.domains.subscriptions.draining import LIVE, end, lock_open, open_moves
+from control_plane.domains.subscriptions.draining import lock_open, open_moves
 from control_plane.domains.subscriptions.models import Move, State, Subscription
+from control_plane.domains.subscriptions.returning import NEVER, come_back
 from control_plane.errors import ConflictError
 from control_plane.requests import current_request_id
 from control_plane.rows import touch
@@ -60,8 +62,10 @@ async def follow_bounds(
     session: AsyncSession,
     bounds: Mapping[str, Bounds],
     *,
-    reason: Literal["entitlements", "rules"],
+    reason: Literal["entitlements", "rules", "rollback"],
     drain_seconds: float,
+    changed: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    unpublished: int = NEVER,
 ) -> int | None:
     """Give each live subscription of some consumers the view that is left of what it asks for.
 
@@ -69,24 +73,28 @@ async def follow_bounds(
 
     Args:
         bounds: id of a consumer -> what it may receive now.
+        changed: by id what the history says of subscriptions that ask for something else now.
+        unpublished: the first of the newest plans of which no function knows.
 
     Returns:
         The plan from which the new views hold; None when none is another one.
 
     Raises:
-        InvalidRequestError, ConflictError: rules make a condition too expensive, or a plan too
+        InvalidRequestError, ConflictError: a condition becomes too expensive, or the plan too
             large. A change of entitlements is not refused for that, but where a subscription would
             be both delayed and conflated.
     """
     lost = await _allow_no_longer(session, bounds)
     of_consumers = Subscription.consumer_id.in_(bounds)
-    ways = await _ways(session, of_consumers, bounds, checked=reason == "rules")
+    refusing = reason != "entitlements"
+    ways = await _ways(session, of_consumers, bounds, checked=refusing)
     if not ways and not lost:
         return None
-    number = await _move(session, ways, drain_seconds=drain_seconds, growing=reason == "rules")
-    await repository.note(
-        session, EventType.SUBSCRIPTION_MOVED, [way.row for way in ways], reason=reason
+    number = await _move(
+        session, ways, drain_seconds=drain_seconds, growing=refusing, unpublished=unpublished
     )
+    moved = [way.row for way in ways]
+    await repository.note(session, EventType.SUBSCRIPTION_MOVED, moved, each=changed, reason=reason)
     ended = [way.row for way in ways if way.unconflated]
     await repository.note(session, EventType.SUBSCRIPTION_UNCONFLATED, ended, reason=reason)
     return number
@@ -151,6 +159,7 @@ async def _move(
     drain_seconds: float,
     growing: bool,
     tells_unread: bool = False,
+    unpublished: int = NEVER,
 ) -> int:
     """Let subscriptions have other views from a plan on that is made here; gives its number."""
     now = datetime.now(UTC)
@@ -182,7 +191,7 @@ async def _move(
     session.add_all(moves)
     await session.flush()
     rows = [way.row for way in ways]
-    given = await _come_back(session, rows, left)
+    given = await come_back(session, rows, left, unpublished=unpublished)
     newest = await plan_rows.newest(session)
     number = await plan_rows.compile_next(
         session, current_request_id(), above=newest.number if newest else 0, growing=growing
@@ -257,47 +266,3 @@ async def _ways(
         if bounds[row.consumer_id].events.sets and row.activated_at is None:
             row.start = "latest"  # as for a new one (`entitled_spec`)
     return ways
-
-
-async def _come_back(
-    session: AsyncSession, rows: Collection[Subscription], left: Collection[str]
-) -> dict[str, int]:
-    """End the moves away from views that subscriptions have again: they read on where they were.
-
-    Args:
-        rows: what moves, with its new views.
-        left: the views that they leave.
-
-    Returns:
-        By id the plan from which on all that the topic holds is for the subscription: where what it
-        holds from before may still be read, and nothing was routed there meanwhile. One plan cannot
-        tell what is on both sides of something that is for others.
-    """
-    ids = {row.id for row in rows}
-    query = open_moves().join(Move.subscription).where(Subscription.id.in_(ids))
-    back = (await session.scalars(query.where(Move.view_id == Subscription.view_id))).all()
-    await end(session, [move.id for move in back])
-    now = datetime.now(UTC)
-    given = {}
-    for move in back:
-        # The time to drain it has not begun, or does not pass.
-        waits = move.goes_on or (move.allowed and move.subscription.paused_at is not None)
-        foreign = move.view_id in left or await _had_since(session, move, without=ids)
-        if (waits or move.drain_until > now) and not foreign:
-            given[move.subscription_id] = move.from_plan
-    return given
-
-
-async def _had_since(session: AsyncSession, move: Move, *, without: Collection[str]) -> bool:
-    """Whether somebody has, or had since a move, the view that it left: a plan may have routed it.
-
-    Args:
-        without: ids of subscriptions that have it only from now on, or not at all.
-    """
-    moved = exists().where(Move.view_id == move.view_id, Move.plan > move.plan)
-    there = exists().where(
-        Subscription.view_id == move.view_id,
-        Subscription.id.not_in(without),
-        or_(LIVE, Subscription.closed_in_plan > move.plan),
-    )
-    return bool(await session.scalar(select(or_(moved, there))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
@@ -353,12 +354,15 @@ async def note(
     what: EventType,
     rows: Iterable[Subscription],
     kept: Mapping[str, Any] | None = None,
+    *,
+    each: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     **told: Any,
 ) -> None:
     """Tell of subscriptions as they are now: an event and an entry of the history of each.
 
     Args:
         kept: what only the history says: it may be large.
+        each: by id the same of single ones.
         told: what both say.
     """
     rows = list(rows)
@@ -372,7 +376,7 @@ async def note(
                 state=str(row.state),
                 plan=row.closed_in_plan or row.plan,
                 correlation_id=current_request_id(),
-                data={**told, **(kept or {})},
+                data={**told, **(kept or {}), **each.get(row.id, {})},
             )
         )
     await record(session, *changes)

@@ -515,3 +515,24 @@ def test_an_answer_of_something_else_is_told() -> None:
     api = Api(Configuration("http://there"), as_json=False)
     with pytest.raises(failures.Failure, match="as a control plane does"):
         api.document(api.send(client, Request("GET", "/v1/plans")))
+
+
+def test_a_rollback_asks_before_and_a_dry_run_does_not(run: Run) -> None:
+    run("consumers", "create", "desk")
+    run("sets", "create", "some", "A", "B")
+    made = answer_of(
+        run(
+            "subscriptions", "create", "desk", "one",
+            "--filter", "instrument IN SET 'some'", "-o", "json",
+        )
+    )  # fmt: skip
+    run("sets", "update", "some", "--add", "C")
+    plan = str(made["plan"])
+    told = answer_of(run("rollouts", "rollback", plan, "--dry-run", "-o", "json"))
+    assert (told["dry_run"], [each["name"] for each in told["put_back"]]) == (True, ["some"])
+    refused = run("rollouts", "rollback", plan, input="n\n")
+    assert (refused.exit_code, "Roll back?" in refused.output) == (1, True)
+    back = run("rollouts", "rollback", plan, "--part", "instrument_sets", "--yes", "-o", "json")
+    assert answer_of(back)["plan"] == told["plan"]
+    held = answer_of(run("sets", "show", "some", "-o", "json"))
+    assert held["instruments"] == ["A", "B"]

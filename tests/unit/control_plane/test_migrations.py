@@ -68,6 +68,7 @@ TABLES = {
     "groups",
     "operations",
     "rules",
+    "rule_list_versions",
     "publishers",
 }
 
