@@ -24,7 +24,7 @@ from control_plane.acting import acting, acting_middleware, component
 from control_plane.broker import Broker, Follower
 from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
-from control_plane.descriptions import ExactJson, ExactYaml, allow_what_there_is
+from control_plane.descriptions.document import ExactJson, ExactYaml, allow_what_there_is
 from control_plane.domains.audit.controller import AuditController
 from control_plane.domains.audit.service import AuditService
 from control_plane.domains.consumers.controller import ConsumerController

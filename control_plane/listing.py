@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -174,16 +175,27 @@ def equal(*wanted: tuple[Any, Any]) -> list[ColumnElement[bool]]:
 def require_known_parameters(
     connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
 ) -> None:
-    """A guard: InvalidRequestError for query parameters that the route does not have."""
-    known = [
-        definition.query or definition.name or name
+    """A guard: InvalidRequestError for query parameters that the route has not, or not twice."""
+    known = {
+        definition.query or definition.name or name: field
         for name, field in handler.parsed_fn_signature.parameters.items()
         if isinstance(definition := field.kwarg_definition, QueryParameter)
-    ]
-    foreign = [name for name in connection.query_params if name not in known]
+    }
+    given = Counter(name for name, _ in connection.query_params.multi_items())
+    foreign = [name for name in given if name not in known]
     if foreign:
         allowed = f"allowed: {', '.join(sorted(known))}" if known else "the route takes none"
         raise InvalidRequestError(
             f"There is no query parameter {foreign[0][:_NEVER_LONGER]!r} here.",
             [FieldProblem(f"query:{name[:_NEVER_LONGER]}", allowed) for name in foreign[:10]],
+        )
+    doubled = [
+        name
+        for name, times in given.items()
+        if times > 1 and not known[name].is_non_string_sequence
+    ]
+    if doubled:
+        raise InvalidRequestError(
+            f"The query parameter {doubled[0]!r} stands there more than once.",
+            [FieldProblem(f"query:{name}", "give it once") for name in doubled],
         )
