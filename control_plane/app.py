@@ -86,7 +86,7 @@ from control_plane.domains.transformations.controller import TransformationContr
 from control_plane.domains.transformations.service import TransformationService
 from control_plane.function_keeper import FunctionKeeper
 from control_plane.idempotency.middleware import idempotency_middleware
-from control_plane.listing import require_known_parameters
+from control_plane.listing import require_known_parameters, require_text
 from control_plane.problems import EXCEPTION_HANDLERS
 from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.rate_limits import RateLimiter, rate_limit_middleware
@@ -403,7 +403,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[
             Router(
                 path="/v1",
-                guards=[require_known_parameters],
+                guards=[require_known_parameters, require_text],
                 route_handlers=[
                     ConsumerController,
                     SubscriptionController,

@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from litestar.connection import ASGIConnection
+from litestar.exceptions import ValidationException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 from msgspec import Meta
@@ -199,3 +200,20 @@ def require_known_parameters(
             f"The query parameter {doubled[0]!r} stands there more than once.",
             [FieldProblem(f"query:{name}", "give it once") for name in doubled],
         )
+
+
+def require_text(
+    connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler
+) -> None:
+    """A guard: ValidationException for U+0000 in path or query; text in PostgreSQL has none."""
+    wrong = [
+        {"key": name, "message": "text may not contain U+0000", "source": source}
+        for source, given in (
+            ("path", connection.path_params.items()),
+            ("query", connection.query_params.multi_items()),
+        )
+        for name, value in given
+        if "\0" in str(value)
+    ]
+    if wrong:
+        raise ValidationException(extra=wrong)

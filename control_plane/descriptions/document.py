@@ -79,6 +79,8 @@ def _refer_to_problems(operation: Document) -> None:
         ("413", has_body),
     ):
         told += [status] if comes else []
+    if "503" in answers:
+        answers["503"]["headers"] = problems.HEADERS[503]
     answers.update({status: problems.reference(int(status)) for status in told})
     operation["responses"] = dict(sorted(answers.items()))
 
@@ -117,6 +119,9 @@ def _plain(schema: Document) -> Document:
     if len(options) == 1:
         schema = {**options[0], **schema}
         del schema["oneOf"]
+    if schema.get("type") == "string" and not schema.keys() & {"pattern", "format", "enum"}:
+        # As `require_text` has it.
+        return {**schema, "pattern": r"^[^\x00]*$"}
     if schema.get("type") in ("integer", "boolean"):
         # Bounds are whole numbers, and some readers of JSON take 2.0 for something else than 2.
         schema = {

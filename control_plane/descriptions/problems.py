@@ -58,7 +58,7 @@ _SECONDS: Final = {
     "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},
     "example": "1",
 }
-_HEADERS: Final[dict[int, Document]] = {
+HEADERS: Final[dict[int, Document]] = {
     401: {
         "WWW-Authenticate": {
             "required": True,
@@ -119,6 +119,6 @@ def _response(status: int, problems: list[Problem]) -> Document:
             }
         },
     }
-    if status in _HEADERS:
-        told["headers"] = _HEADERS[status]
+    if status in HEADERS:
+        told["headers"] = HEADERS[status]
     return told

@@ -167,6 +167,8 @@ def test_headers_of_refusals_are_described() -> None:
     assert required["401"] == {"WWW-Authenticate"}
     assert required["429"] == required["503"] == {"Retry-After"}
     assert "Retry-After" in responses["Problem409"]["headers"]
+    not_ready = description().document["paths"]["/readyz"]["get"]["responses"]["503"]
+    assert not_ready["headers"]["Retry-After"]["required"]
 
 
 @pytest.mark.parametrize(

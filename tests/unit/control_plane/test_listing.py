@@ -196,6 +196,20 @@ async def test_a_query_parameter_stands_there_once(client: Client) -> None:
     assert both.status_code == 200
 
 
+async def test_parameters_hold_text_that_can_be_stored(client: Client) -> None:
+    paths = {
+        "/v1/subscriptions?format=a%00b": "query:format",
+        "/v1/functions/%00": "path:name",
+        "/v1/explain?subscription=%00&instrument=A&sequence=1": "query:subscription",
+    }
+    for path, pointer in paths.items():
+        refused = await client.get(path)
+        assert refused.status_code == 400, refused.text
+        assert refused.json()["type"] == "urn:dds:problem:request-shape"
+        (problem,) = refused.json()["errors"]
+        assert problem == {"pointer": pointer, "detail": "text may not contain U+0000"}
+
+
 async def test_lists_are_filtered_and_sorted_over_http(client: Client) -> None:
     for name, region in (("b", "eu"), ("a", "eu"), ("c", "us")):
         body = {"name": name, "region": region, "workflow": "close"}
