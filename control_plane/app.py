@@ -24,13 +24,8 @@ from control_plane.acting import acting, acting_middleware, component
 from control_plane.broker import Broker, Follower
 from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
-from control_plane.descriptions import (
-    ExactJson,
-    ExactPages,
-    ExactYaml,
-    allow_what_there_is,
-    page_file,
-)
+from control_plane.descriptions.document import ExactJson, ExactYaml, allow_what_there_is
+from control_plane.descriptions.pages import ExactPages, page_file
 from control_plane.domains.audit.controller import AuditController
 from control_plane.domains.audit.service import AuditService
 from control_plane.domains.consumers.controller import ConsumerController
@@ -100,7 +95,7 @@ from control_plane.domains.transformations.service import TransformationService
 from control_plane.fenced_topics import FencedTopics
 from control_plane.function_keeper import FunctionKeeper
 from control_plane.idempotency.middleware import idempotency_middleware
-from control_plane.listing import require_known_parameters
+from control_plane.listing import require_known_parameters, require_text
 from control_plane.problems import EXCEPTION_HANDLERS
 from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.rate_limits import RateLimiter, rate_limit_middleware
@@ -446,7 +441,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[
             Router(
                 path="/v1",
-                guards=[require_known_parameters],
+                guards=[require_known_parameters, require_text],
                 route_handlers=[
                     ConsumerController,
                     SubscriptionController,

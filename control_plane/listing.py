@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from litestar.connection import ASGIConnection
+from litestar.exceptions import ValidationException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 from msgspec import Meta
@@ -174,16 +176,44 @@ def equal(*wanted: tuple[Any, Any]) -> list[ColumnElement[bool]]:
 def require_known_parameters(
     connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
 ) -> None:
-    """A guard: InvalidRequestError for query parameters that the route does not have."""
-    known = [
-        definition.query or definition.name or name
+    """A guard: InvalidRequestError for query parameters that the route has not, or not twice."""
+    known = {
+        definition.query or definition.name or name: field
         for name, field in handler.parsed_fn_signature.parameters.items()
         if isinstance(definition := field.kwarg_definition, QueryParameter)
-    ]
-    foreign = [name for name in connection.query_params if name not in known]
+    }
+    given = Counter(name for name, _ in connection.query_params.multi_items())
+    foreign = [name for name in given if name not in known]
     if foreign:
         allowed = f"allowed: {', '.join(sorted(known))}" if known else "the route takes none"
         raise InvalidRequestError(
             f"There is no query parameter {foreign[0][:_NEVER_LONGER]!r} here.",
             [FieldProblem(f"query:{name[:_NEVER_LONGER]}", allowed) for name in foreign[:10]],
         )
+    doubled = [
+        name
+        for name, times in given.items()
+        if times > 1 and not known[name].is_non_string_sequence
+    ]
+    if doubled:
+        raise InvalidRequestError(
+            f"The query parameter {doubled[0]!r} stands there more than once.",
+            [FieldProblem(f"query:{name}", "give it once") for name in doubled],
+        )
+
+
+def require_text(
+    connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler
+) -> None:
+    """A guard: ValidationException for U+0000 in path or query; text in PostgreSQL has none."""
+    wrong = [
+        {"key": name, "message": "text may not contain U+0000", "source": source}
+        for source, given in (
+            ("path", connection.path_params.items()),
+            ("query", connection.query_params.multi_items()),
+        )
+        for name, value in given
+        if "\0" in str(value)
+    ]
+    if wrong:
+        raise ValidationException(extra=wrong)

@@ -7,7 +7,7 @@ leaves the process; those are logged beside the request id that the answer names
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -15,6 +15,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import ParameterKwarg
+from msgspec import Meta
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from control_plane.errors import (
@@ -53,11 +54,11 @@ class ProblemItem(msgspec.Struct, omit_defaults=True):
 class Problem(msgspec.Struct, omit_defaults=True):
     """An RFC 9457 problem document."""
 
-    type: str
+    type: Annotated[str, Meta(description="Stable: programs go by it.")]
     title: str
     status: int
-    detail: str
-    instance: str
+    detail: Annotated[str, Meta(description="For people.")]
+    instance: Annotated[str, Meta(description="The path of the request.")]
     request_id: str
     errors: list[ProblemItem] = []
 
@@ -94,13 +95,35 @@ _DOMAIN: dict[type[ControlPlaneError], tuple[int, str, str]] = {
     RateLimitedError: (429, "rate-limited", "Too many requests"),
     UnavailableError: (503, "unavailable", "Temporarily unavailable"),
 }
+SHAPE = "request-shape"
+MISFIT = "The request does not fit its description."
+HTTP: dict[int, tuple[str, str]] = {
+    400: ("bad-request", "Bad Request"),
+    404: ("not-found", "Not Found"),
+    405: ("method-not-allowed", "Method Not Allowed"),
+    413: ("request-entity-too-large", "Request Entity Too Large"),
+    500: ("internal-error", "Internal error"),
+}
+"""What Litestar refuses; the standard library's phrases are others in later versions."""
+
+
+def of_error(error: ControlPlaneError, *, instance: str, request_id: str) -> Problem:
+    """The document of an error that the control plane raised on purpose."""
+    status, slug, title = next(_DOMAIN[cls] for cls in type(error).__mro__ if cls in _DOMAIN)
+    errors: list[ProblemItem] = []
+    if isinstance(error, UnavailableError):
+        slug = f"{error.dependency}-unavailable"
+    if isinstance(error, InvalidRequestError):
+        errors = [
+            ProblemItem(p.pointer, p.detail, p.position, p.line, p.column, p.hint)
+            for p in error.problems
+        ]
+    return Problem(TYPE_PREFIX + slug, title, status, str(error), instance, request_id, errors)
 
 
 def domain_problem(request: Request[Any, Any, Any], error: ControlPlaneError) -> Response[Problem]:
     """The answer to an error that the control plane raised on purpose."""
-    status, slug, title = next(_DOMAIN[cls] for cls in type(error).__mro__ if cls in _DOMAIN)
     headers = {}
-    errors: list[ProblemItem] = []
     if isinstance(error, RateLimitedError):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, KeyInUseError):
@@ -108,17 +131,12 @@ def domain_problem(request: Request[Any, Any, Any], error: ControlPlaneError) ->
     if isinstance(error, UnavailableError | TooManyStreamsError | TooManyPreviewsError):
         headers["Retry-After"] = str(request.app.state.settings.retry_after_seconds)
     if isinstance(error, UnavailableError):
-        slug = f"{error.dependency}-unavailable"
         log.warning("dependency missing", dependency=error.dependency, error=error.reason)
     if isinstance(error, UnauthenticatedError):
         why = ', error="invalid_token"' if error.token_given else ""
         headers["WWW-Authenticate"] = f'Bearer realm="dds"{why}'
-    if isinstance(error, InvalidRequestError):
-        errors = [
-            ProblemItem(p.pointer, p.detail, p.position, p.line, p.column, p.hint)
-            for p in error.problems
-        ]
-    return _answer(request, status, slug, title, str(error), errors=errors, headers=headers)
+    problem = of_error(error, instance=request.url.path, request_id=_request_id(request))
+    return _answer(problem, headers)
 
 
 def http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
@@ -128,41 +146,25 @@ def http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Respo
     ):
         # Litestar takes a member of a body that is called like a dependency for that one.
         error = ValidationException(extra=[{"message": str(error.__cause__), "source": "body"}])
-    errors: list[ProblemItem] = []
-    slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-    detail = error.detail
+    headers = {k: v for k, v in (error.headers or {}).items() if k.lower() == "allow"}
     if isinstance(error, ValidationException):
-        slug, detail = "request-shape", "The request does not fit its description."
         errors = _shape_errors(error, _wire_names(request))
-    title = HTTPStatus(error.status_code).phrase
-    return _answer(
-        request,
-        error.status_code,
-        slug,
-        title,
-        detail or title,
-        errors=errors,
-        headers={k: v for k, v in (error.headers or {}).items() if k.lower() == "allow"},
-    )
+        return _answer(_made(request, 400, MISFIT, errors, slug=SHAPE), headers)
+    return _answer(_made(request, error.status_code, error.detail), headers)
 
 
 def unexpected_problem(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """The answer to an error nobody foresaw: logged in full, told without insides."""
     log.error("unexpected error", exc_info=error, path=request.url.path)
-    return _answer(
-        request,
-        500,
-        "internal-error",
-        "Internal error",
-        "Something went wrong here. Tell the platform team the request id.",
-    )
+    detail = "Something went wrong here. Tell the platform team the request id."
+    return _answer(_made(request, 500, detail))
 
 
 def data_problem(request: Request[Any, Any, Any], error: DataError) -> Response[Problem]:
     """The answer to a value that PostgreSQL cannot hold, such as text with U+0000."""
     log.info("value refused by the database", error=type(error.orig).__name__)
     detail = "A value in the request cannot be stored; text may not contain U+0000."
-    return _answer(request, 400, "request-shape", "Bad Request", detail)
+    return _answer(_made(request, 400, detail, slug=SHAPE))
 
 
 EXCEPTION_HANDLERS: dict[Any, Any] = {
@@ -202,27 +204,29 @@ def _shape_errors(error: ValidationException, wire_names: dict[str, str]) -> lis
     return items or [ProblemItem("", error.detail)]
 
 
-def _answer(
+def _made(
     request: Request[Any, Any, Any],
     status: int,
-    slug: str,
-    title: str,
     detail: str,
-    *,
     errors: list[ProblemItem] | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response[Problem]:
-    return Response(
-        Problem(
-            type=TYPE_PREFIX + slug,
-            title=title,
-            status=status,
-            detail=detail,
-            instance=request.url.path,
-            request_id=str(request.scope.get("state", {}).get("request_id", "")),
-            errors=errors or [],
-        ),
-        status_code=status,
-        media_type=MEDIA_TYPE,
-        headers=headers,
+    *,
+    slug: str = "",
+) -> Problem:
+    known, title = HTTP.get(status) or ("http-error", HTTPStatus(status).phrase)
+    return Problem(
+        TYPE_PREFIX + (slug or known),
+        title,
+        status,
+        detail or title,
+        request.url.path,
+        _request_id(request),
+        errors or [],
     )
+
+
+def _request_id(request: Request[Any, Any, Any]) -> str:
+    return str(request.scope.get("state", {}).get("request_id", ""))
+
+
+def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response[Problem]:
+    return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

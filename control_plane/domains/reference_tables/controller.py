@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
@@ -32,12 +32,19 @@ Key = Annotated[str, PathParameter(max_length=64, description="Id or name of the
 
 
 def _rows_body() -> RequestBody:
-    binary = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY))
+    binary = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+    arrow = OpenAPIMediaType(schema=binary)
+    csv = OpenAPIMediaType(
+        schema=binary, examples={"usual": Example(value="instrument,lot\nAAPL,100\nMSFT,10\n")}
+    )
     row = Schema(type=OpenAPIType.OBJECT, description="Column -> text, number, boolean or null.")
-    json = OpenAPIMediaType(schema=Schema(type=OpenAPIType.ARRAY, items=row))
+    json = OpenAPIMediaType(
+        schema=Schema(type=OpenAPIType.ARRAY, items=row),
+        examples={"usual": Example(value=[{"instrument": "AAPL", "lot": 100}])},
+    )
     return RequestBody(
         description="Rows: an Arrow IPC stream, CSV with a header, or a JSON array of objects.",
-        content={ARROW: binary, CSV: binary, JSON: json},
+        content={ARROW: arrow, CSV: csv, JSON: json},
         required=True,
     )
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from litestar import Controller, Response, get
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
 from litestar.params import PathParameter
 
 from control_plane.domains.schemas.files import files, versions
@@ -44,7 +45,11 @@ class SchemaController(Controller):
         opt=needs(Permission.DESCRIBE),
         responses={
             200: ResponseSpec(
-                Any, media_type="*/*", generate_examples=False, description="As its list says."
+                Any,
+                media_type="*/*",
+                generate_examples=False,
+                description="As its list says.",
+                examples=[Example(value='syntax = "proto3";\n\npackage marketdata.v1;\n')],
             ),
             **responses(400, 404),
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from control_plane import __version__
@@ -18,6 +19,16 @@ from control_plane.errors import DatabaseUnavailableError
 from control_plane.problems import responses
 from control_plane.security.permissions import Permission, needs
 from control_plane.settings import Settings
+
+_NOT_READY = {
+    "status": "not ready",
+    "missing": ["broker"],
+    "dependencies": {
+        "database": {"status": "ok", "detail": "", "latency_ms": 0.9},
+        "broker": {"status": "missing", "detail": "It does not answer.", "latency_ms": 1000.0},
+    },
+    "ordering_follower": {"role": "waiting", "detail": "The broker is away.", "lag_seconds": 0.0},
+}
 
 
 class SystemController(Controller):
@@ -44,7 +55,12 @@ class SystemController(Controller):
         opt=needs(Permission.PUBLIC),
         security=[{}],
         responses={
-            503: ResponseSpec(Readiness, description="Service Unavailable", generate_examples=False)
+            503: ResponseSpec(
+                Readiness,
+                description="Service Unavailable",
+                generate_examples=False,
+                examples=[Example(value=_NOT_READY)],
+            )
         },
     )
     async def readiness(
@@ -66,7 +82,16 @@ class SystemController(Controller):
         summary="Prometheus metrics",
         media_type="text/plain",
         opt=needs(Permission.METRICS),
-        responses=responses(),
+        responses={
+            200: ResponseSpec(
+                str,
+                media_type="text/plain",
+                generate_examples=False,
+                description="In Prometheus' text format.",
+                examples=[Example(value='dds_subscriptions{state="active"} 412.0\n')],
+            ),
+            **responses(),
+        },
     )
     async def metrics(
         self, metrics: NamedDependency[Metrics], database: NamedDependency[Database]

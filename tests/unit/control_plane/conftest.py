@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pulsar
 import pytest
 from alembic import command
 from alembic.config import Config
+from described import check
 from litestar.testing import AsyncTestClient
 from world import World
 
@@ -74,6 +76,20 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine the server is slow, not away."""
     monkeypatch.setattr("control_plane.database.CONNECT_TIMEOUT_SECONDS", 60)
+
+
+@pytest.fixture(autouse=True)
+def _as_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer to any request of any of these tests is one that the description has not."""
+    send = AsyncTestClient.send
+
+    async def checked(client: Any, request: httpx.Request, **options: Any) -> httpx.Response:
+        response = await send(client, request, **options)
+        if not options.get("stream"):
+            check(response)
+        return response
+
+    monkeypatch.setattr(AsyncTestClient, "send", checked)
 
 
 @pytest.fixture

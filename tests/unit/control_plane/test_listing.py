@@ -11,17 +11,16 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from described import description
 from hypothesis import given
 from hypothesis import strategies as st
 from litestar.testing import AsyncTestClient
 from sqlalchemy import select
 
-from control_plane.app import create_app
 from control_plane.database import Database
 from control_plane.domains.tokens.models import IssuedToken
 from control_plane.errors import InvalidRequestError
 from control_plane.listing import Listing
-from control_plane.settings import Settings
 
 Client = AsyncTestClient[Any]
 
@@ -159,14 +158,10 @@ def test_any_other_cursor_is_refused_or_understood_but_never_breaks(text: str) -
         LISTING.ask(None, text, 10)
 
 
-def described() -> dict[str, Any]:
-    return create_app(Settings()).openapi_schema.to_schema()["paths"]
-
-
 def test_every_list_in_pages_can_be_sorted() -> None:
     paged = {
         operation["operationId"]: {each["name"] for each in operation["parameters"]}
-        for methods in described().values()
+        for methods in description().document["paths"].values()
         for operation in methods.values()
         if any(each["name"] == "cursor" for each in operation.get("parameters", ()))
     }
@@ -176,7 +171,7 @@ def test_every_list_in_pages_can_be_sorted() -> None:
 async def test_no_route_takes_a_query_parameter_that_it_does_not_know(client: Client) -> None:
     operations = [
         (method.upper(), re.sub(r"{[^}]*}", "1", path), operation)
-        for path, methods in described().items()
+        for path, methods in description().document["paths"].items()
         if path.startswith("/v1/")
         for method, operation in methods.items()
     ]
@@ -189,6 +184,30 @@ async def test_no_route_takes_a_query_parameter_that_it_does_not_know(client: Cl
         for each in operation.get("parameters", ()):
             if each["in"] == "query":
                 assert each["name"] in problem["detail"], (method, path)
+
+
+async def test_a_query_parameter_stands_there_once(client: Client) -> None:
+    for query in ("suspended=true&suspended=false", "limit=1&limit=1", "name=a&region=eu&name=b"):
+        refused = await client.get(f"/v1/consumers?{query}")
+        assert refused.status_code == 422, refused.text
+        (problem,) = refused.json()["errors"]
+        assert problem == {"pointer": f"query:{query.partition('=')[0]}", "detail": "give it once"}
+    both = await client.get("/v1/events?type=consumer.created&type=consumer.deleted")
+    assert both.status_code == 200
+
+
+async def test_parameters_hold_text_that_can_be_stored(client: Client) -> None:
+    paths = {
+        "/v1/subscriptions?format=a%00b": "query:format",
+        "/v1/functions/%00": "path:name",
+        "/v1/explain?subscription=%00&instrument=A&sequence=1": "query:subscription",
+    }
+    for path, pointer in paths.items():
+        refused = await client.get(path)
+        assert refused.status_code == 400, refused.text
+        assert refused.json()["type"] == "urn:dds:problem:request-shape"
+        (problem,) = refused.json()["errors"]
+        assert problem == {"pointer": pointer, "detail": "text may not contain U+0000"}
 
 
 async def test_lists_are_filtered_and_sorted_over_http(client: Client) -> None:

@@ -1,0 +1,1 @@
+"""The OpenAPI description: what Litestar makes of the routes, made exact and given examples."""
