@@ -130,12 +130,12 @@ class Api:
         self.mark = uuid.uuid4().hex[:8]
         self.made: list[str] = []
 
-    def desk(self, name: str, venues: list[str], sql: str) -> dict[str, Any]:
-        """A consumer with a subscription."""
+    def desk(self, name: str, venues: list[str], sql: str, **more: Any) -> dict[str, Any]:
+        """A consumer with a subscription; `more`: what it asks for beside its filter."""
         consumer = f"{name}-{self.mark}"
         body = {"name": consumer, "entitlements": {"venues": venues}}
         self.http.post("/consumers", json=body).raise_for_status()
-        request = {"consumer": consumer, "name": "s", "filter": sql}
+        request = {"consumer": consumer, "name": "s", "filter": sql, **more}
         answer = self.http.post("/subscriptions", json=request).raise_for_status().json()
         self.made += [f"/consumers/{consumer}", f"/subscriptions/{answer['id']}"]
         return self.active(answer)

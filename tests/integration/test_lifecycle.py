@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pulsar
 import pytest
 from local_runtime import eventually
 from test_entitlements import Api, Flow, Reading, api, listed
+
+from marketdata.frames import read_frame
+from marketdata.topics import partition_topic
 
 pytestmark = pytest.mark.integration
 
@@ -81,6 +86,55 @@ def test_the_oldest_of_a_backlog_is_dropped_and_told(stack: Any, api: Api) -> No
         assert sum(part["messages"] for part in parts) == entry["messages"]
         assert all(position(part["from"]) < position(part["to"]) for part in parts)
     assert "were dropped at" in api.http.get(f"{path}/health").json()["reason"]
+
+
+def test_reading_begins_at_a_time_or_at_a_sequence(stack: Any, api: Api) -> None:
+    """Two who join a view while it is written get it from the message on that they name."""
+    flow = Flow(stack.service_url)
+    sql, venues = listed(flow.names), ["XNAS", "XNYS"]
+    one = api.desk("one", venues, sql)
+    with flow:
+        flow.pass_by(100)
+        eventually(lambda: len(written(one)) > 20)
+        stored = written(one)
+        chosen = stored[len(stored) // 2]
+        at = datetime.fromtimestamp(chosen.publish_timestamp() / 1e3, UTC)
+        since = next(each for each in stored if each.publish_timestamp() >= at.timestamp() * 1e3)
+        # Its second event: the message that holds it is the first one that comes.
+        count = {
+            "partition": 0,
+            "delivery_sequence": int(chosen.properties()["delivery_sequence"]) + 1,
+            "delivery_epoch": int(chosen.properties()["delivery_epoch"]),
+        }
+        two = api.desk("two", venues, sql, start={"time": at.isoformat()})
+        three = api.desk("three", venues, sql, start={"sequences": [count]})
+        readings = [Reading(each) for each in (two, three)]
+        flow.pass_by(100)
+    assert {each["topic"] for each in (two, three)} == {one["topic"]}
+    assert {each["begins"][0]["at"] for each in (two, three)} == {"asked"}
+    for reading, first in zip(readings, (since, chosen), strict=True):
+        begun = read_frame(first.data()).to_pylist()[0]["sequence"]
+        assert begun > 1
+        seen = reading.end(XNAS=flow.frames, XNYS=flow.frames).sequences
+        assert seen == {"XNAS": flow.all[begun - 1 :], "XNYS": flow.all[begun - 1 :], "XLON": []}
+    late = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    ahead = {**count, "delivery_sequence": 10**9}
+    for refused in ({"time": late}, {"sequences": [ahead]}, {"sequences": [ahead], "time": late}):
+        body = {"consumer": one["consumer"], "name": "x", "filter": sql, "start": refused}
+        answer = api.http.post("/subscriptions", json=body)
+        assert answer.status_code == 422, answer.text
+
+
+def written(subscription: dict[str, Any]) -> list[pulsar.Message]:
+    """The messages with events that the first partition of a view's topic holds."""
+    client = pulsar.Client(subscription["service_url"])
+    topic = partition_topic(subscription["topic"], 0)
+    reader = client.create_reader(topic, pulsar.MessageId.earliest)
+    found = []
+    while reader.has_message_available():
+        found.append(reader.read_next(60_000))
+    client.close()
+    return [message for message in found if message.properties()["count"] != "0"]
 
 
 def set_policy(api: Api, path: str, policy: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from control_plane.cli.fields import IF_MATCH, KEY, LABELS, Field, body, key
+from control_plane.cli.fields import IF_MATCH, KEY, LABELS, Field, WordOrJson, body, key
 from control_plane.cli.resources.command import (
     JSON,
     NAME,
@@ -209,7 +209,11 @@ SUBSCRIPTIONS = Group(
                 body("consumer", argument=True),
                 body("name", argument=True),
                 *_VIEW,
-                body("start", "Where to begin.", type=("latest", "earliest")),
+                body(
+                    "start",
+                    'Where to begin; at a time: \'{"time": "2026-11-30T15:00:00Z"}\'.',
+                    type=WordOrJson("latest", "earliest"),
+                ),
                 _GROUP,
                 _ON_BACKLOG,
                 LABELS,

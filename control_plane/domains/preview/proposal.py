@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -30,7 +30,7 @@ from control_plane.domains.rules import changes as rule_changes
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.rules.following import bounds_changed
 from control_plane.domains.rules.policy import Policy, Rule
-from control_plane.domains.subscriptions import backlog, changes
+from control_plane.domains.subscriptions import backlog, beginnings, changes
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.models import State, Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
@@ -216,6 +216,7 @@ async def _created(
         raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
     with _at(f"/create/{number}"):
         backlog.check(asked.on_backlog)
+        beginnings.check(asked.start, datetime.now(UTC))
         after = await _view(session, asked, consumer, changed)
     return Affected(None, consumer.id, consumer.name, asked.name, "create", Pair(None, after))
 

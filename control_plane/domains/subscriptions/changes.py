@@ -44,7 +44,7 @@ def asked(row: Subscription) -> SubscriptionCreate:
         group=row.group,
         on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
         labels=row.labels,
-        start="earliest" if row.next_start == "earliest" else "latest",
+        start="latest" if row.next_start == "latest" else "earliest",
     )
 
 

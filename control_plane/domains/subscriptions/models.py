@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, cast
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -26,8 +27,10 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from control_plane.database import Base
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.plans.models import ViewRow
+from control_plane.domains.subscriptions.beginnings import Found
 from control_plane.domains.subscriptions.health import STATES
 from control_plane.domains.transformations.models import SharedTransformation
+from control_plane.pulsar_values import MessagePosition
 
 UNIQUE_NAME = "uq_subscriptions_consumer_name_live"
 
@@ -58,6 +61,10 @@ LIVE = (State.PENDING, State.ACTIVE, State.PAUSED)
 """What is not closed."""
 ROUTED = (State.ACTIVE, State.PAUSED)
 """What the broker has a topic and a Pulsar subscription for."""
+
+
+NextStart = Literal["latest", "earliest"] | tuple[MessagePosition, ...]
+"""Where a Pulsar subscription begins; in partitions without a position with the oldest message."""
 
 
 def pulsar_name(consumer_id: str, subscription_id: str) -> str:
@@ -109,7 +116,10 @@ class Subscription(Base):
         CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="name_form"),
         CheckConstraint("\"group\" ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="group_form"),
         CheckConstraint("state IN ('pending', 'active', 'paused', 'closed')", name="state_known"),
-        CheckConstraint("\"start\" IN ('latest', 'earliest')", name="start_known"),
+        CheckConstraint("\"start\" IN ('latest', 'earliest', 'place')", name="start_known"),
+        CheckConstraint(
+            "(\"start\" = 'place') = (start_place IS NOT NULL)", name="start_place_complete"
+        ),
         CheckConstraint(
             "(state = 'closed') = (closed_at IS NOT NULL AND closed_in_plan IS NOT NULL)",
             name="closed_complete",
@@ -137,7 +147,9 @@ class Subscription(Base):
     transformation_id: Mapped[str | None] = mapped_column(
         ForeignKey(SharedTransformation.id, ondelete="RESTRICT")
     )
+    # Where it begins on its first view: a word, or `place`, which is a `Found`.
     start: Mapped[str] = mapped_column(Text)
+    start_place: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     on_backlog: Mapped[dict[str, Any]] = mapped_column(
         JSONB, server_default=text("""'{"policy": "hold"}'::jsonb""")
     )
@@ -190,9 +202,21 @@ class Subscription(Base):
         return self.view.topic, self.consumer_id
 
     @property
-    def next_start(self) -> str:
+    def found(self) -> Found | None:
+        """What was found for a start that is neither latest nor earliest."""
+        return None if self.start_place is None else msgspec.convert(self.start_place, Found)
+
+    @property
+    def next_start(self) -> NextStart:
         """Where a new Pulsar subscription begins; on a later view with what comes from then on."""
-        return "latest" if self.activated_at else self.start
+        if self.activated_at:
+            return "latest"
+        found = self.found
+        if found is None:
+            return cast(Literal["latest", "earliest"], self.start)
+        # On another view than was looked at: rather too early than too late.
+        ours = found.view == self.view_id
+        return tuple(begin.position for begin in found.begins) if ours else "earliest"
 
 
 class Move(Base):

@@ -310,7 +310,7 @@ async def _ways(session: AsyncSession, bounds: Mapping[str, Bounds], *, checked:
         view = there[view_of(other.spec).id]
         ways.append(Way(row, view, goes_on=goes_on, allowed=other.allowed))
         if bounds[row.consumer_id].events.sets and row.activated_at is None:
-            row.start = "latest"  # as for a new one (`entitled_spec`)
+            row.start, row.start_place = "latest", None  # as for a new one (`entitled_spec`)
     return ways
 
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from control_plane.domains.consumers.schemas import Labels, Name
+from control_plane.domains.subscriptions.beginnings import BeginOut, Start
 from marketdata.plans import Delivery
 from marketdata.transformations import Transformation
 
@@ -94,10 +95,7 @@ class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     shared_transformation: SharedReference | UnsetType = UNSET
     format: FormatName = "arrow"
     delivery: Delivery = Delivery()
-    start: Annotated[
-        Literal["latest", "earliest"],
-        Meta(description="Begin with what comes now, or with what the view's topic still holds."),
-    ] = "latest"
+    start: Start = "latest"
     group: GroupName = None
     on_backlog: OnBacklog = OnBacklog()
     labels: Labels = {}
@@ -212,7 +210,15 @@ class SubscriptionOut(msgspec.Struct):
     ]
     format: str
     delivery: Delivery
-    start: Literal["latest", "earliest"]
+    start: Start
+    begins: Annotated[
+        list[BeginOut] | None,
+        Meta(
+            description="Where `start` is a time or sequences: with what reading began in each "
+            "partition of the first topic. Empty: nobody had the view before, so that nothing was "
+            "there. Else null."
+        ),
+    ]
     group: Annotated[str, Meta(description="What its members are called together.")]
     on_backlog: OnBacklog
     labels: dict[str, str]

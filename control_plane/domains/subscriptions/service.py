@@ -10,21 +10,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
-from typing import Literal, Protocol, cast
+from typing import Literal, NamedTuple, Protocol, cast
 
 import msgspec
 import structlog
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
 from control_plane.database import Database, Lock, integrity_constraint, lock
 from control_plane.domains.consumers import repository as consumer_rows
+from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
+from control_plane.domains.subscriptions.beginnings import Found, StartPlace
+from control_plane.domains.subscriptions.beginnings import check as check_start
 from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import drain_no_longer
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
@@ -48,7 +52,7 @@ from control_plane.pages import Page, check_match
 from control_plane.requests import current_request_id
 from control_plane.rows import touch
 from marketdata.entitlements import receives_nothing
-from marketdata.plans import ViewSpec, sets_of
+from marketdata.plans import View, ViewSpec, sets_of, view_of
 
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
 # lets members of a group be added at any time.
@@ -67,6 +71,29 @@ class Publication(Protocol):
         """
 
 
+class Starts(Protocol):
+    """The part of StartSearch that requests need."""
+
+    async def find(self, view: View, asked: StartPlace) -> Found:
+        """Where what is asked for is on a view's topic."""
+
+
+class _Asked(NamedTuple):
+    """What a request comes to.
+
+    Attributes:
+        data: as it was asked, with what a shared transformation (`reference`) holds.
+        spec: the view that is asked for.
+        effective: what the consumer may receive of it.
+    """
+
+    data: SubscriptionCreate
+    reference: SharedTransformation | None
+    spec: ViewSpec
+    consumer: Consumer
+    effective: ViewSpec
+
+
 class _NeedsPlanError(Exception):
     """No live subscription has the view."""
 
@@ -81,6 +108,7 @@ class SubscriptionService:
         self,
         database: Database,
         publication: Publication,
+        starts: Starts,
         *,
         require_broker: Callable[[], Awaitable[None]],
         lanes: Callable[[], Collection[str]],
@@ -89,6 +117,7 @@ class SubscriptionService:
     ) -> None:
         self._database = database
         self._publication = publication
+        self._starts = starts
         self._require_broker = require_broker
         self._lanes = lanes
         self._service_url = service_url
@@ -100,20 +129,24 @@ class SubscriptionService:
         """Make a subscription; gives it, active or still pending, and its version.
 
         Raises:
-            InvalidRequestError: the filter or the transformation is refused, or nothing that is
-                asked for is within the consumer's entitlements.
+            InvalidRequestError: the filter, the transformation or the start is refused, or nothing
+                that is asked for is within the consumer's entitlements.
             NotFoundError: there is no such consumer, or the caller may only know of another one.
             ConflictError: the consumer has a live subscription of this name, or is suspended; or
                 the plan is full.
             UnavailableError: the broker or the database is down; nothing was stored.
         """
         check(data.on_backlog)
+        check_start(data.start, datetime.now(UTC))
         named = named_tables(data.transformation)
         # In a thread, here and below: what takes long must not hold up other requests.
         spec = None if refers(data) or named else await asyncio.to_thread(view_spec, data)
         await self._require_broker()
         subscription_id = repository.new_subscription_id()
-        asked = data, spec, only
+        found = None
+        if isinstance(data.start, StartPlace):
+            found = await self._find(data.start, data, spec, only)
+        asked = data, spec, only, found
         try:
             try:
                 row = await self._insert(subscription_id, *asked, joining=True)
@@ -139,6 +172,7 @@ class SubscriptionService:
         data: SubscriptionCreate,
         spec: ViewSpec | None,
         only: str | None,
+        found: Found | None,
         *,
         joining: bool,
     ) -> Subscription:
@@ -150,23 +184,15 @@ class SubscriptionService:
         Raises:
             _NeedsPlanError: `joining`, and nobody has the view; nothing was stored.
         """
-        reference: SharedTransformation | None = None
         # One transaction: an Idempotency-Key is claimed with the change or not at all.
         async with self._database.transaction() as session:
             await lock(session, Lock.PLAN_SEQUENCE, shared=joining)
-            if refers(data):
-                data, reference = await taken_over(session, data)
-            if spec is None:
-                spec = await declared_spec(session, data)
-            # Only now the row lock: every transaction takes the plan sequence first.
-            consumer = await consumer_rows.find(session, data.consumer, only=only, for_share=True)
-            if consumer.suspended:
+            asked = await self._asked(session, data, spec, only, for_share=True)
+            data, reference, spec, consumer, effective = asked
+            if found is not None and found.view != view_of(effective).id:
                 raise ConflictError(
-                    f"Consumer {consumer.name!r} is suspended: ask the platform team."
+                    "What the consumer may receive is being changed: send the request again."
                 )
-            require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
-            policy = await rule_rows.policy(session)
-            effective = entitled_spec(data, spec, consumer, policy, consumer.allowed, self._lanes())
             live = await plan_rows.joinable(session, effective)
             if live is None and joining:
                 raise _NeedsPlanError
@@ -179,7 +205,8 @@ class SubscriptionService:
                 filter=data.filter,
                 spec=plan_rows.spec_json(spec),
                 transformation_id=reference.id if reference else None,
-                start=data.start,
+                start=data.start if isinstance(data.start, str) else "place",
+                start_place=found.stored() if found else None,
                 group=data.group,
                 on_backlog=msgspec.to_builtins(data.on_backlog),
                 labels=data.labels,
@@ -199,6 +226,46 @@ class SubscriptionService:
             for name, value in told.items():
                 set_committed_value(row, name, value)
             return row
+
+    async def _find(
+        self, start: StartPlace, data: SubscriptionCreate, spec: ViewSpec | None, only: str | None
+    ) -> Found:
+        """Where a request's start is on the topic of the view that it comes to.
+
+        Before the transaction of the change: reading a topic may take seconds.
+        """
+        async with self._database.reading() as session:
+            asked = await self._asked(session, data, spec, only)
+        return await self._starts.find(view_of(asked.effective), start)
+
+    async def _asked(
+        self,
+        session: AsyncSession,
+        data: SubscriptionCreate,
+        spec: ViewSpec | None,
+        only: str | None,
+        *,
+        for_share: bool = False,
+    ) -> _Asked:
+        """What a request comes to, as things are.
+
+        Args:
+            spec: None where it has to be looked up what the request refers to.
+            for_share: keep the consumer's row as it is.
+        """
+        reference: SharedTransformation | None = None
+        if refers(data):
+            data, reference = await taken_over(session, data)
+        if spec is None:
+            spec = await declared_spec(session, data)
+        # Only now the row lock: every transaction takes the plan sequence first.
+        consumer = await consumer_rows.find(session, data.consumer, only=only, for_share=for_share)
+        if consumer.suspended:
+            raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
+        require_sets(data, spec, await set_rows.contents(session, sets_of([spec])))
+        policy = await rule_rows.policy(session)
+        effective = entitled_spec(data, spec, consumer, policy, consumer.allowed, self._lanes())
+        return _Asked(data, reference, spec, consumer, effective)
 
     async def get(self, key: str, *, only: str | None = None) -> tuple[SubscriptionOut, int]:
         """The subscription with this id, closed or not, and its version."""
@@ -260,7 +327,7 @@ class SubscriptionService:
         await self._publication.published(self._wait_seconds)
 
     def _out(self, row: Subscription, *, in_list: bool = False) -> SubscriptionOut:
-        spec = msgspec.convert(row.view.spec, ViewSpec)
+        spec, found = msgspec.convert(row.view.spec, ViewSpec), row.found
         return SubscriptionOut(
             id=row.id,
             consumer=row.consumer_id,
@@ -277,7 +344,8 @@ class SubscriptionService:
             ),
             format=spec.format,
             delivery=spec.delivery,
-            start=cast(Literal["latest", "earliest"], row.start),
+            start=found.asked if found else cast(Literal["latest", "earliest"], row.start),
+            begins=found.told if found else None,
             group=row.group_name,
             on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
             labels=row.labels,
