@@ -136,7 +136,15 @@ class Api:
         body = {"name": consumer, "entitlements": {"venues": venues}}
         self.http.post("/consumers", json=body).raise_for_status()
         request = {"consumer": consumer, "name": "s", "filter": sql, **more}
-        answer = self.http.post("/subscriptions", json=request).raise_for_status().json()
+        answers: list[httpx.Response] = []
+
+        def stored() -> bool:
+            """Whether it is; a broker that is busy is asked again."""
+            answers.append(self.http.post("/subscriptions", json=request))
+            return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+        eventually(stored, within_s=120)
+        answer = answers[-1].raise_for_status().json()
         self.made += [f"/consumers/{consumer}", f"/subscriptions/{answer['id']}"]
         return self.active(answer)
 

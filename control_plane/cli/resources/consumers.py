@@ -45,7 +45,7 @@ _ON_BACKLOG = body(
     'What becomes of a backlog: \'{"policy": "drop_oldest", "messages": 1000}\'.',
     type=JSON,
 )
-_STATES = ("pending", "active", "paused", "closed")
+_STATES = ("pending", "active", "paused", "draining", "closed")
 _SUBSCRIPTION = ("id", "consumer_name", "name", "state", "format", "filter", "plan")
 
 
@@ -259,10 +259,15 @@ SUBSCRIPTIONS = Group(
             "closeSubscription",
             "DELETE",
             "/v1/subscriptions/{key}",
-            "Close a subscription. Its position in the topic is given up.",
-            (key("key"), IF_MATCH),
+            "Close a subscription. Its position in the topic is given up, at once or when it had"
+            " time to be read out.",
+            (
+                key("key"),
+                Field("drain", "Seconds in which what is there may still be read.", type=int),
+                IF_MATCH,
+            ),
             confirm="Close the subscription and give its position up?",
-            done="closed",
+            done="closed; with --drain, when that time is over",
         ),
     ),
 )

@@ -38,6 +38,8 @@ class EventType(StrEnum):
     """name, state, plan"""
     SUBSCRIPTION_CHANGED = "subscription.changed"
     """name, state, plan"""
+    SUBSCRIPTION_DRAINING = "subscription.draining"
+    """name, state, plan (the first without it), until (when it is closed)"""
     SUBSCRIPTION_CLOSED = "subscription.closed"
     """name, state, plan (the one without it)"""
     GROUP_JOINED = "group.joined"

@@ -40,6 +40,7 @@ from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.rules.policy import Selected
 from control_plane.domains.subscriptions import repository as subscription_rows
+from control_plane.domains.subscriptions.closing import stopped_at
 from control_plane.errors import BrokerUnavailableError, NotFoundError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.pulsar_values import StoredEntries
@@ -203,7 +204,7 @@ async def _subject(session: AsyncSession, key: str) -> _Subject:
             first_of_view=not await subscription_rows.has_older(session, row),
             created_at=row.created_at,
             activated_at=row.activated_at,
-            closed_at=row.closed_at,
+            closed_at=await stopped_at(session, row),
         ),
         begins={each.partition: Position(each.ledger, each.entry) for each in begins},
         versions=await set_rows.newest_versions(session, named),

@@ -154,11 +154,14 @@ def _held(message: ViewMessage, *, passes: bool | None, span: Span) -> tuple[Ver
     if span.closed_at is not None and published_at > span.closed_at:
         return "after_end", f"The event came after the subscription was closed.{since}"
     behind = span.earliest or span.first_of_view
+    before = published_at < span.created_at
     if span.begins is not None:
         behind = message.position[:2] >= span.begins[:2]
-    if behind or (span.activated_at is not None and published_at >= span.activated_at):
+        before = not behind
+    active = span.activated_at is not None and published_at >= span.activated_at
+    if behind or (active and not before):
         return "delivered", f"The event stands in the view's topic for the subscription.{since}"
-    if published_at < span.created_at:
+    if before:
         return "before_start", (
             "The event stands in the view's topic, but from before the subscription, which began"
             f" with what came after it.{since}"

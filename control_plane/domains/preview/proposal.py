@@ -32,7 +32,7 @@ from control_plane.domains.rules.following import bounds_changed
 from control_plane.domains.rules.policy import Policy, Rule
 from control_plane.domains.subscriptions import backlog, beginnings, changes
 from control_plane.domains.subscriptions import repository as subscription_rows
-from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.domains.subscriptions.models import ENDED, Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
 from control_plane.domains.subscriptions.served import require_served
@@ -286,8 +286,8 @@ def _asked(row: Subscription, change: SubscriptionChange) -> SubscriptionCreate:
 
 async def _live(session: AsyncSession, key: str, only: str | None) -> Subscription:
     row = await subscription_rows.find(session, key, only=only)
-    if row.state == State.CLOSED:
-        raise ConflictError(f"The subscription {key!r} is closed and can no longer be changed.")
+    if row.state in ENDED:
+        raise ConflictError(f"The subscription {key!r} has ended and can no longer be changed.")
     return row
 
 

@@ -18,6 +18,7 @@ import structlog
 from control_plane.database import Database
 from control_plane.domains.subscriptions import health_rows, repository
 from control_plane.domains.subscriptions.health import Thresholds, health
+from control_plane.domains.subscriptions.models import READ
 from control_plane.domains.system.metrics import Metrics
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.pulsar_values import TopicStats
@@ -78,7 +79,9 @@ class HealthWatch:
                 return
             self._next_round = now + self._kept.every_seconds
         async with self._database.transaction() as session:
-            views = await repository.routed(session, after=self._after, limit=TOPICS_PER_LOOK)
+            views = await repository.readers(
+                session, READ, after=self._after, limit=TOPICS_PER_LOOK
+            )
         seen: list[dict[str, Any]] = []
         done = self._after
         for view, (topic, names) in views.items():

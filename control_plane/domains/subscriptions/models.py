@@ -36,11 +36,15 @@ UNIQUE_NAME = "uq_subscriptions_consumer_name_live"
 
 
 class State(StrEnum):
-    """pending → active ⇄ paused → closed; pending again when the view becomes another one."""
+    """pending → active ⇄ paused → draining → closed, or closed at once from each of them.
+
+    Pending again when the view becomes another one.
+    """
 
     PENDING = "pending"
     ACTIVE = "active"
     PAUSED = "paused"
+    DRAINING = "draining"
     CLOSED = "closed"
 
 
@@ -50,7 +54,7 @@ ACTING = (
 )
 """Who acts in a transaction, as SQL."""
 
-IS_LIVE = "subscriptions.state <> 'closed'"
+IS_OPEN = "subscriptions.state <> 'closed'"
 """Those rows that are not closed, as SQL."""
 LIMITED = "on_backlog ->> 'policy' <> 'hold'"
 """Those rows of whose backlog something is done, as SQL."""
@@ -58,9 +62,15 @@ PAUSED = "(paused_at IS NOT NULL OR blocked)"
 """Those rows that the broker is told of, or was, as SQL."""
 
 LIVE = (State.PENDING, State.ACTIVE, State.PAUSED)
-"""What is not closed."""
+"""What plans are made for."""
 ROUTED = (State.ACTIVE, State.PAUSED)
 """What the broker has a topic and a Pulsar subscription for."""
+READ = (*ROUTED, State.DRAINING)
+"""Whose consumer reads, or may again."""
+OPEN = (*LIVE, State.DRAINING)
+"""What is not closed."""
+ENDED = (State.DRAINING, State.CLOSED)
+"""What nothing new comes for, and what can no longer be changed."""
 
 
 NextStart = Literal["latest", "earliest"] | tuple[MessagePosition, ...]
@@ -86,7 +96,7 @@ class Subscription(Base):
             "consumer_id",
             "name",
             unique=True,
-            postgresql_where=text("state <> 'closed'"),
+            postgresql_where=text("state NOT IN ('draining', 'closed')"),
         ),
         Index("ix_subscriptions_view_live", "view_id", postgresql_where=text("state <> 'closed'")),
         Index(
@@ -115,17 +125,25 @@ class Subscription(Base):
         CheckConstraint("id ~ '^s[0-9a-f]{16}$'", name="id_form"),
         CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="name_form"),
         CheckConstraint("\"group\" ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="group_form"),
-        CheckConstraint("state IN ('pending', 'active', 'paused', 'closed')", name="state_known"),
+        CheckConstraint(
+            "state IN ('pending', 'active', 'paused', 'draining', 'closed')", name="state_known"
+        ),
         CheckConstraint("\"start\" IN ('latest', 'earliest', 'place')", name="start_known"),
         CheckConstraint(
             "(\"start\" = 'place') = (start_place IS NOT NULL)", name="start_place_complete"
         ),
+        CheckConstraint("(state = 'closed') = (closed_at IS NOT NULL)", name="closed_complete"),
         CheckConstraint(
-            "(state = 'closed') = (closed_at IS NOT NULL AND closed_in_plan IS NOT NULL)",
-            name="closed_complete",
+            "(state IN ('draining', 'closed')) = (closed_in_plan IS NOT NULL)",
+            name="ended_complete",
         ),
-        CheckConstraint("state <> 'active' OR activated_at IS NOT NULL", name="active_complete"),
-        CheckConstraint("state <> 'active' OR paused_at IS NULL", name="active_not_paused"),
+        CheckConstraint(
+            "state NOT IN ('active', 'draining') OR activated_at IS NOT NULL",
+            name="active_complete",
+        ),
+        CheckConstraint(
+            "state NOT IN ('active', 'draining') OR paused_at IS NULL", name="active_not_paused"
+        ),
         CheckConstraint("state <> 'paused' OR paused_at IS NOT NULL", name="paused_complete"),
         CheckConstraint("cursor_removed_at IS NULL OR state = 'closed'", name="cursor_after_close"),
         CheckConstraint("version >= 1", name="version_positive"),
@@ -159,6 +177,7 @@ class Subscription(Base):
     # or a lower one where it came back: what its topic holds of lower plans is not for it.
     plan: Mapped[int] = mapped_column(BigInteger)
     from_plan: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    # The first plan without it, where it is drained; else the newest when it was closed, or later.
     closed_in_plan: Mapped[int | None] = mapped_column(BigInteger)
     version: Mapped[int] = mapped_column(Integer, server_default="1")
     created_at: Mapped[datetime] = mapped_column(
@@ -220,7 +239,10 @@ class Subscription(Base):
 
 
 class Move(Base):
-    """A subscription's way from one view to another; immutable but for its end."""
+    """A subscription's way from one view to another, or to none where it is drained.
+
+    Immutable but for its end.
+    """
 
     __tablename__ = "subscription_moves"
     __table_args__ = (

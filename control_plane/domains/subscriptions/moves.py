@@ -36,7 +36,7 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.diverted import diverted
-from control_plane.domains.subscriptions.models import Move, State, Subscription
+from control_plane.domains.subscriptions.models import LIVE, Move, State, Subscription
 from control_plane.errors import ConflictError
 from control_plane.requests import current_request_id
 from control_plane.rows import touch
@@ -59,7 +59,7 @@ class Way(NamedTuple):
     allowed: bool = True
 
 
-_UNKNOWN_YET = 2**62
+UNKNOWN_PLAN = 2**62
 """In place of a plan that is being made."""
 
 
@@ -164,7 +164,7 @@ async def _move(
     left = {move.view_id for move in moves}
     # Before the plan is compiled: what goes on is in it.
     for move in moves:
-        move.plan = _UNKNOWN_YET
+        move.plan = UNKNOWN_PLAN
     session.add_all(moves)
     await session.flush()
     rows = [way.row for way in ways]
@@ -267,7 +267,7 @@ def _falls_behind(left: ViewSpec, following: ViewSpec) -> bool:
     return behind and delay_of(lane) >= delay_of(other)
 
 
-_LIVE = Subscription.state != State.CLOSED
+_LIVE = Subscription.state.in_(LIVE)
 
 
 def _open() -> Select[Move]:

@@ -49,7 +49,7 @@ SharedReference = Annotated[
 ]
 
 
-StateName = Literal["pending", "active", "paused", "closed"]
+StateName = Literal["pending", "active", "paused", "draining", "closed"]
 
 
 class OnBacklog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -247,7 +247,8 @@ class SubscriptionOut(msgspec.Struct):
         Meta(
             description="Topics that were left because subscription or entitlements changed, and "
             "can still be read under the same subscription name, to their end, before `topic`. "
-            "Oldest first; one that is not there holds nothing."
+            "Oldest first; one that is not there holds nothing. In state `draining` the last one "
+            "is `topic` itself, and nothing comes after it."
         ),
     ]
     created_at: datetime

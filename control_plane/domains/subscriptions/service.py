@@ -1,7 +1,7 @@
 """Rules of subscriptions: a change and its plan commit together; publication follows by the outbox.
 
-`create` and `delete` return once the change is durable. What the broker still has to do (topic,
-Pulsar subscription, plan) is done by the PlanPublisher, which both wake and wait for, for a bounded
+A request returns once its change is durable. What the broker still has to do (topic,
+Pulsar subscription, plan) is done by the PlanPublisher, which it wakes and waits for, for a bounded
 time; when it takes longer the subscription is told as `pending` and becomes `active` by itself.
 """
 
@@ -29,8 +29,7 @@ from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
 from control_plane.domains.subscriptions.beginnings import Found, StartPlace
 from control_plane.domains.subscriptions.beginnings import check as check_start
-from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
-from control_plane.domains.subscriptions.moves import drain_no_longer
+from control_plane.domains.subscriptions.models import OPEN, UNIQUE_NAME, Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import (
     DrainingOut,
@@ -48,9 +47,8 @@ from control_plane.domains.subscriptions.view_check import (
 )
 from control_plane.domains.transformations.models import SharedTransformation
 from control_plane.errors import ConflictError
-from control_plane.pages import Page, check_match
+from control_plane.pages import Page
 from control_plane.requests import current_request_id
-from control_plane.rows import touch
 from marketdata.entitlements import receives_nothing
 from marketdata.plans import View, ViewSpec, sets_of, view_of
 
@@ -99,7 +97,7 @@ class _NeedsPlanError(Exception):
 
 
 class SubscriptionService:
-    """Make, describe, change and close subscriptions.
+    """Make and describe subscriptions.
 
     `only` is the id of the one consumer of whose subscriptions the caller may know.
     """
@@ -291,40 +289,13 @@ class SubscriptionService:
             rows = await repository.page(
                 session,
                 asked,
-                states=(state,) if state else LIVE,
+                states=(state,) if state else OPEN,
                 consumer=consumer,
                 name=name,
                 format_=format_,
                 only=only,
             )
             return asked.page([self._out(row, in_list=True) for row in rows], rows)
-
-    async def close(self, key: str, if_match: str | None, *, only: str | None = None) -> None:
-        """Close a subscription for good; closing a closed one again does nothing.
-
-        Its Pulsar subscription goes as soon as the plan without it is published.
-        """
-        async with self._database.transaction() as session:
-            await lock(session, Lock.PLAN_SEQUENCE)
-            # Before the row: every transaction locks moves first.
-            await drain_no_longer(session, Subscription.id == key)
-            row = await repository.find(session, key, only=only, for_update=True)
-            check_match(if_match, row.version)
-            if row.state == State.CLOSED:
-                return
-            latest = await plan_rows.newest(session)
-            row.state = State.CLOSED.value
-            row.closed_at = datetime.now(UTC)
-            row.closed_in_plan = latest.number if latest else row.plan
-            touch(row)
-            await session.flush()
-            if not await plan_rows.is_live(session, row.view_id):
-                number = await plan_rows.compile_next(session, current_request_id())
-                row.closed_in_plan = number
-                await plan_rows.retire_views(session, [row.view_id], number)
-            await repository.note(session, EventType.SUBSCRIPTION_CLOSED, [row])
-        log.info("subscription closed", subscription=key, plan=row.closed_in_plan)
-        await self._publication.published(self._wait_seconds)
 
     def _out(self, row: Subscription, *, in_list: bool = False) -> SubscriptionOut:
         spec, found = msgspec.convert(row.view.spec, ViewSpec), row.found
