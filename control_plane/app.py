@@ -80,6 +80,7 @@ from control_plane.domains.subscriptions.health_watch import HealthWatch, Kept
 from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.reading import ReadingService
 from control_plane.domains.subscriptions.service import SubscriptionService
+from control_plane.domains.subscriptions.start_search import StartSearch
 from control_plane.domains.subscriptions.unread import Unread
 from control_plane.domains.system.controller import SystemController
 from control_plane.domains.system.metrics import Metrics
@@ -255,9 +256,13 @@ class ControlPlane:
             drain_seconds=settings.drain_seconds,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
+        self.starts = StartSearch(
+            self.broker, self.admin, timeout_seconds=settings.broker_timeout_seconds
+        )
         self.subscriptions = SubscriptionService(
             self.database,
             self.publisher,
+            self.starts,
             require_broker=self.health.require_broker,
             lanes=self.board.lanes_running,
             service_url=settings.consumer_service_url,
@@ -387,6 +392,7 @@ class ControlPlane:
             self.ordering.close()
             self.dead_letters.close()
             self.explanations.close()
+            self.starts.close()
             self.previews.close()
             await self.fenced.close()
             await self.broker.close()

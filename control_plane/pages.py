@@ -89,25 +89,23 @@ def check_match(if_match: str | None, version: int | str) -> None:
 
 
 def moment(text: str | None, parameter: str = "since") -> datetime | None:
-    """The time in a parameter; InvalidRequestError where it is none, or does not say its offset.
+    """The time in a parameter, as `read_moment`."""
+    return None if text is None else read_moment(text, f"query:{parameter}")
+
+
+def read_moment(text: str, pointer: str) -> datetime:
+    """The time in a text; InvalidRequestError where it is none, or does not say its offset.
 
     Litestar's own reading of times takes numbers, too, for seconds since the epoch.
     """
-    if text is None:
-        return None
     try:
-        # A plus sign that is not escaped arrives as a space.
+        # A plus sign that is not escaped in a URL arrives as a space.
         found = datetime.fromisoformat(text.replace(" ", "+")) if "T" in text.upper() else None
     except ValueError:
         found = None
     if found is None or found.tzinfo is None:
         raise InvalidRequestError(
             "The time is not one, or ambiguous.",
-            [
-                FieldProblem(
-                    f"query:{parameter}",
-                    "give date, time and offset, as in 2026-01-31T09:30:00Z",
-                )
-            ],
+            [FieldProblem(pointer, "give date, time and offset, as in 2026-01-31T09:30:00Z")],
         )
     return found

@@ -445,6 +445,20 @@ class PulsarAdmin:
             timestamp_ms = 0 if to == "earliest" else to
             await self._http.call("POST", f"{base}/resetcursor/{timestamp_ms}", what)
 
+    async def subscription_properties(self, topic: str, subscription: str) -> dict[str, str]:
+        """What was noted on a cursor of one partition."""
+        path = f"{_topic(topic)}/subscription/{_part(subscription)}/properties"
+        what = f"read the properties of subscription {subscription} on {topic}"
+        return dict(await self._get(path, what))
+
+    async def set_subscription_properties(
+        self, topic: str, subscription: str, properties: dict[str, str]
+    ) -> None:
+        """Note something on a cursor of one partition, in place of what was noted."""
+        path = f"{_topic(topic)}/subscription/{_part(subscription)}/properties"
+        what = f"set the properties of subscription {subscription} on {topic}"
+        await self._http.call("PUT", path, what, body=properties)
+
     async def skip_messages(self, topic: str, subscription: str, count: int) -> None:
         """Acknowledge so many of the oldest messages that wait in one partition."""
         path = f"{_topic(topic)}/subscription/{_part(subscription)}/skip/{count}"

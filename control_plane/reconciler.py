@@ -142,8 +142,8 @@ class Reconciler(Looks):
         """Check some views a look, all of them in turn."""
         for _ in range(VIEWS_PER_LOOK // VIEWS_AT_ONCE):
             async with self._database.transaction() as session:
-                found = await subscription_rows.routed(
-                    session, after=self._after_view, limit=VIEWS_AT_ONCE
+                found = await subscription_rows.readers(
+                    session, ROUTED, after=self._after_view, limit=VIEWS_AT_ONCE
                 )
             self._after_view = max(found) if len(found) == VIEWS_AT_ONCE else ""
             missing: list[str] = []

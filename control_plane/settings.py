@@ -160,7 +160,8 @@ class Settings(BaseSettings):
         le=86_400,
         description="How long a subscription that another topic was given, because it or"
         " entitlements changed, may still read what was routed to its old one before; and how"
-        " long one that resumes may have a backlog beyond its limits.",
+        " long one that resumes may have a backlog beyond its limits. Most time that one may ask"
+        " for to be read out before it is closed.",
     )
     conflated_seconds: float = Field(
         default=60.0,

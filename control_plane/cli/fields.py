@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import click
 import yaml
+from click.shell_completion import CompletionItem
 
 Place = Literal["path", "query", "body", "header", "content"]
 
@@ -44,6 +45,25 @@ class Json(TextOrFile):
             return json.loads(text)
         except ValueError as error:
             self.fail(f"no JSON: {error}", param, ctx)
+
+
+class WordOrJson(Json):
+    """One of some words, or a JSON document as `Json`."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.name = "|".join([*words, "json", "@file"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The word or the document; a refusal when it is neither."""
+        return value if value in self.words else super().convert(value, param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The words."""
+        del ctx, param
+        return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
 
 
 MEDIA_TYPES = {

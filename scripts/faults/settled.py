@@ -22,7 +22,7 @@ FUNCTIONS: Final = (f"{TENANT}/functions/sequencer", f"{TENANT}/functions/distri
 _READ_TIMEOUT_MS: Final = 5_000
 _CURSORS: Final = """
 SELECT v.topic, s.consumer_id || '-' || s.id, s.consumer_id
-FROM subscriptions s JOIN views v ON v.id = s.view_id WHERE s.state <> 'closed'
+FROM subscriptions s JOIN views v ON v.id = s.view_id WHERE s.state NOT IN ('draining', 'closed')
 UNION
 SELECT v.topic, m.subscription_name, s.consumer_id
 FROM subscription_moves m JOIN views v ON v.id = m.view_id
@@ -30,7 +30,10 @@ JOIN subscriptions s ON s.id = m.subscription_id WHERE m.ended_at IS NULL
 """
 _UNSETTLED: Final = """
 SELECT (SELECT count(*) FROM subscriptions WHERE state = 'pending'),
-       (SELECT count(*) FROM subscriptions WHERE state = 'closed' AND cursor_removed_at IS NULL)
+       (SELECT count(*) FROM subscriptions WHERE state = 'closed' AND cursor_removed_at IS NULL),
+       (SELECT count(*) FROM subscriptions s WHERE state = 'draining' AND NOT EXISTS
+        (SELECT FROM subscription_moves m WHERE m.subscription_id = s.id
+         AND m.view_id = s.view_id AND m.ended_at IS NULL))
 """
 _NEWEST: Final = """
 SELECT number, digest, published_at IS NOT NULL FROM plans ORDER BY number DESC LIMIT 1
@@ -103,11 +106,14 @@ class Cluster:
             for topic, name, consumer in connection.execute(_CURSORS):
                 found.cursors.add((topic, name))
                 found.grants.add((topic, consumer))
-            (pending, left) = connection.execute(_UNSETTLED).fetchone() or (0, 0)
+            unsettled = connection.execute(_UNSETTLED).fetchone() or (0, 0, 0)
+            (pending, left, drained) = unsettled
             if pending:
                 found.unsettled.append(f"{pending} subscriptions are pending")
             if left:
                 found.unsettled.append(f"{left} closed subscriptions have their cursor")
+            if drained:
+                found.unsettled.append(f"{drained} subscriptions are drained and not closed")
             found.plan = connection.execute(_NEWEST).fetchone() or (0, "", False)
         return found
 

@@ -140,13 +140,21 @@ class Api:
         self.mark = uuid.uuid4().hex[:8]
         self.made: list[str] = []
 
-    def desk(self, name: str, venues: list[str], sql: str) -> dict[str, Any]:
-        """A consumer with a subscription."""
+    def desk(self, name: str, venues: list[str], sql: str, **more: Any) -> dict[str, Any]:
+        """A consumer with a subscription; `more`: what it asks for beside its filter."""
         consumer = f"{name}-{self.mark}"
         body = {"name": consumer, "entitlements": {"venues": venues}}
         self.http.post("/consumers", json=body).raise_for_status()
-        request = {"consumer": consumer, "name": "s", "filter": sql}
-        answer = self.http.post("/subscriptions", json=request).raise_for_status().json()
+        request = {"consumer": consumer, "name": "s", "filter": sql, **more}
+        answers: list[httpx.Response] = []
+
+        def stored() -> bool:
+            """Whether it is; a broker that is busy is asked again."""
+            answers.append(self.http.post("/subscriptions", json=request))
+            return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+        eventually(stored, within_s=120)
+        answer = answers[-1].raise_for_status().json()
         self.made += [f"/consumers/{consumer}", f"/subscriptions/{answer['id']}"]
         return self.active(answer)
 

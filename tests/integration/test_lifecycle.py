@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+import pulsar
 import pytest
 from local_runtime import eventually
 from test_entitlements import Api, Flow, Reading, Seen, api, listed
+
+from marketdata.frames import read_frame
+from marketdata.topics import partition_topic
 
 pytestmark = pytest.mark.integration
 
@@ -165,6 +170,102 @@ def let_time_pass(stack: Any, subscription: str) -> None:
     with psycopg.connect(stack.database_url) as connection:
         for statement in statements:
             connection.execute(statement, [subscription])
+
+
+def test_reading_begins_at_a_time_or_at_a_sequence(stack: Any, api: Api) -> None:
+    """Two who join a view while it is written get it from the message on that they name."""
+    flow = Flow(stack.service_url)
+    sql, venues = listed(flow.names), ["XNAS", "XNYS"]
+    one = api.desk("one", venues, sql)
+    with flow:
+        flow.pass_by(100)
+        eventually(lambda: len(written(one)) > 20, within_s=120)
+        stored = written(one)
+        chosen = stored[len(stored) // 2]
+        at = datetime.fromtimestamp(chosen.publish_timestamp() / 1e3, UTC)
+        since = next(each for each in stored if each.publish_timestamp() >= at.timestamp() * 1e3)
+        # Its second event: the message that holds it is the first one that comes.
+        count = {
+            "partition": 0,
+            "delivery_sequence": int(chosen.properties()["delivery_sequence"]) + 1,
+            "delivery_epoch": int(chosen.properties()["delivery_epoch"]),
+        }
+        two = api.desk("two", venues, sql, start={"time": at.isoformat()})
+        three = api.desk("three", venues, sql, start={"sequences": [count]})
+        readings = [Reading(each) for each in (two, three)]
+        flow.pass_by(100)
+    assert {each["topic"] for each in (two, three)} == {one["topic"]}
+    assert {each["begins"][0]["at"] for each in (two, three)} == {"asked"}
+    for reading, first in zip(readings, (since, chosen), strict=True):
+        begun = read_frame(first.data()).to_pylist()[0]["sequence"]
+        assert begun > 1
+        seen = reading.end(XNAS=flow.frames, XNYS=flow.frames).sequences
+        assert seen == {"XNAS": flow.all[begun - 1 :], "XNYS": flow.all[begun - 1 :], "XLON": []}
+    late = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    ahead = {**count, "delivery_sequence": 10**9}
+    for refused in ({"time": late}, {"sequences": [ahead]}, {"sequences": [ahead], "time": late}):
+        body = {"consumer": one["consumer"], "name": "x", "filter": sql, "start": refused}
+        answer = api.http.post("/subscriptions", json=body)
+        assert answer.status_code == 422, answer.text
+
+
+def test_who_is_drained_reads_to_its_end_and_is_closed(stack: Any, api: Api) -> None:
+    """One on a topic of its own, one on a topic that goes on for somebody else."""
+    flow = Flow(stack.service_url)
+    sql = listed(flow.names)
+    shared, other = (api.desk(name, ["XNAS", "XNYS"], sql) for name in ("shared", "other"))
+    own, brief = (api.desk(name, [venue], sql) for name, venue in (("own", "XNYS"), ("b", "XLON")))
+    with flow:
+        flow.pass_by(100)
+        for each, seconds in ((shared, 300), (own, 300), (brief, 1)):
+            path = f"/subscriptions/{each['id']}"
+            api.http.delete(path, params={"drain": seconds}).raise_for_status()
+        after = [api.get(each) for each in (shared, own)]
+        (ends, own_ends) = (each["draining"][0]["plan"] for each in after)
+        api.control.await_applied(max(ends, own_ends))
+        # Only now it begins to read.
+        readings = [Reading(each) for each in after]
+        flow.pass_by(100)
+    assert [(each["state"], each["draining"][0]["topic"]) for each in after] == [
+        ("draining", shared["topic"]),
+        ("draining", own["topic"]),
+    ]
+    goes_on = readings[0].end(XNAS=flow.frames, XNYS=flow.frames)
+    health = f"/subscriptions/{own['id']}/health"
+    eventually(lambda: api.http.get(health).json()["backlog_messages"] == 0, within_s=120)
+    ended = readings[1].end()
+    # All that was routed before the plan, and nothing behind it.
+    seen = ended.sequences["XNYS"]
+    assert seen == flow.all[: len(seen)]
+    assert 0 < len(seen) < flow.frames
+    assert max(ended.plans) < own_ends
+    # Where others read on, the plan says what is for whom.
+    assert goes_on.sequences == {"XNAS": flow.all, "XNYS": flow.all, "XLON": []}
+    was = [plan < ends for plan in goes_on.plans]
+    assert was == sorted(was, reverse=True)
+    assert 0 < sum(was) < len(was)
+    for each in (shared, own):
+        api.http.delete(f"/subscriptions/{each['id']}").raise_for_status()
+        assert api.get(each)["state"] == "closed"
+    eventually(lambda: api.get(brief)["state"] == "closed", within_s=120)
+    again = pulsar.Client(own["service_url"], operation_timeout_seconds=5)
+    for each in (shared, brief):
+        with pytest.raises(pulsar.PulsarException):
+            again.subscribe(each["topic"], each["subscription_name"])
+    again.close()
+    assert api.get(other)["state"] == "active"
+
+
+def written(subscription: dict[str, Any]) -> list[pulsar.Message]:
+    """The messages with events that the first partition of a view's topic holds."""
+    client = pulsar.Client(subscription["service_url"])
+    topic = partition_topic(subscription["topic"], 0)
+    reader = client.create_reader(topic, pulsar.MessageId.earliest)
+    found = []
+    while reader.has_message_available():
+        found.append(reader.read_next(60_000))
+    client.close()
+    return [message for message in found if message.properties()["count"] != "0"]
 
 
 def set_policy(api: Api, path: str, policy: dict[str, Any]) -> None:

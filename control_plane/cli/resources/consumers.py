@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from control_plane.cli.fields import IF_MATCH, KEY, LABELS, Field, body, key
+from control_plane.cli.fields import IF_MATCH, KEY, LABELS, Field, WordOrJson, body, key
 from control_plane.cli.resources.command import (
     JSON,
     NAME,
@@ -50,7 +50,7 @@ _THRESHOLDS = body(
     "From when it lags or has stalled: '{\"lagging_after_seconds\": 60}'.",
     type=JSON,
 )
-_STATES = ("pending", "active", "paused", "closed")
+_STATES = ("pending", "active", "paused", "draining", "closed")
 _SUBSCRIPTION = ("id", "consumer_name", "name", "state", "format", "filter", "plan")
 
 
@@ -217,7 +217,11 @@ SUBSCRIPTIONS = Group(
                 body("consumer", argument=True),
                 body("name", argument=True),
                 *_VIEW,
-                body("start", "Where to begin.", type=("latest", "earliest")),
+                body(
+                    "start",
+                    'Where to begin; at a time: \'{"time": "2026-11-30T15:00:00Z"}\'.',
+                    type=WordOrJson("latest", "earliest"),
+                ),
                 _GROUP,
                 _ON_BACKLOG,
                 _THRESHOLDS,
@@ -275,10 +279,15 @@ SUBSCRIPTIONS = Group(
             "closeSubscription",
             "DELETE",
             "/v1/subscriptions/{key}",
-            "Close a subscription. Its position in the topic is given up.",
-            (key("key"), IF_MATCH),
+            "Close a subscription. Its position in the topic is given up, at once or when it had"
+            " time to be read out.",
+            (
+                key("key"),
+                Field("drain", "Seconds in which what is there may still be read.", type=int),
+                IF_MATCH,
+            ),
             confirm="Close the subscription and give its position up?",
-            done="closed",
+            done="closed; with --drain, when that time is over",
         ),
     ),
 )

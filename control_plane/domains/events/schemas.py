@@ -44,6 +44,8 @@ class EventType(StrEnum):
     """name, state, plan"""
     SUBSCRIPTION_HEALTH = "subscription.health"
     """name, state, plan, health (healthy, lagging, stalled, gone), before (likewise), reason"""
+    SUBSCRIPTION_DRAINING = "subscription.draining"
+    """name, state, plan (the first without it), until (when it is closed)"""
     SUBSCRIPTION_CLOSED = "subscription.closed"
     """name, state, plan (the one without it)"""
     GROUP_JOINED = "group.joined"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -40,6 +40,7 @@ from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.rules.policy import Selected
 from control_plane.domains.subscriptions import repository as subscription_rows
+from control_plane.domains.subscriptions.closing import stopped_at
 from control_plane.errors import BrokerUnavailableError, NotFoundError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.pulsar_values import StoredEntries
@@ -61,6 +62,7 @@ class _Subject:
     view: View
     filter: Filter
     span: Span
+    begins: Mapping[int, Position]
     versions: Mapping[str, InstrumentSetVersion]
     plan: int | None
     rules: tuple[tuple[int, Selected], ...]
@@ -106,7 +108,7 @@ class ExplainService:
             place=event.position.pack(),
             passes=then,
             passes_now=passes,
-            span=subject.span,
+            span=replace(subject.span, begins=subject.begins.get(event.partition)),
             trace=found,
             broken=await self._broken(subject, event),
         )
@@ -191,17 +193,20 @@ async def _subject(session: AsyncSession, key: str) -> _Subject:
     published = await plan_rows.newest_published(session)
     retired = row.view.retired_in_plan
     runs = row.plan <= published and (retired is None or retired > published)
+    found = row.found
+    begins = found.begins if found and found.view == row.view_id else ()
     return _Subject(
         id=row.id,
         view=view,
         filter=condition,
         span=Span(
-            earliest=row.start == "earliest",
+            earliest=row.start != "latest",
             first_of_view=not await subscription_rows.has_older(session, row),
             created_at=row.created_at,
             activated_at=row.activated_at,
-            closed_at=row.closed_at,
+            closed_at=await stopped_at(session, row),
         ),
+        begins={each.partition: Position(each.ledger, each.entry) for each in begins},
         versions=await set_rows.newest_versions(session, named),
         rules=rules,
         plan=published if runs else None,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from control_plane.domains.explain.events import ViewTrace
+from control_plane.domains.explain.events import ViewMessage, ViewTrace
+from marketdata.positions import Position
 
 Verdict = Literal[
     "delivered", "filtered", "conflated", "before_start", "after_end", "not_yet", "unknown"
@@ -24,6 +25,7 @@ class Span:
 
     Attributes:
         earliest: it began with what its view's topic held.
+        begins: where it began in the event's partition, where it named a time or sequences.
         first_of_view: no older subscription has the view, so all of the view's topic is behind its
             beginning.
         activated_at, closed_at: None before that.
@@ -34,6 +36,7 @@ class Span:
     created_at: datetime
     activated_at: datetime | None
     closed_at: datetime | None
+    begins: Position | None = None
 
 
 def judge(
@@ -57,7 +60,7 @@ def judge(
     """
     message = trace.message
     if message is not None and message.row is not None:
-        return _held(message.published_at, passes=passes_now, span=span)
+        return _held(message, passes=passes_now, span=span)
     closed = span.closed_at is not None
     hidden = message is not None and not trace.preceded
     begins = message is not None and message.first_delivery == 1 and message.place > place
@@ -144,15 +147,21 @@ def judge(
     return next(told, ("unknown", gone_on))
 
 
-def _held(published_at: datetime, *, passes: bool | None, span: Span) -> tuple[Verdict, str]:
+def _held(message: ViewMessage, *, passes: bool | None, span: Span) -> tuple[Verdict, str]:
     """The verdict on an event that stands in the view's topic."""
+    published_at = message.published_at
     since = "" if passes else " (By its sets as they are now the filter would not let it pass.)"
     if span.closed_at is not None and published_at > span.closed_at:
         return "after_end", f"The event came after the subscription was closed.{since}"
     behind = span.earliest or span.first_of_view
-    if behind or (span.activated_at is not None and published_at >= span.activated_at):
+    before = published_at < span.created_at
+    if span.begins is not None:
+        behind = message.position[:2] >= span.begins[:2]
+        before = not behind
+    active = span.activated_at is not None and published_at >= span.activated_at
+    if behind or (active and not before):
         return "delivered", f"The event stands in the view's topic for the subscription.{since}"
-    if published_at < span.created_at:
+    if before:
         return "before_start", (
             "The event stands in the view's topic, but from before the subscription, which began"
             f" with what came after it.{since}"

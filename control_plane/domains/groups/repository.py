@@ -15,7 +15,7 @@ from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.groups.membership import Departed, Member
 from control_plane.domains.groups.models import GroupRow
 from control_plane.domains.plans.models import ViewRow
-from control_plane.domains.subscriptions.models import IS_LIVE, ROUTED, State, Subscription
+from control_plane.domains.subscriptions.models import IS_OPEN, READ, State, Subscription
 from control_plane.listing import Listing, PageRequest
 
 LISTING = Listing(Subscription, "created_at")
@@ -24,9 +24,9 @@ _EMPTY: list[Any] = []
 
 
 async def read_views(session: AsyncSession, *, after: str, limit: int) -> Sequence[ViewRow]:
-    """Views that active or paused subscriptions have, by id, from behind one."""
-    routed = exists().where(Subscription.view_id == ViewRow.id, Subscription.state.in_(ROUTED))
-    query = select(ViewRow).where(ViewRow.id > after, routed).order_by(ViewRow.id).limit(limit)
+    """Views that somebody reads, or may again, by id, from behind one."""
+    read = exists().where(Subscription.view_id == ViewRow.id, Subscription.state.in_(READ))
+    query = select(ViewRow).where(ViewRow.id > after, read).order_by(ViewRow.id).limit(limit)
     return (await session.scalars(query)).all()
 
 
@@ -50,7 +50,7 @@ async def still_of(
         .where(
             Subscription.id.in_(ids),
             Subscription.view_id == view,
-            Subscription.state.in_(ROUTED),
+            Subscription.state.in_(READ),
         )
         .order_by(Subscription.id)
     )
@@ -95,7 +95,7 @@ async def page(
     occupied: bool | None,
     only: str | None,
 ) -> Sequence[tuple[Subscription, GroupRow | None]]:
-    """The live subscriptions of a page, with their groups.
+    """The subscriptions of a page that are not closed, with their groups.
 
     `occupied`: only such that had members when they were last seen, or none.
     `only` is the id of the one consumer whose subscriptions the caller may know of.
@@ -103,7 +103,7 @@ async def page(
     query = (
         select(Subscription, GroupRow)
         .outerjoin(GroupRow, GroupRow.subscription_id == Subscription.id)
-        .where(text(IS_LIVE))
+        .where(text(IS_OPEN))
         .options(joinedload(Subscription.consumer))
     )
     if consumer is not None:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 import structlog
 
 from control_plane.broker_grants import READING, BrokerGrants, Grant
 from control_plane.domains.plans.models import ViewRow
+from control_plane.domains.subscriptions.beginnings import OLDEST
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.errors import BrokerUnavailableError
 from control_plane.fenced_topics import FencedTopics
-from control_plane.pulsar_admin import AdminConflict, AdminError, AdminNotFound, PulsarAdmin
+from control_plane.pulsar_admin import (
+    AdminConflict,
+    AdminError,
+    AdminNotFound,
+    MessagePosition,
+    PulsarAdmin,
+)
 from marketdata.formats.pulsar_schemas import PulsarSchema
 from marketdata.plans import ViewSpec
-from marketdata.topics import SEQUENCED_EVENTS
+from marketdata.topics import SEQUENCED_EVENTS, partition_topic
 from marketdata.view_schemas import topic_schema
 
 MAX_CONCURRENT_ADMIN_CALLS = 16
 SCHEMA_REFUSED = (409, 422)
 """HTTP statuses: it is not compatible with those that the topic has, or none for the broker."""
+BEGINS = {"begins": "here"}
+"""The properties of a Pulsar subscription that stands, or stood, where it is to begin."""
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +80,12 @@ class DeliveryTopics:
         self._on_schema_refused = on_schema_refused
         self._limit = asyncio.Semaphore(MAX_CONCURRENT_ADMIN_CALLS)
 
-    async def ensure(self, subscriptions: Sequence[Subscription], *, start: str | None) -> None:
+    async def ensure(
+        self,
+        subscriptions: Sequence[Subscription],
+        *,
+        start: Literal["latest", "earliest"] | None,
+    ) -> None:
         """Make every topic and Pulsar subscription exist; `start` overrides where they begin."""
         if not subscriptions:
             return
@@ -82,16 +96,7 @@ class DeliveryTopics:
                 *(self._topic(views[topic], partitions) for topic in sorted(views))
             )
             await self._grants.give(READING, (row.grant for row in subscriptions))
-            await asyncio.gather(
-                *(
-                    self._cursor(
-                        row.view.topic,
-                        row.subscription_name,
-                        start or row.next_start,
-                    )
-                    for row in subscriptions
-                )
-            )
+            await asyncio.gather(*(self._cursor(row, start, partitions) for row in subscriptions))
 
     async def drop_cursors(
         self, rows: Sequence[AnyCursor], *, still_granted: Collection[Grant]
@@ -148,17 +153,48 @@ class DeliveryTopics:
             if self._on_schema_refused is not None:
                 self._on_schema_refused()
 
-    async def _cursor(self, topic: str, subscription: str, start: str) -> None:
-        async with self._limit:
-            try:
-                await self._admin.create_subscription(
-                    topic, subscription, start="earliest" if start == "earliest" else "latest"
-                )
-            except AdminConflict:
+    async def _cursor(
+        self, row: Subscription, start: Literal["latest", "earliest"] | None, partitions: int
+    ) -> None:
+        """Make a Pulsar subscription where it begins; one that is there stays where it is."""
+        begins = start or row.next_start
+        topic, name = row.view.topic, row.subscription_name
+        async with self._limit, self._noting(topic):
+            if isinstance(begins, str):
+                with suppress(AdminConflict):
+                    await self._admin.create_subscription(topic, name, start=begins)
                 return
-            except AdminError as error:
-                self._fenced.failed(topic, error)
-                raise
+            known = {position.partition: position for position in begins}
+            for number in range(partitions):
+                position = known.get(number, MessagePosition(*OLDEST, number))
+                await self._begin(topic, name, position)
+
+    @asynccontextmanager
+    async def _noting(self, topic: str) -> AsyncIterator[None]:
+        """Note what fails at a topic: it may be fenced."""
+        try:
+            yield
+        except AdminError as error:
+            self._fenced.failed(topic, error)
+            raise
+
+    async def _begin(self, topic: str, name: str, position: MessagePosition) -> None:
+        """Let a Pulsar subscription begin at a place in one partition, once.
+
+        The broker makes it at the end and moves it then. What ended in between would skip events,
+        so one is moved again that was not noted to have been, and no other.
+        """
+        partition = partition_topic(topic, position.partition)
+        try:
+            await self._admin.create_subscription(topic, name, start=position)
+        except AdminConflict:
+            if (
+                BEGINS.items()
+                <= (await self._admin.subscription_properties(partition, name)).items()
+            ):
+                return
+            await self._admin.reset_subscription(topic, name, to=position)
+        await self._admin.set_subscription_properties(partition, name, BEGINS)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ Guarantees:
 - Nobody reads under the Pulsar subscription of a paused one, where the broker asks who its clients
   are.
 - The Pulsar subscription of a closed one is deleted, and its consumer cut off, when the plan
-  without it is published.
+  without it is published. One that is drained is closed when that is done.
 - One control plane publishes at a time (advisory lock), always the newest plan.
 - Every step may be repeated: a crash anywhere is repaired by the next run. What fails in one, as a
   topic that cannot be made for who joins, undoes no other and keeps no other from being done.
@@ -45,6 +45,7 @@ from control_plane.domains.plans.models import PlanRow
 from control_plane.domains.reference_tables import repository as table_rows
 from control_plane.domains.subscriptions import draining
 from control_plane.domains.subscriptions import repository as subscription_rows
+from control_plane.domains.subscriptions.closing import close_drained
 from control_plane.domains.subscriptions.models import LIVE
 from control_plane.errors import BrokerUnavailableError, UnavailableError
 from marketdata.plans import PLAN_KEY, Plan, decode_plan, tables_in
@@ -210,6 +211,7 @@ class PlanPublisher:
         await subscription_rows.mark_cursors_removed(session, [row.id for row in dropped])
         drained = await self._drop(session, await draining.overdue(session, number))
         await draining.end(session, [move.id for move in drained])
+        await close_drained(session)
         return len(dropped) == LEFT_A_TURN
 
     async def _tell_pauses(self, session: AsyncSession) -> bool:
@@ -256,6 +258,10 @@ class PlanPublisher:
                     " WHERE m.ended_at IS NULL AND NOT m.goes_on AND NOT m.tells_unread"
                     " AND m.drain_until <= clock_timestamp()"
                     " AND NOT (s.paused_at IS NOT NULL AND s.state <> 'closed' AND m.allowed))"
+                    " OR EXISTS (SELECT FROM subscriptions AS s WHERE s.state = 'draining'"
+                    " AND NOT EXISTS (SELECT FROM subscription_moves AS m"
+                    " WHERE m.subscription_id = s.id AND m.view_id = s.view_id"
+                    " AND m.ended_at IS NULL))"
                 )
             )
         )

@@ -20,7 +20,7 @@ from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans.models import PlanRow, ViewRow
 from control_plane.domains.reference_tables import repository as table_rows
-from control_plane.domains.subscriptions.models import Move, State, Subscription
+from control_plane.domains.subscriptions.models import LIVE, Move, Subscription
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.listing import Listing, PageRequest
 from marketdata.plans import ViewSpec, compile_plan, encode_plan, sets_of, tables_of, view_of
@@ -103,7 +103,7 @@ async def joinable(
     if latest is None:
         return {}, 0
     asked = {view_of(spec).id: spec for spec in specs}
-    live = exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED)
+    live = exists().where(Subscription.view_id == ViewRow.id, Subscription.state.in_(LIVE))
     query = select(ViewRow).where(ViewRow.id.in_(asked), live)
     found = {row.id: row for row in await session.scalars(query)}
     for key, row in found.items():
@@ -117,12 +117,10 @@ async def views(session: AsyncSession, ids: Collection[str]) -> Sequence[ViewRow
 
 
 async def is_live(session: AsyncSession, view_id: str) -> bool:
-    """Whether a subscription that is not closed points at a view."""
+    """Whether a live subscription points at a view."""
     return bool(
         await session.scalar(
-            select(
-                exists().where(Subscription.view_id == view_id, Subscription.state != State.CLOSED)
-            )
+            select(exists().where(Subscription.view_id == view_id, Subscription.state.in_(LIVE)))
         )
     )
 
@@ -139,7 +137,7 @@ async def live_views_naming(session: AsyncSession, sets: Collection[str]) -> lis
     texts = (text.contains(f" IN SET '{name}'", autoescape=True) for name in sets)
     rows = await session.execute(
         select(ViewRow.id, ViewRow.spec).where(
-            exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED),
+            exists().where(Subscription.view_id == ViewRow.id, Subscription.state.in_(LIVE)),
             or_(false(), *texts),
         )
     )
@@ -223,7 +221,7 @@ async def applied_since(session: AsyncSession, number: int) -> datetime | None:
 def _is_planned() -> ColumnElement[bool]:
     """Whether the next plan holds a view, as a condition on its row."""
     return or_(
-        exists().where(Subscription.view_id == ViewRow.id, Subscription.state != State.CLOSED),
+        exists().where(Subscription.view_id == ViewRow.id, Subscription.state.in_(LIVE)),
         exists().where(Move.view_id == ViewRow.id, Move.goes_on),
     )
 

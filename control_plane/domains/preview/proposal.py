@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -29,10 +29,10 @@ from control_plane.domains.rules import changes as rule_changes
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.rules.following import bounds_changed
 from control_plane.domains.rules.policy import Policy, Rule
-from control_plane.domains.subscriptions import backlog, changes
+from control_plane.domains.subscriptions import backlog, beginnings, changes
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.conflated import left_of
-from control_plane.domains.subscriptions.models import State, Subscription
+from control_plane.domains.subscriptions.models import ENDED, Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
 from control_plane.domains.subscriptions.served import require_served
@@ -222,6 +222,7 @@ async def _created(
         raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
     with at_pointer(f"/create/{number}"):
         backlog.check(asked.on_backlog)
+        beginnings.check(asked.start, datetime.now(UTC))
         after = await _view(session, asked, consumer, changed)
     return Affected(None, consumer.id, consumer.name, asked.name, "create", Pair(None, after))
 
@@ -300,8 +301,8 @@ def _asked(row: Subscription, change: SubscriptionChange) -> SubscriptionCreate:
 
 async def _live(session: AsyncSession, key: str, only: str | None) -> Subscription:
     row = await subscription_rows.find(session, key, only=only)
-    if row.state == State.CLOSED:
-        raise ConflictError(f"The subscription {key!r} is closed and can no longer be changed.")
+    if row.state in ENDED:
+        raise ConflictError(f"The subscription {key!r} has ended and can no longer be changed.")
     return row
 
 

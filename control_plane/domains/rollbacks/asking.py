@@ -32,7 +32,13 @@ from control_plane.domains.subscriptions.changes import (
     difference,
     with_reference,
 )
-from control_plane.domains.subscriptions.models import CHANGED, HistoryEntry, State, Subscription
+from control_plane.domains.subscriptions.models import (
+    CHANGED,
+    ENDED,
+    LIVE,
+    HistoryEntry,
+    Subscription,
+)
 from control_plane.domains.subscriptions.returning import stranded
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.view_check import (
@@ -99,7 +105,7 @@ async def changed_since(session: AsyncSession, plan: int, since: datetime) -> Be
             text(CHANGED),
             HistoryEntry.at >= since,
             before.has_any(array(VIEW_MEMBERS)),
-            Subscription.state != State.CLOSED,
+            Subscription.state.in_(LIVE),
             Subscription.created_at < since,
             ~_made_behind(plan),
         )
@@ -172,7 +178,7 @@ async def tell_others(session: AsyncSession, plan: int, since: datetime, outcome
     """Tell of subscriptions that were closed or made since a plan: they stay so."""
     query = select(Subscription).order_by(Subscription.id).limit(MOST + 1)
     closed = query.where(
-        Subscription.state == State.CLOSED,
+        Subscription.state.in_(ENDED),
         Subscription.created_at < since,
         Subscription.closed_in_plan > plan,
         ~_made_behind(plan),
@@ -181,7 +187,7 @@ async def tell_others(session: AsyncSession, plan: int, since: datetime, outcome
         outcome.keep_subscription(row, "closed_since", "its position is gone")
     begun = select(PlanRow.created_at).where(PlanRow.number == plan).scalar_subquery()
     made = query.where(
-        Subscription.state != State.CLOSED, Subscription.created_at >= begun, _made_behind(plan)
+        Subscription.state.in_(LIVE), Subscription.created_at >= begun, _made_behind(plan)
     )
     for row in await session.scalars(made):
         outcome.keep_subscription(row, "made_since", "it goes on as it is")

@@ -47,7 +47,7 @@ def asked(row: Subscription) -> SubscriptionCreate:
         on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
         thresholds=msgspec.convert(row.thresholds, OwnThresholds),
         labels=row.labels,
-        start="earliest" if row.next_start == "earliest" else "latest",
+        start="latest" if row.next_start == "latest" else "earliest",
     )
 
 

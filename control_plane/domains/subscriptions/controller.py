@@ -280,17 +280,31 @@ class SubscriptionController(Controller):
         operation_id="closeSubscription",
         summary="Close a subscription",
         opt=needs(Permission.SUBSCRIBE),
-        responses=responses(400, 404, 412, 503),
+        responses=responses(400, 404, 412, 422, 503),
     )
     async def close(
         self,
         key: Key,
-        subscriptions: NamedDependency[SubscriptionService],
+        lifecycles: NamedDependency[LifecycleService],
         caller: NamedDependency[Caller],
         if_match: IfMatch = None,
+        drain: Annotated[
+            int | None,
+            QueryParameter(
+                ge=1,
+                le=86_400,
+                description="Seconds in which what was routed to it before may still be read; "
+                "absent: it is closed at once. More than the platform allows is refused.",
+            ),
+        ] = None,
     ) -> None:
-        """Close a subscription: its position in the topic is given up."""
-        await subscriptions.close(key, if_match, only=caller.consumer)
+        """Close a subscription: its position in the topic is given up.
+
+        With `drain` it is `draining` first: nothing new is routed for it from a plan on, which
+        `draining` of the subscription names, and until its time is over it can be read out. It is
+        `closed` then, or at once by another request without `drain`.
+        """
+        await lifecycles.close(key, if_match, drain_seconds=drain, only=caller.consumer)
 
 
 class SubscriptionBatchController(Controller):

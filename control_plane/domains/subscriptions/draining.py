@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
 from control_plane.domains.consumers.models import Consumer
-from control_plane.domains.subscriptions.models import Move, State, Subscription
+from control_plane.domains.subscriptions.models import LIVE, Move, State, Subscription
 
-LIVE = Subscription.state != State.CLOSED
-"""Subscriptions that are not closed."""
+IS_LIVE = Subscription.state.in_(LIVE)
+"""Subscriptions that plans are made for."""
 
 
 def open_moves() -> Select[Move]:
@@ -70,7 +70,7 @@ async def drain_anew(session: AsyncSession, key: str, *, drain_seconds: float) -
 
 async def exposed(session: AsyncSession, plan: int) -> Sequence[Move]:
     """Open moves up to a plan whose view somebody has and they may not see; rows are locked."""
-    somebody = exists().where(Subscription.view_id == Move.view_id, LIVE)
+    somebody = exists().where(Subscription.view_id == Move.view_id, IS_LIVE)
     query = open_moves().where(Move.plan <= plan, ~Move.allowed, somebody).with_for_update(of=Move)
     return (await session.scalars(query)).all()
 
@@ -124,6 +124,6 @@ async def end(session: AsyncSession, ids: Collection[int]) -> None:
 
 def _over() -> Select[Move]:
     """Open moves whose time to be drained is over; it does not pass for who pauses."""
-    waits = Subscription.paused_at.is_not(None) & LIVE & Move.allowed
+    waits = Subscription.paused_at.is_not(None) & IS_LIVE & Move.allowed
     over = Move.drain_until <= func.clock_timestamp()
     return open_moves().join(Move.subscription).where(over, ~waits, ~Move.goes_on)

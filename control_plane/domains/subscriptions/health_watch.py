@@ -26,6 +26,7 @@ from control_plane.domains.subscriptions.health import (
     Thresholds,
     health,
 )
+from control_plane.domains.subscriptions.models import READ
 from control_plane.domains.system.metrics import Metrics
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.pulsar_values import TopicStats
@@ -111,7 +112,9 @@ class HealthWatch:
                 return
             self._next_round = now + self._kept.every_seconds
         async with self._database.transaction() as session:
-            views = await repository.routed(session, after=self._after, limit=TOPICS_PER_LOOK)
+            views = await repository.readers(
+                session, READ, after=self._after, limit=TOPICS_PER_LOOK
+            )
             own = await health_rows.own_thresholds(session, views)
         seen: list[Seen] = []
         done = self._after

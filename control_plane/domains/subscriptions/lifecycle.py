@@ -1,4 +1,4 @@
-"""What becomes of a subscription: change, pause, resume, and its history.
+"""What becomes of a subscription: change, pause, resume, its end, and its history.
 
 A change and its plan commit together; publication follows by the outbox, as for a new subscription.
 """
@@ -30,9 +30,10 @@ from control_plane.domains.subscriptions.changes import (
     difference,
     with_reference,
 )
+from control_plane.domains.subscriptions.closing import close, drain
 from control_plane.domains.subscriptions.conflated import left_of, require_conflatable
-from control_plane.domains.subscriptions.draining import drain_anew, lock_open
-from control_plane.domains.subscriptions.models import UNIQUE_NAME, State, Subscription
+from control_plane.domains.subscriptions.draining import drain_anew, drain_no_longer, lock_open
+from control_plane.domains.subscriptions.models import ENDED, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import change_view
 from control_plane.domains.subscriptions.references import enriched_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import (
@@ -44,7 +45,7 @@ from control_plane.domains.subscriptions.schemas import (
 from control_plane.domains.subscriptions.service import Publication, SubscriptionService
 from control_plane.domains.subscriptions.view_check import entitled_spec, require_sets
 from control_plane.domains.transformations import repository as transformation_rows
-from control_plane.errors import ConflictError
+from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
 from control_plane.pages import Page, check_match, decode_number
 from control_plane.rows import touch
 from marketdata.plans import ViewSpec, sets_of
@@ -53,7 +54,7 @@ log = structlog.get_logger(__name__)
 
 
 class LifecycleService:
-    """Change, pause and resume subscriptions, and tell their history.
+    """Change, pause, resume and close subscriptions, and tell their history.
 
     `only` is the id of the one consumer of whose subscriptions the caller may know.
     """
@@ -86,7 +87,7 @@ class LifecycleService:
 
         Raises:
             InvalidRequestError: what is asked for is refused, as of a new subscription.
-            ConflictError: the subscription is closed, the name taken, the plan full, or the view
+            ConflictError: the subscription has ended, the name is taken, the plan full, or the view
                 asked for one that it still drains.
             PreconditionFailedError: If-Match does not hold.
         """
@@ -126,8 +127,8 @@ class LifecycleService:
         """A live subscription, locked."""
         row = await repository.find(session, key, only=only, for_update=True)
         check_match(if_match, row.version)
-        if row.state == State.CLOSED:
-            raise ConflictError("The subscription is closed and can no longer be changed.")
+        if row.state in ENDED:
+            raise ConflictError(f"The subscription is {row.state} and can no longer be changed.")
         return row
 
     async def _require_conflatable(
@@ -205,7 +206,7 @@ class LifecycleService:
         """Let a subscription receive nothing, and keep its place; paused ones stay as they are.
 
         Raises:
-            ConflictError: it is closed.
+            ConflictError: it has ended.
         """
         async with self._database.transaction() as session:
             row = await self._to_change(session, key, if_match, only)
@@ -219,7 +220,7 @@ class LifecycleService:
         """Let a paused subscription receive again from its place on; others stay as they are.
 
         Raises:
-            ConflictError: it is closed.
+            ConflictError: it has ended.
         """
         async with self._database.transaction() as session:
             # Before the row: every transaction locks moves first.
@@ -234,6 +235,47 @@ class LifecycleService:
                 await repository.note(session, EventType.SUBSCRIPTION_RESUMED, [row])
         await self._publication.published(self._wait_seconds)
         return await self._subscriptions.get(key)
+
+    async def close(
+        self,
+        key: str,
+        if_match: str | None,
+        *,
+        drain_seconds: int | None = None,
+        only: str | None = None,
+    ) -> None:
+        """Close a subscription for good; what has ended so, or drains already, stays as it is.
+
+        Its Pulsar subscription goes when the plan without it is published.
+
+        Args:
+            drain_seconds: it goes so much later, and what was routed before may be read until then;
+                None: also of one that drains. Who was never active has nothing to drain.
+
+        Raises:
+            InvalidRequestError: there is not so much time to drain.
+        """
+        if drain_seconds is not None and drain_seconds > self._drain_seconds:
+            detail = f"there are {self._drain_seconds:g} seconds at most"
+            problem = FieldProblem("query:drain", detail, hint="ask for less, or read faster")
+            raise InvalidRequestError(f"drain: {detail}.", [problem])
+        async with self._database.transaction() as session:
+            await lock(session, Lock.PLAN_SEQUENCE)
+            # Before the row: every transaction locks moves first.
+            if drain_seconds is None:
+                await drain_no_longer(session, Subscription.id == key)
+            else:
+                await lock_open(session, Subscription.id == key)
+            row = await repository.find(session, key, only=only, for_update=True)
+            check_match(if_match, row.version)
+            if row.state == State.CLOSED or (row.state in ENDED and drain_seconds is not None):
+                return
+            if drain_seconds is not None and row.activated_at is not None:
+                await drain(session, row, seconds=drain_seconds)
+            else:
+                await close(session, row)
+        log.info("subscription ended", subscription=key, state=row.state, plan=row.closed_in_plan)
+        await self._publication.published(self._wait_seconds)
 
     async def history(
         self, key: str, *, cursor: str | None, limit: int, only: str | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +24,8 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.rules import repository as rule_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
+from control_plane.domains.subscriptions.beginnings import Found
+from control_plane.domains.subscriptions.beginnings import check as check_start
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
@@ -49,12 +52,14 @@ class Asked:
     Attributes:
         pointer: where in the request it stands; "" for the whole of it.
         spec: the view that it asks for; None where the database has to be asked what that is.
+        found: where it begins, if it names a place on the topic of its view.
     """
 
     id: str
     data: SubscriptionCreate
     pointer: str
     spec: ViewSpec | None
+    found: Found | None = None
 
 
 class _Declared(NamedTuple):
@@ -64,6 +69,22 @@ class _Declared(NamedTuple):
     data: SubscriptionCreate
     spec: ViewSpec
     reference: SharedTransformation | None
+
+
+class Resolved(NamedTuple):
+    """What it comes to, as things are.
+
+    Attributes:
+        data: as it was asked, with what a shared transformation (`reference`) holds.
+        effective: what the consumer may receive of `spec`.
+    """
+
+    asked: Asked
+    data: SubscriptionCreate
+    reference: SharedTransformation | None
+    spec: ViewSpec
+    consumer: Consumer
+    effective: ViewSpec
 
 
 def checked(data: Sequence[SubscriptionCreate], pointer: str) -> list[Asked]:
@@ -79,6 +100,7 @@ def checked(data: Sequence[SubscriptionCreate], pointer: str) -> list[Asked]:
     for number, each in enumerate(data):
         with at_pointer(place := pointer.format(number)):
             check(each.on_backlog)
+            check_start(each.start, datetime.now(UTC))
             named = named_tables(each.transformation)
             spec = None if refers(each) or named else view_spec(each)
         found.append(Asked(repository.new_subscription_id(), each, place, spec))
@@ -107,20 +129,8 @@ async def store(
         InvalidRequestError, NotFoundError, ConflictError: one is refused.
     """
     await lock(session, Lock.PLAN_SEQUENCE, shared=joining)
-    declared = [await _declared(session, each) for each in asked]
-    # Only now the row locks: every transaction takes the plan sequence first.
-    owners = await consumer_rows.named(
-        session, {each.data.consumer for each in asked}, only=only, for_share=True
-    )
-    sets = await set_rows.contents(session, sets_of([each.spec for each in declared]))
-    policy = await rule_rows.policy(session)
-    effective = []
-    for each in declared:
-        with at_pointer(each.asked.pointer):
-            consumer = _receiving(owners, each.data.consumer)
-            require_sets(each.data, each.spec, sets)
-            left = entitled_spec(each.data, each.spec, consumer, policy, consumer.allowed, lanes)
-            effective.append(left.spec)
+    made = await resolved(session, asked, only=only, lanes=lanes, for_share=True)
+    effective = [each.effective for each in made]
     live, newest = await plan_rows.joinable(session, effective)
     ids = [view_of(spec).id for spec in effective]
     absent = {key: spec for key, spec in zip(ids, effective, strict=True) if key not in live}
@@ -132,20 +142,21 @@ async def store(
     rows = [
         Subscription(
             id=each.asked.id,
-            consumer_id=owners[each.data.consumer].id,
+            consumer_id=each.consumer.id,
             view_id=key,
             name=each.data.name,
             filter=each.data.filter,
             spec=plan_rows.spec_json(each.spec),
             transformation_id=each.reference.id if each.reference else None,
-            start=each.data.start,
+            start=each.data.start if isinstance(each.data.start, str) else "place",
+            start_place=each.asked.found.stored() if each.asked.found else None,
             group=each.data.group,
             on_backlog=msgspec.to_builtins(each.data.on_backlog),
             thresholds=msgspec.to_builtins(each.data.thresholds),
             labels=each.data.labels,
             plan=newest,
         )
-        for each, key in zip(declared, ids, strict=True)
+        for each, key in zip(made, ids, strict=True)
     ]
     session.add_all(rows)
     await session.flush()
@@ -154,9 +165,9 @@ async def store(
         for row in rows:
             row.plan = number if row.view_id in absent else newest
     await repository.note(session, EventType.SUBSCRIPTION_CREATED, rows)
-    for row, each in zip(rows, declared, strict=True):
+    for row, each in zip(rows, made, strict=True):
         told: dict[str, object] = {
-            "consumer": owners[each.data.consumer],
+            "consumer": each.consumer,
             "view": views[row.view_id],
             "shared_transformation": each.reference,
             "draining": [],
@@ -164,6 +175,44 @@ async def store(
         for name, value in told.items():
             set_committed_value(row, name, value)
     return rows
+
+
+async def resolved(
+    session: AsyncSession,
+    asked: Sequence[Asked],
+    *,
+    only: str | None,
+    lanes: Collection[str],
+    for_share: bool = False,
+) -> list[Resolved]:
+    """What subscriptions come to that are asked for, in order.
+
+    Args:
+        only, lanes: as of `store`.
+        for_share: keep the rows of their consumers as they are.
+
+    Raises:
+        InvalidRequestError, NotFoundError, ConflictError: one is refused.
+    """
+    declared = [await _declared(session, each) for each in asked]
+    # Only now the row locks: every transaction takes the plan sequence first.
+    owners = await consumer_rows.named(
+        session, {each.data.consumer for each in asked}, only=only, for_share=for_share
+    )
+    sets = await set_rows.contents(session, sets_of([each.spec for each in declared]))
+    policy = await rule_rows.policy(session)
+    found = []
+    for each, data, spec, reference in declared:
+        with at_pointer(each.pointer):
+            consumer = _receiving(owners, data.consumer)
+            require_sets(data, spec, sets)
+            left = entitled_spec(data, spec, consumer, policy, consumer.allowed, lanes)
+        if each.found is not None and each.found.view != view_of(left.spec).id:
+            raise ConflictError(
+                "What the consumer may receive is being changed: send the request again."
+            )
+        found.append(Resolved(each, data, reference, spec, consumer, left.spec))
+    return found
 
 
 async def _declared(session: AsyncSession, asked: Asked) -> _Declared:

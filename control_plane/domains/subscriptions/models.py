@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, cast
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -26,18 +27,24 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from control_plane.database import Base
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.plans.models import ViewRow
+from control_plane.domains.subscriptions.beginnings import Found
 from control_plane.domains.subscriptions.health import STATES
 from control_plane.domains.transformations.models import SharedTransformation
+from control_plane.pulsar_values import MessagePosition
 
 UNIQUE_NAME = "uq_subscriptions_consumer_name_live"
 
 
 class State(StrEnum):
-    """pending → active ⇄ paused → closed; pending again when the view becomes another one."""
+    """pending → active ⇄ paused → draining → closed, or closed at once from each of them.
+
+    Pending again when the view becomes another one.
+    """
 
     PENDING = "pending"
     ACTIVE = "active"
     PAUSED = "paused"
+    DRAINING = "draining"
     CLOSED = "closed"
 
 
@@ -47,7 +54,7 @@ ACTING = (
 )
 """Who acts in a transaction, as SQL."""
 
-IS_LIVE = "subscriptions.state <> 'closed'"
+IS_OPEN = "subscriptions.state <> 'closed'"
 """Those rows that are not closed, as SQL."""
 LIMITED = "(on_backlog ->> 'policy' <> 'hold' OR conflated_since IS NOT NULL)"
 """Those rows of whose backlog something is done, or was, as SQL."""
@@ -58,9 +65,19 @@ CHANGED = "data ? 'before'"
 """Those entries of the history that say what was before, as SQL."""
 
 LIVE = (State.PENDING, State.ACTIVE, State.PAUSED)
-"""What is not closed."""
+"""What plans are made for."""
 ROUTED = (State.ACTIVE, State.PAUSED)
 """What the broker has a topic and a Pulsar subscription for."""
+READ = (*ROUTED, State.DRAINING)
+"""Whose consumer reads, or may again."""
+OPEN = (*LIVE, State.DRAINING)
+"""What is not closed."""
+ENDED = (State.DRAINING, State.CLOSED)
+"""What nothing new comes for, and what can no longer be changed."""
+
+
+NextStart = Literal["latest", "earliest"] | tuple[MessagePosition, ...]
+"""Where a Pulsar subscription begins; in partitions without a position with the oldest message."""
 
 
 def pulsar_name(consumer_id: str, subscription_id: str) -> str:
@@ -82,7 +99,7 @@ class Subscription(Base):
             "consumer_id",
             "name",
             unique=True,
-            postgresql_where=text("state <> 'closed'"),
+            postgresql_where=text("state NOT IN ('draining', 'closed')"),
         ),
         Index("ix_subscriptions_view_live", "view_id", postgresql_where=text("state <> 'closed'")),
         Index(
@@ -111,14 +128,25 @@ class Subscription(Base):
         CheckConstraint("id ~ '^s[0-9a-f]{16}$'", name="id_form"),
         CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="name_form"),
         CheckConstraint("\"group\" ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="group_form"),
-        CheckConstraint("state IN ('pending', 'active', 'paused', 'closed')", name="state_known"),
-        CheckConstraint("\"start\" IN ('latest', 'earliest')", name="start_known"),
         CheckConstraint(
-            "(state = 'closed') = (closed_at IS NOT NULL AND closed_in_plan IS NOT NULL)",
-            name="closed_complete",
+            "state IN ('pending', 'active', 'paused', 'draining', 'closed')", name="state_known"
         ),
-        CheckConstraint("state <> 'active' OR activated_at IS NOT NULL", name="active_complete"),
-        CheckConstraint("state <> 'active' OR paused_at IS NULL", name="active_not_paused"),
+        CheckConstraint("\"start\" IN ('latest', 'earliest', 'place')", name="start_known"),
+        CheckConstraint(
+            "(\"start\" = 'place') = (start_place IS NOT NULL)", name="start_place_complete"
+        ),
+        CheckConstraint("(state = 'closed') = (closed_at IS NOT NULL)", name="closed_complete"),
+        CheckConstraint(
+            "(state IN ('draining', 'closed')) = (closed_in_plan IS NOT NULL)",
+            name="ended_complete",
+        ),
+        CheckConstraint(
+            "state NOT IN ('active', 'draining') OR activated_at IS NOT NULL",
+            name="active_complete",
+        ),
+        CheckConstraint(
+            "state NOT IN ('active', 'draining') OR paused_at IS NULL", name="active_not_paused"
+        ),
         CheckConstraint("state <> 'paused' OR paused_at IS NOT NULL", name="paused_complete"),
         CheckConstraint("cursor_removed_at IS NULL OR state = 'closed'", name="cursor_after_close"),
         CheckConstraint(
@@ -144,7 +172,9 @@ class Subscription(Base):
     transformation_id: Mapped[str | None] = mapped_column(
         ForeignKey(SharedTransformation.id, ondelete="RESTRICT")
     )
+    # Where it begins on its first view: a word, or `place`, which is a `Found`.
     start: Mapped[str] = mapped_column(Text)
+    start_place: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     on_backlog: Mapped[dict[str, Any]] = mapped_column(
         JSONB, server_default=text("""'{"policy": "hold"}'::jsonb""")
     )
@@ -156,6 +186,7 @@ class Subscription(Base):
     # or a lower one where it came back: what its topic holds of lower plans is not for it.
     plan: Mapped[int] = mapped_column(BigInteger)
     from_plan: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    # The first plan without it, where it is drained; else the newest when it was closed, or later.
     closed_in_plan: Mapped[int | None] = mapped_column(BigInteger)
     version: Mapped[int] = mapped_column(Integer, server_default="1")
     created_at: Mapped[datetime] = mapped_column(
@@ -202,13 +233,28 @@ class Subscription(Base):
         return self.view.topic, self.consumer_id
 
     @property
-    def next_start(self) -> str:
+    def found(self) -> Found | None:
+        """What was found for a start that is neither latest nor earliest."""
+        return None if self.start_place is None else msgspec.convert(self.start_place, Found)
+
+    @property
+    def next_start(self) -> NextStart:
         """Where a new Pulsar subscription begins; on a later view with what comes from then on."""
-        return "latest" if self.activated_at else self.start
+        if self.activated_at:
+            return "latest"
+        found = self.found
+        if found is None:
+            return cast(Literal["latest", "earliest"], self.start)
+        # On another view than was looked at: rather too early than too late.
+        ours = found.view == self.view_id
+        return tuple(begin.position for begin in found.begins) if ours else "earliest"
 
 
 class Move(Base):
-    """A subscription's way from one view to another; immutable but for its end."""
+    """A subscription's way from one view to another, or to none where it is drained.
+
+    Immutable but for its end.
+    """
 
     __tablename__ = "subscription_moves"
     __table_args__ = (

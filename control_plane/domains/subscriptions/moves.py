@@ -54,7 +54,7 @@ class Way(NamedTuple):
     unconflated: bool = False
 
 
-_UNKNOWN_YET = 2**62
+UNKNOWN_PLAN = 2**62
 """In place of a plan that is being made."""
 
 
@@ -187,7 +187,7 @@ async def _move(
     left = {move.view_id for move in moves}
     # Before the plan is compiled: what goes on is in it.
     for move in moves:
-        move.plan = _UNKNOWN_YET
+        move.plan = UNKNOWN_PLAN
     session.add_all(moves)
     await session.flush()
     rows = [way.row for way in ways]
@@ -264,5 +264,5 @@ async def _ways(
             row.conflated_since = row.conflate_ms = None
         ways.append(Way(row, view, goes_on, other.allowed, unconflated))
         if bounds[row.consumer_id].events.sets and row.activated_at is None:
-            row.start = "latest"  # as for a new one (`entitled_spec`)
+            row.start, row.start_place = "latest", None  # as for a new one (`entitled_spec`)
     return ways

@@ -76,6 +76,9 @@ class ReadingService:
 async def _told(session: AsyncSession, row: Subscription) -> list[str]:
     """What was done to a subscription that its reader has to know."""
     told = []
+    if row.state == State.DRAINING and row.draining:
+        until = row.draining[-1].drain_until.isoformat(timespec="seconds")
+        told.append(f"The subscription is drained until {until}: nothing new comes.")
     if row.paused_at is not None:
         paused = await repository.newest_of(session, row.id, EventType.SUBSCRIPTION_PAUSED)
         by_backlog = paused is not None and paused.data.get("reason") == "backlog"

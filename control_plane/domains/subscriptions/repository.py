@@ -32,9 +32,11 @@ from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.diverted import Asked
 from control_plane.domains.subscriptions.models import (
-    IS_LIVE,
+    ENDED,
+    IS_OPEN,
     LIMITED,
     LIVE,
+    OPEN,
     PAUSED,
     ROUTED,
     HistoryEntry,
@@ -112,8 +114,8 @@ async def page(
     )
     query = select(Subscription).options(*_TOLD).where(*conditions)
     # As the indexes have it: a parameter would hide it from the planner.
-    live = set(states) == set(LIVE)
-    query = query.where(text(IS_LIVE) if live else Subscription.state.in_(states))
+    every = set(states) == set(OPEN)
+    query = query.where(text(IS_OPEN) if every else Subscription.state.in_(states))
     if consumer is not None:
         query = query.where(Subscription.consumer_id.in_(consumer_rows.ids_of(consumer)))
     return (await session.scalars(asked.of(query))).all()
@@ -125,7 +127,7 @@ async def names_taken(
     """Which of some names their consumers (id, name) have given to live subscriptions."""
     place = tuple_(Subscription.consumer_id, Subscription.name)
     query = select(Subscription.consumer_id, Subscription.name).where(
-        place.in_(asked), Subscription.state != State.CLOSED
+        place.in_(asked), Subscription.state.in_(LIVE)
     )
     return {(consumer, name) for consumer, name in await session.execute(query)}
 
@@ -141,7 +143,7 @@ async def live_among(
     query = (
         select(Subscription)
         .where(
-            Subscription.state != State.CLOSED,
+            Subscription.state.in_(LIVE),
             or_(Subscription.consumer_id.in_(consumers), Subscription.view_id.in_(views)),
         )
         .options(joinedload(Subscription.view), joinedload(Subscription.consumer))
@@ -164,7 +166,7 @@ async def asked_by(session: AsyncSession, of: ColumnElement[bool]) -> list[Asked
         Subscription.view_id,
         cast(Subscription.spec, Text),
         Subscription.conflate_ms,
-    ).where(of, Subscription.state != State.CLOSED)
+    ).where(of, Subscription.state.in_(LIVE))
     return [Asked(*row) for row in await session.execute(query)]
 
 
@@ -173,7 +175,7 @@ async def receiving(session: AsyncSession) -> Sequence[Consumer]:
     left = exists().where(Move.subscription_id == Subscription.id, Move.ended_at.is_(None))
     of_consumer = Subscription.consumer_id == Consumer.id
     query = select(Consumer).where(
-        exists().where(of_consumer, or_(Subscription.state != State.CLOSED, left))
+        exists().where(of_consumer, or_(Subscription.state.in_(LIVE), left))
     )
     return (await session.scalars(query)).all()
 
@@ -223,17 +225,17 @@ async def cursors_left(session: AsyncSession, plan: int, *, limit: int) -> Seque
     return (await session.scalars(query)).all()
 
 
-async def routed(
-    session: AsyncSession, *, after: str, limit: int
+async def readers(
+    session: AsyncSession, states: Collection[State], *, after: str, limit: int
 ) -> dict[str, tuple[str, dict[str, str]]]:
-    """Of the next views after `after` that have active or paused subscriptions, these.
+    """Of the next views after `after` that have subscriptions in these states, these.
 
     Returns:
         View id -> its topic, and the ids of the subscriptions by those of their Pulsar ones.
     """
     views = (
         select(Subscription.view_id)
-        .where(Subscription.state.in_(ROUTED), Subscription.view_id > after)
+        .where(Subscription.state.in_(states), Subscription.view_id > after)
         .distinct()
         .order_by(Subscription.view_id)
         .limit(limit)
@@ -241,7 +243,7 @@ async def routed(
     query = (
         select(Subscription.view_id, ViewRow.topic, Subscription.id, Subscription.consumer_id)
         .join(ViewRow, Subscription.view_id == ViewRow.id)
-        .where(Subscription.state.in_(ROUTED), Subscription.view_id.in_(views))
+        .where(Subscription.state.in_(states), Subscription.view_id.in_(views))
         .order_by(Subscription.view_id, Subscription.id)
     )
     found: dict[str, tuple[str, dict[str, str]]] = {}
@@ -391,7 +393,7 @@ def change_of(what: EventType, row: Subscription, told: Mapping[str, Any]) -> Ch
 
 async def pause(session: AsyncSession, row: Subscription, **told: Any) -> bool:
     """Let a live subscription receive nothing, unless it is paused; whether. Its row is locked."""
-    if row.paused_at is not None or row.state == State.CLOSED:
+    if row.paused_at is not None or row.state in ENDED:
         return False
     row.paused_at = func.clock_timestamp()
     if row.state == State.ACTIVE:

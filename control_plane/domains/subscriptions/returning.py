@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from sqlalchemy import exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.domains.subscriptions.draining import LIVE, end, open_moves
+from control_plane.domains.subscriptions.draining import IS_LIVE, end, open_moves
 from control_plane.domains.subscriptions.models import Move, Subscription
 
 NEVER = 2**62
@@ -98,6 +98,6 @@ async def _had_since(session: AsyncSession, move: Move, *, without: Collection[s
     there = exists().where(
         Subscription.view_id == move.view_id,
         Subscription.id.not_in(without),
-        or_(LIVE, Subscription.closed_in_plan > move.plan),
+        or_(IS_LIVE, Subscription.closed_in_plan > move.plan),
     )
     return bool(await session.scalar(select(or_(moved, there))))

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from control_plane.domains.consumers.schemas import Labels, Name
+from control_plane.domains.subscriptions.beginnings import BeginOut, Start
 from control_plane.domains.subscriptions.health import OwnThresholds
 from marketdata.plans import Delivery, EveryMs
 from marketdata.transformations import Transformation
@@ -51,7 +52,7 @@ SharedReference = Annotated[
 ]
 
 
-StateName = Literal["pending", "active", "paused", "closed"]
+StateName = Literal["pending", "active", "paused", "draining", "closed"]
 
 
 class OnBacklog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,10 +101,7 @@ class SubscriptionCreate(msgspec.Struct, forbid_unknown_fields=True):
     shared_transformation: SharedReference | UnsetType = UNSET
     format: FormatName = "arrow"
     delivery: Delivery = Delivery()
-    start: Annotated[
-        Literal["latest", "earliest"],
-        Meta(description="Begin with what comes now, or with what the view's topic still holds."),
-    ] = "latest"
+    start: Start = "latest"
     group: GroupName = None
     on_backlog: OnBacklog = OnBacklog()
     thresholds: OwnThresholds = OwnThresholds()
@@ -233,7 +231,15 @@ class SubscriptionOut(msgspec.Struct):
         ),
     ]
     asked_delivery: Annotated[Delivery, Meta(description="What was asked for.")]
-    start: Literal["latest", "earliest"]
+    start: Start
+    begins: Annotated[
+        list[BeginOut] | None,
+        Meta(
+            description="Where `start` is a time or sequences: with what reading began in each "
+            "partition of the first topic. Empty: nobody had the view before, so that nothing was "
+            "there. Else null."
+        ),
+    ]
     group: Annotated[str, Meta(description="What its members are called together.")]
     on_backlog: OnBacklog
     thresholds: OwnThresholds
@@ -263,7 +269,8 @@ class SubscriptionOut(msgspec.Struct):
         Meta(
             description="Topics that were left because subscription or entitlements changed, and "
             "can still be read under the same subscription name, to their end, before `topic`. "
-            "Oldest first; one that is not there holds nothing."
+            "Oldest first; one that is not there holds nothing. In state `draining` the last one "
+            "is `topic` itself, and nothing comes after it."
         ),
     ]
     created_at: datetime

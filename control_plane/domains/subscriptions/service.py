@@ -1,7 +1,7 @@
 """Rules of subscriptions: a change and its plan commit together; publication follows by the outbox.
 
-`create` and `delete` return once the change is durable. What the broker still has to do (topic,
-Pulsar subscription, plan) is done by the PlanPublisher, which both wake and wait for, for a bounded
+A request returns once its change is durable. What the broker still has to do (topic,
+Pulsar subscription, plan) is done by the PlanPublisher, which it wakes and waits for, for a bounded
 time; when it takes longer the subscription is told as `pending` and becomes `active` by itself.
 """
 
@@ -10,22 +10,26 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Literal, Protocol, cast
 
 import msgspec
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from control_plane.database import Database, Lock, integrity_constraint, lock
+from control_plane.database import Database, integrity_constraint
 from control_plane.domains.consumers import repository as consumer_rows
-from control_plane.domains.events.schemas import EventType
-from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
-from control_plane.domains.subscriptions.draining import drain_no_longer
+from control_plane.domains.subscriptions.beginnings import Found, StartPlace
 from control_plane.domains.subscriptions.health import OwnThresholds
-from control_plane.domains.subscriptions.making import Asked, NeedsPlanError, checked, store
-from control_plane.domains.subscriptions.models import LIVE, UNIQUE_NAME, State, Subscription
+from control_plane.domains.subscriptions.making import (
+    Asked,
+    NeedsPlanError,
+    checked,
+    resolved,
+    store,
+)
+from control_plane.domains.subscriptions.models import OPEN, UNIQUE_NAME, Subscription
 from control_plane.domains.subscriptions.schemas import (
     DrainingOut,
     OnBacklog,
@@ -34,12 +38,10 @@ from control_plane.domains.subscriptions.schemas import (
     SubscriptionOut,
 )
 from control_plane.domains.subscriptions.view_check import describe_schema
-from control_plane.errors import ConflictError
-from control_plane.pages import Page, check_match
-from control_plane.requests import current_request_id
-from control_plane.rows import touch
+from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError, at_pointer
+from control_plane.pages import Page
 from marketdata.entitlements import receives_nothing
-from marketdata.plans import Delivery, ViewSpec
+from marketdata.plans import Delivery, View, ViewSpec, view_of
 
 # The view's topic is partitioned by instrument: Failover keeps the order of each partition and
 # lets members of a group be added at any time.
@@ -63,8 +65,15 @@ class Publication(Protocol):
         """Publish soon."""
 
 
+class Starts(Protocol):
+    """The part of StartSearch that requests need."""
+
+    async def find(self, view: View, asked: StartPlace) -> Found:
+        """Where what is asked for is on a view's topic."""
+
+
 class SubscriptionService:
-    """Make, describe, change and close subscriptions.
+    """Make and describe subscriptions.
 
     `only` is the id of the one consumer of whose subscriptions the caller may know.
     """
@@ -73,6 +82,7 @@ class SubscriptionService:
         self,
         database: Database,
         publication: Publication,
+        starts: Starts,
         *,
         require_broker: Callable[[], Awaitable[None]],
         lanes: Callable[[], Collection[str]],
@@ -81,6 +91,7 @@ class SubscriptionService:
     ) -> None:
         self._database = database
         self._publication = publication
+        self._starts = starts
         self._require_broker = require_broker
         self._lanes = lanes
         self._service_url = service_url
@@ -92,8 +103,8 @@ class SubscriptionService:
         """Make a subscription; gives it, active or still pending, and its version.
 
         Raises:
-            InvalidRequestError: the filter or the transformation is refused, or nothing that is
-                asked for is within the consumer's entitlements.
+            InvalidRequestError: the filter, the transformation or the start is refused, or nothing
+                that is asked for is within the consumer's entitlements.
             NotFoundError: there is no such consumer, or the caller may only know of another one.
             ConflictError: the consumer has a live subscription of this name, or is suspended; or
                 the plan is full.
@@ -127,6 +138,7 @@ class SubscriptionService:
         # In a thread: what takes long must not hold up other requests.
         asked = await asyncio.to_thread(checked, data, pointer)
         await self._require_broker()
+        asked = [await self._begun(each, only) for each in asked]
         try:
             try:
                 return await self._stored(asked, only, joining=True), True
@@ -136,6 +148,23 @@ class SubscriptionService:
             if integrity_constraint(error) == UNIQUE_NAME:
                 raise await self._name_is_taken(data, only) from None
             raise
+
+    async def _begun(self, asked: Asked, only: str | None) -> Asked:
+        """The same with where it begins, if it names a place on the topic of its view.
+
+        Before the transaction of the change: reading a topic may take seconds.
+        """
+        start = asked.data.start
+        if isinstance(start, str):
+            return asked
+        if asked.pointer:
+            hint = "make it by a request of its own"
+            problem = FieldProblem("/start", "a place is not looked for among many", hint=hint)
+            with at_pointer(asked.pointer):
+                raise InvalidRequestError("start: a place is not looked for among many.", [problem])
+        async with self._database.reading() as session:
+            (found,) = await resolved(session, [asked], only=only, lanes=self._lanes())
+        return replace(asked, found=await self._starts.find(view_of(found.effective), start))
 
     async def _stored(
         self, asked: Sequence[Asked], only: str | None, *, joining: bool
@@ -185,7 +214,7 @@ class SubscriptionService:
             rows = await repository.page(
                 session,
                 asked,
-                states=(state,) if state else LIVE,
+                states=(state,) if state else OPEN,
                 consumer=consumer,
                 name=name,
                 format_=format_,
@@ -193,35 +222,8 @@ class SubscriptionService:
             )
             return asked.page([self._out(row, in_list=True) for row in rows], rows)
 
-    async def close(self, key: str, if_match: str | None, *, only: str | None = None) -> None:
-        """Close a subscription for good; closing a closed one again does nothing.
-
-        Its Pulsar subscription goes as soon as the plan without it is published.
-        """
-        async with self._database.transaction() as session:
-            await lock(session, Lock.PLAN_SEQUENCE)
-            # Before the row: every transaction locks moves first.
-            await drain_no_longer(session, Subscription.id == key)
-            row = await repository.find(session, key, only=only, for_update=True)
-            check_match(if_match, row.version)
-            if row.state == State.CLOSED:
-                return
-            latest = await plan_rows.newest(session)
-            row.state = State.CLOSED.value
-            row.closed_at = datetime.now(UTC)
-            row.closed_in_plan = latest.number if latest else row.plan
-            touch(row)
-            await session.flush()
-            if not await plan_rows.is_live(session, row.view_id):
-                number = await plan_rows.compile_next(session, current_request_id())
-                row.closed_in_plan = number
-                await plan_rows.retire_views(session, [row.view_id], number)
-            await repository.note(session, EventType.SUBSCRIPTION_CLOSED, [row])
-        log.info("subscription closed", subscription=key, plan=row.closed_in_plan)
-        await self._publication.published(self._wait_seconds)
-
     def _out(self, row: Subscription, *, in_list: bool = False) -> SubscriptionOut:
-        spec = msgspec.convert(row.view.spec, ViewSpec)
+        spec, found = msgspec.convert(row.view.spec, ViewSpec), row.found
         return SubscriptionOut(
             id=row.id,
             consumer=row.consumer_id,
@@ -239,7 +241,8 @@ class SubscriptionService:
             format=spec.format,
             delivery=spec.delivery,
             asked_delivery=msgspec.convert(row.spec["delivery"], Delivery),
-            start=cast(Literal["latest", "earliest"], row.start),
+            start=found.asked if found else cast(Literal["latest", "earliest"], row.start),
+            begins=found.told if found else None,
             group=row.group_name,
             on_backlog=msgspec.convert(row.on_backlog, OnBacklog),
             thresholds=msgspec.convert(row.thresholds, OwnThresholds),

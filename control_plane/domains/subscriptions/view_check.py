@@ -256,7 +256,7 @@ def entitled_spec(
         except FilterTooComplex as error:
             detail = f"with the routing rules for the consumer {error.message}"
             problems.append(FieldProblem("/filter", detail, hint=error.hint or None))
-    if data.start == "earliest" and allowed.events.sets:
+    if data.start != "latest" and allowed.events.sets:
         detail = "entitlements and rules by instrument sets hold for what comes from now on"
         problems.append(FieldProblem("/start", detail, hint="begin with 'latest'"))
     nobody = unserved(effective.delivery, lanes)

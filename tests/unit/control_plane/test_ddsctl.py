@@ -221,7 +221,18 @@ def test_a_consumer_and_its_subscription_from_beginning_to_end(run: Run, tmp_pat
     renamed = run("subscriptions", "update", key, "--name", "pears")
     assert re.search(r"\nname +pears", renamed.output)
     assert run("subscriptions", "delete", key, input="n\n").exit_code != 0
-    assert run("subscriptions", "delete", key, "--yes").output.strip() == "closed"
+    late = run(
+        "subscriptions", "create", "desk-7", "late", "--start", '{"time": "2999-01-01T00:00Z"}'
+    )
+    assert late.exit_code == failures.REFUSED
+    assert "lies in the future" in late.output
+    assert "no JSON" in run("subscriptions", "create", "desk-7", "late", "--start", "noon").output
+    long = run("subscriptions", "delete", key, "--yes", "--drain", "3600")
+    assert "300 seconds at most" in long.output
+    # It was never active: there is nothing to drain.
+    ended = run("subscriptions", "delete", key, "--yes", "--drain", "60")
+    assert ended.output.startswith("closed")
+    assert answer_of(run("-o", "json", "subscriptions", "show", key))["state"] == "closed"
     for command, suspended in (("suspend", True), ("resume", False)):
         run("consumers", command, "desk-7", *(["--yes"] if suspended else []))
         now = answer_of(run("consumers", "show", "desk-7", "-o", "json"))
@@ -420,6 +431,7 @@ def test_shells_complete_commands_options_and_choices() -> None:
         "pending",
         "active",
         "paused",
+        "draining",
         "closed",
     ]
 

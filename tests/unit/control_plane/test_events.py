@@ -82,8 +82,8 @@ async def test_what_happens_to_consumers_subscriptions_and_plans_is_told(world: 
     await world.consumers.update("desk", ConsumerUpdate(owner="us", contact=""), None)
     await world.consumers.update("desk", ConsumerUpdate(owner="us"), None)
     await world.settle()
-    await world.subscriptions.close(key, None)
-    await world.subscriptions.close(key, None)
+    await world.lifecycles.close(key, None)
+    await world.lifecycles.close(key, None)
     await world.consumers.delete("desk", None, by="ann")
     async with world.database.transaction() as session:
         for _ in range(2):

@@ -74,6 +74,10 @@ def verdict(
         (BEFORE, span(earliest=True), "delivered"),
         (LATER, span(closed_at=CLOSED), "after_end"),
         (ACTIVE, span(closed_at=CLOSED), "delivered"),
+        # Where it named a time or sequences, the message's place decides.
+        (BEFORE, span(earliest=True, begins=Position(9, 1)), "delivered"),
+        (WITHIN, span(earliest=True, begins=Position(9, 2)), "before_start"),
+        (BEFORE, span(earliest=True, first_of_view=True, begins=Position(10, 0)), "before_start"),
     ],
 )
 def test_an_event_in_the_views_topic_is_the_subscriptions_by_its_time(

@@ -314,7 +314,7 @@ async def test_a_consumer_knows_of_its_own_groups_and_of_none_that_is_closed(
     assert found.consumer == other.id
     broker.topics[found.topic] = topic(found.subscription_name, cursor("a", "a"))
     await watch.look()
-    await world.subscriptions.close(theirs, None)
+    await world.lifecycles.close(theirs, None)
     with pytest.raises(NotFoundError):
         await service.describe(theirs)
     await watch.look()

@@ -173,7 +173,7 @@ async def test_entitlements_with_a_delay_that_no_function_has_are_refused(world:
 
 async def test_what_goes_on_for_a_closed_subscription_is_let_go(world: World) -> None:
     key, _ = await moved(world)
-    await world.subscriptions.close(key, None)
+    await world.lifecycles.close(key, None)
     await world.settle()
     assert await lane_moves(world, Log()).look(CURSORS) is not None
     await world.settle()
@@ -252,7 +252,7 @@ async def test_entitlements_that_leave_a_subscription_served_by_nobody_are_refus
     with pytest.raises(InvalidRequestError, match=f"'one' .{key}. would be both delayed and"):
         await entitle(world, **bounds)
     assert await get(world, key) == before
-    await world.subscriptions.close(key, None)
+    await world.lifecycles.close(key, None)
     await entitle(world, **bounds)
 
 

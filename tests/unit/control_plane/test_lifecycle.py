@@ -188,7 +188,7 @@ async def test_what_is_refused_changes_nothing(world: World) -> None:
     await world.consumers.update("desk", ConsumerUpdate(suspended=True), None)
     with pytest.raises(ConflictError, match="suspended"):
         await change(world, key, filter="price > 2")
-    await world.subscriptions.close(key, None)
+    await world.lifecycles.close(key, None)
     with pytest.raises(ConflictError, match="closed"):
         await change(world, key, filter="price > 2")
 
@@ -273,7 +273,7 @@ async def test_a_change_leaves_who_pauses_paused_and_no_time_to_drain_passes(wor
 async def test_closing_ends_a_pause_at_the_broker(world: World) -> None:
     key = await active(world)
     await pause(world, key)
-    await world.subscriptions.close(key, None)
+    await world.lifecycles.close(key, None)
     await world.settle()
     assert (await get(world, key)).state == "closed"
     assert (world.topics.blocked, world.topics.cursors) == (set(), set())
@@ -286,7 +286,7 @@ async def test_the_history_says_who_changed_what_from_which_plan_on(world: World
     key = await active(world, filter="price > 1")
     await change(world, key, name="two", filter="price > 2")
     await world.settle()
-    await world.subscriptions.close(key, None)
+    await world.lifecycles.close(key, None)
     entries = await history(world, key)
     numbers = [entry.number for entry in entries]
     assert numbers == sorted(numbers, reverse=True)

@@ -103,7 +103,13 @@ async def test_those_who_join_are_all_active_after_some_turns(world: World, firs
     while await world.publisher.publish_once():
         turns += 1
     assert turns == MANY // JOINING_A_TURN
-    assert await states(world) == {"pending": 0, "active": MANY + 1, "paused": 0, "closed": 0}
+    assert await states(world) == {
+        "pending": 0,
+        "active": MANY + 1,
+        "paused": 0,
+        "draining": 0,
+        "closed": 0,
+    }
     assert len(world.topics.cursors) == MANY + 1
     assert len(world.broker.plans) == 2
 

@@ -222,7 +222,7 @@ async def test_who_comes_back_is_not_told_to_read_what_was_for_others_meanwhile(
     # Nothing is published between: the topic was not closed to it.
     foreign = await other_desk(world)
     assert foreign.topic == before.topic
-    await world.subscriptions.close(foreign.id, None)
+    await world.lifecycles.close(foreign.id, None)
     await entitle(world, venues=None)
     after = await get(world, key)
     assert after.topic == before.topic
@@ -309,7 +309,7 @@ async def test_closing_takes_away_what_is_being_drained(world: World) -> None:
     await entitle(world, venues=("XNAS",))
     await world.settle()
     assert len(world.topics.cursors) == 2
-    await world.subscriptions.close(key, None)
+    await world.lifecycles.close(key, None)
     await world.settle()
     assert world.topics.cursors == set()
 
@@ -450,7 +450,7 @@ async def test_a_grant_that_is_drained_outlives_another_subscription_to_the_view
     await world.settle()
     after = await get(world, key)
     assert world.topics.granted == {grant(before), grant(after)}
-    await world.subscriptions.close(twin, None)
+    await world.lifecycles.close(twin, None)
     await world.settle()
     assert world.topics.granted == {grant(before), grant(after)}
     await drained(world)

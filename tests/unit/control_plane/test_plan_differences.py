@@ -49,9 +49,9 @@ async def test_subscriptions_are_told_as_they_stood_when_the_next_plan_came(worl
     assert await newest(world) == one
     second = await world.subscribe("second", filter="price > 2", format="json")
     two = await newest(world)
-    await world.subscriptions.close(shares, None)  # makes none either
+    await world.lifecycles.close(shares, None)  # makes none either
     third = await world.subscribe("third", filter="price > 3")
-    await world.subscriptions.close(second, None)
+    await world.lifecycles.close(second, None)
     four = await newest(world)
 
     made = await compared(world, one, two)

@@ -164,7 +164,7 @@ async def test_closing_drops_view_and_cursor(world: World) -> None:
     await world.settle()
     made = await world.subscribe("all")
     await world.settle()
-    await world.subscriptions.close(made, None)
+    await world.lifecycles.close(made, None)
     await world.settle()
     assert world.broker.last.views == ()
     assert world.topics.cursors == set()
@@ -180,7 +180,7 @@ async def test_closing_one_of_two_keeps_the_view(world: World) -> None:
     await world.settle()
     one, two = await world.subscribe("one"), await world.subscribe("two")
     await world.settle()
-    await world.subscriptions.close(one, None)
+    await world.lifecycles.close(one, None)
     await world.settle()
     kept, _ = await world.subscriptions.get(two)
     assert world.topics.cursors == {(kept.topic, kept.subscription_name)}
@@ -189,7 +189,7 @@ async def test_closing_one_of_two_keeps_the_view(world: World) -> None:
 
 async def test_a_view_that_comes_back_is_no_longer_retired(world: World) -> None:
     await world.settle()
-    await world.subscriptions.close(await world.subscribe("one"), None)
+    await world.lifecycles.close(await world.subscribe("one"), None)
     await world.subscribe("one")
     await world.settle()
     async with world.database.transaction() as session:
@@ -204,7 +204,7 @@ async def test_names_are_unique_among_live_subscriptions_of_a_consumer(world: Wo
     second = await world.subscribe("two")
     with pytest.raises(ConflictError):
         await world.lifecycles.update(second, SubscriptionUpdate(name="one"), None)
-    await world.subscriptions.close(first, None)
+    await world.lifecycles.close(first, None)
     await world.subscribe("one")
 
 
@@ -212,7 +212,7 @@ async def test_a_consumer_goes_only_without_live_subscriptions(world: World) -> 
     made = await world.subscribe("one")
     with pytest.raises(ConflictError):
         await world.consumers.delete("desk", None, by="ann")
-    await world.subscriptions.close(made, None)
+    await world.lifecycles.close(made, None)
     await world.consumers.delete("desk", None, by="ann")
     with pytest.raises(NotFoundError):
         await world.subscribe("two")
@@ -224,7 +224,7 @@ async def test_changes_at_once_give_plans_without_holes(world: World) -> None:
     async def live(number: int) -> None:
         made = await world.subscribe(f"s{number}", filter=f"price > {number % 4}")
         if number % 2:
-            await world.subscriptions.close(made, None)
+            await world.lifecycles.close(made, None)
 
     task = asyncio.create_task(world.publisher.run())
     await asyncio.gather(*(live(number) for number in range(12)))
@@ -305,7 +305,7 @@ async def test_a_set_that_changes_makes_a_plan_and_leaves_the_subscription(world
     assert (await world.subscriptions.get(one))[1] == 2  # made, then activated
     with pytest.raises(ConflictError, match="close those subscriptions"):
         await sets.delete("mine", None)
-    await world.subscriptions.close(one, None)
+    await world.lifecycles.close(one, None)
     await sets.delete("mine", None)
     await world.settle()
     assert world.broker.last.sets == {}
@@ -332,7 +332,7 @@ async def test_a_topic_that_cannot_be_made_for_who_joins_undoes_nothing_else(
     joining = await world.subscribe("joining")
     new = await world.subscribe("new", filter="price > 1")
     await world.lifecycles.pause(paused, None)
-    await world.subscriptions.close(closed, None)
+    await world.lifecycles.close(closed, None)
     ensure = world.topics.ensure
 
     async def refuse(subscriptions: Sequence[Subscription], *, start: str | None) -> None:

@@ -83,7 +83,7 @@ async def test_a_views_topic_should_be_there_while_a_subscription_has_it(
     broker.topics[subscription.topic] = TOPOLOGY.partitions
     found = await service.describe(key)
     assert (found.name, found.state) == (subscription.topic, "present")
-    await world.subscriptions.close(subscription.id, None)
+    await world.lifecycles.close(subscription.id, None)
     left = await service.describe(key)
     assert (left.state, left.desired_partitions, left.actual_partitions) == ("left over", None, 4)
     del broker.topics[subscription.topic]

@@ -91,7 +91,7 @@ async def test_a_subscription_takes_a_version_over_and_keeps_it(
     with pytest.raises(ConflictError, match="refer to the transformation 'mids@1'"):
         await shared.delete("mids@1")
     await shared.delete("mids@2")
-    await world.subscriptions.close(referring.id, None)
+    await world.lifecycles.close(referring.id, None)
     await shared.delete("mids@1")
     told, _ = await world.subscriptions.get(referring.id)
     assert told.shared_transformation == "mids@1"

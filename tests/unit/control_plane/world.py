@@ -17,6 +17,7 @@ from control_plane.domains.consumers.service import ConsumerService
 from control_plane.domains.plans.delivery_topics import Cursor, DeliveryTopics
 from control_plane.domains.plans.publisher import PlanPublisher
 from control_plane.domains.reference_tables.service import ReferenceTableService
+from control_plane.domains.subscriptions.beginnings import Begin, Found, StartPlace
 from control_plane.domains.subscriptions.lifecycle import LifecycleService
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
@@ -25,7 +26,7 @@ from control_plane.errors import BrokerUnavailableError
 from control_plane.reconciler import Reconciler
 from control_plane.settings import Settings
 from marketdata.entitlements import EVERYTHING
-from marketdata.plans import PLAN_KEY, Plan, decode_plan
+from marketdata.plans import PLAN_KEY, Plan, View, decode_plan
 from marketdata.topics import REFERENCE
 
 NO_PARTS = {"database", "settings", "clock"}
@@ -113,6 +114,18 @@ class RecordingTopics:
         return rows
 
 
+class RecordingStarts:
+    """Finds what it was told to, `begins`, on any view, and records on which."""
+
+    def __init__(self) -> None:
+        self.begins: tuple[Begin, ...] = ()
+        self.looked_at: list[str] = []
+
+    async def find(self, view: View, asked: StartPlace) -> Found:
+        self.looked_at.append(view.topic)
+        return Found(asked, view.id, self.begins)
+
+
 def reconciler_of(database: Database, settings: Settings, **parts: Any) -> Reconciler:
     """A reconciler with some parts, by name; the others are not there."""
     absent: dict[str, Any] = dict.fromkeys(signature(Reconciler).parameters.keys() - NO_PARTS)
@@ -134,6 +147,7 @@ class World:
             poll_seconds=0.05,
             compare_seconds=0.2,
         )
+        self.starts = RecordingStarts()
         self.consumers = ConsumerService(
             database,
             self.publisher,
@@ -146,6 +160,7 @@ class World:
         self.subscriptions = SubscriptionService(
             database,
             self.publisher,
+            self.starts,
             require_broker=self._broker_is_there,
             lanes=lambda: LANES,
             service_url="pulsar://there:6650",
