@@ -19,7 +19,7 @@ from control_plane.database import Database, Lock, lock
 from control_plane.domains.groups.service import GroupService
 from control_plane.domains.plans.publisher import JOINING_A_TURN, LEFT_A_TURN
 from control_plane.domains.subscriptions import repository
-from control_plane.domains.subscriptions.models import State
+from control_plane.domains.subscriptions.models import ROUTED, State
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.pulsar_admin import PulsarAdmin
 
@@ -240,8 +240,8 @@ async def test_the_reconciler_reads_views_without_rows_of_objects(world: World, 
     await add(world, first, 20, State.ACTIVE)
     async with world.database.transaction() as session:
         with statements(world.database) as seen:
-            found = await repository.routed(session, after="", limit=5)
-            assert await repository.routed(session, after=out.view, limit=5) == {}
+            found = await repository.readers(session, ROUTED, after="", limit=5)
+            assert await repository.readers(session, ROUTED, after=out.view, limit=5) == {}
     assert len(seen) == 2
     topic, names = found[out.view]
     assert topic == out.topic
