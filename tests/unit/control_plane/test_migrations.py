@@ -87,6 +87,7 @@ AUDITED = {
     "reference_table_versions",
     "operations",
     "rules",
+    "rule_list_versions",
     "publishers",
 }
 """What somebody changes. The others follow from these, or are logs themselves."""
