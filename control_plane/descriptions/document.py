@@ -27,6 +27,7 @@ from control_plane.problems import MEDIA_TYPE
 Document = dict[str, Any]
 
 IF_MATCH = "If-Match"
+STREAM = "text/event-stream"
 
 
 class ExactJson(JsonRenderPlugin):
@@ -63,6 +64,7 @@ def exact(app: Litestar, document: Document) -> Document:
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _plain(parameter["schema"])
             _refer_to_problems(operation)
+            _describe_streams(operation, examples)
             _give_examples(operation, examples)
     return document
 
@@ -83,6 +85,33 @@ def _refer_to_problems(operation: Document) -> None:
         answers["503"]["headers"] = problems.HEADERS[503]
     answers.update({status: problems.reference(int(status)) for status in told})
     operation["responses"] = dict(sorted(answers.items()))
+
+
+def _describe_streams(operation: Document, examples: Examples) -> None:
+    """Have a stream's schema be that of an event with its fields: what is told is one, as text."""
+    for told in operation["responses"].values():
+        media = told.get("content", {}).get(STREAM)
+        if media is None:
+            continue
+        _any_of(media)
+        example = examples.of(media["schema"])
+        data = {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": media["schema"],
+        }
+        text = {"type": "string"}
+        media["schema"] = {
+            "type": "object",
+            "properties": {"id": text, "event": text, "data": data},
+            "required": ["id", "event", "data"],
+        }
+        event = {
+            "id": str(example["number"]),
+            "event": example["type"],
+            "data": msgspec.json.encode(example).decode(),
+        }
+        media["examples"] = {"usual": {"value": event}}
 
 
 def _give_examples(operation: Document, examples: Examples) -> None:
