@@ -26,6 +26,7 @@ from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
 from control_plane.descriptions import ExactJson, ExactYaml, allow_what_there_is
 from control_plane.domains.audit.controller import AuditController
+from control_plane.domains.audit.export import AuditExporter
 from control_plane.domains.audit.service import AuditService
 from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
@@ -166,6 +167,12 @@ class ControlPlane:
             on_published=self.metrics.note_published,
         )
         self.audit = AuditService(self.database, seal_seconds=settings.audit_seal_seconds)
+        self.audit_exporter = AuditExporter(
+            self.database,
+            self.broker,
+            poll_seconds=settings.audit_seal_seconds,
+            on_divided=self.metrics.audit_divided.inc,
+        )
         topology = KnownTopology(settings.topology_dir, self.board)
         thresholds = Thresholds(settings.lagging_after_seconds, settings.stalled_after_seconds)
         self.reconciler = Reconciler(
@@ -321,6 +328,7 @@ class ControlPlane:
             asyncio.create_task(self.ordering_follower.run(), name="ordering follower"),
             asyncio.create_task(self.events.run(), name="events"),
             asyncio.create_task(self.audit.run(), name="audit"),
+            asyncio.create_task(self.audit_exporter.run(), name="audit export"),
         ]
         # What is done to functions is the reconciler's in the audit log.
         for name, run, actor in (

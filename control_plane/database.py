@@ -22,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase
 from control_plane.errors import DatabaseUnavailableError
 
 # The Alembic revision this code is written against; a test keeps it equal to the newest migration.
-SCHEMA_REVISION = "0023"
+SCHEMA_REVISION = "0026"
 CONNECT_TIMEOUT_SECONDS = 3
 HELD_IDLE_SECONDS = 30
 """PostgreSQL ends the session of a lock's holder that is silent for so long: it hangs."""
@@ -58,6 +58,8 @@ class Lock(IntEnum):
     """Held by the one control plane that seals entries of the audit log."""
     FUNCTIONS = 0x6464_7306
     """Held by the one control plane that looks after functions."""
+    AUDIT_EXPORT = 0x6464_7309
+    """Held by the one control plane that exports the audit log; for a session's life."""
 
 
 AtBegin = Callable[[AsyncSession], Awaitable[None]]

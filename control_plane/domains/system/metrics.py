@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from control_plane.domains.audit.metrics import AuditCollector
 from control_plane.domains.functions.schemas import StatusReport
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.ordering.follower import FollowerState
@@ -95,6 +96,13 @@ class Metrics:
         )
         for reason in Reason:
             self.refused.labels(reason.value)
+        self.audit_divided = Counter(
+            "dds_audit_export_divided",
+            "How often the newest exported entry was none of this audit log.",
+            registry=self.registry,
+        )
+        self.audit = AuditCollector()
+        self.registry.register(self.audit)
         self._published_at_ns: dict[int, int] = {}
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:

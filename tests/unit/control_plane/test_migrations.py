@@ -58,6 +58,7 @@ TABLES = {
     "event_log",
     "audit_entries",
     "audit_head",
+    "audit_export",
     "idempotency_keys",
     "transformations",
     "reference_tables",
