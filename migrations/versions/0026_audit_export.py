@@ -1,4 +1,4 @@
-"""How far the audit log is exported."""
+"""How far the audit log is exported; the indexes of labels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ revision = "0026"
 down_revision = "0023"
 branch_labels = None
 depends_on = None
+
+LABELLED = ("subscriptions", "consumers")
 
 
 def upgrade() -> None:
@@ -21,8 +23,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("one", name=op.f("pk_audit_export")),
     )
     op.execute("INSERT INTO audit_export (sequence) VALUES (0)")
+    for table in LABELLED:
+        op.create_index(f"ix_{table}_labels", table, ["labels"], postgresql_using="gin")
 
 
 def downgrade() -> None:
-    """Drop it; the topic tells a later upgrade what it holds."""
+    """Drop all; the topic tells a later upgrade what it holds."""
+    for table in LABELLED:
+        op.drop_index(f"ix_{table}_labels", table_name=table)
     op.drop_table("audit_export")

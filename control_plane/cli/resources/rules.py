@@ -5,6 +5,7 @@ from __future__ import annotations
 from control_plane.cli.fields import IF_MATCH, KEY, LABELS, body, key
 from control_plane.cli.resources.command import (
     JSON,
+    LABEL,
     NAME,
     REGION,
     SUSPENDED,
@@ -200,7 +201,7 @@ PUBLISHERS = Group(
             "GET",
             "/v1/publishers",
             "List publishers.",
-            (NAME, REGION, SUSPENDED, sort_by("created_at", "name")),
+            (NAME, REGION, SUSPENDED, LABEL, sort_by("created_at", "name")),
             columns=("name", "id", "owner", "region", "sources", "suspended", "created_at"),
             paged=True,
         ),

@@ -8,7 +8,7 @@ time; when it takes longer the subscription is told as `pending` and becomes `ac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Literal, Protocol, cast
 
@@ -216,6 +216,7 @@ class SubscriptionService:
         name: str | None = None,
         state: StateName | None = None,
         format_: str | None = None,
+        labels: Sequence[str] | None = None,
         only: str | None = None,
     ) -> Page[SubscriptionOut]:
         """One page of subscriptions; without `state`, of those that are not closed."""
@@ -228,6 +229,7 @@ class SubscriptionService:
                 consumer=consumer,
                 name=name,
                 format_=format_,
+                labels=labels,
                 only=only,
             )
             return asked.page([self._out(row, in_list=True) for row in rows], rows)
