@@ -120,6 +120,9 @@ class Settings(BaseSettings):
         le=100_000_000,
         description="How many events are kept at most.",
     )
+    operation_retention_days: int = Field(
+        default=30, ge=1, le=3650, description="How long operations are kept that have ended."
+    )
     health_history_seconds: float = Field(
         default=60.0,
         ge=1,
