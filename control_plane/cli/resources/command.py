@@ -47,6 +47,7 @@ class Command:
         from_file: whether the body may come from a file (`-f`); fields stand above it.
         confirm: what to ask before it is done; "" for nothing.
         done: what to say when there is nothing else to tell.
+        alone: what `--output` can print alone: `token`, or `etag` of a list that has one.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Command:
     from_file: bool = False
     confirm: str = ""
     done: str = "done"
+    alone: Literal["", "token", "etag"] = ""
 
 
 @dataclass(frozen=True, slots=True)

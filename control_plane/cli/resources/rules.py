@@ -127,9 +127,11 @@ RULES = Group(
             "listRules",
             "GET",
             "/v1/rules",
-            "List routing rules in the order in which they decide.",
+            "List routing rules in the order in which they decide. `--output etag` prints the ETag"
+            " of that order alone.",
             columns=("position", "name", "effect", "enabled", "when", "consumers", "plan"),
             paged=True,
+            alone="etag",
         ),
         Command(
             "show",
