@@ -25,6 +25,8 @@ from control_plane.broker import Broker, Follower
 from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
 from control_plane.descriptions import ExactJson, ExactYaml, allow_what_there_is
+from control_plane.domains.alerts.certificates import Certificates
+from control_plane.domains.alerts.watch import ExpiryWatch
 from control_plane.domains.audit.controller import AuditController
 from control_plane.domains.audit.export import AuditExporter
 from control_plane.domains.audit.service import AuditService
@@ -152,6 +154,10 @@ class ControlPlane:
         )
         self.metrics = Metrics(self.ordering_follower.state)
         self.metrics.event_streams.set_function(lambda: self.events.streams)
+        self.certificates = Certificates(
+            {"http": settings.http_tls_certificate, "trust": settings.tls_trust_certs}
+        )
+        self.metrics.registry.register(self.certificates)
         self.board = StatusBoard(on_report=self.metrics.note_report)
         self.metrics.follow_functions(self.board)
         self.grants = BrokerGrants(self.admin)
@@ -201,8 +207,10 @@ class ControlPlane:
                     settings.health_history_seconds,
                     settings.health_history_days,
                     settings.health_history_rows,
+                    settings.unusual_rate_factor,
                 ),
             ),
+            ExpiryWatch(self.database, self.certificates),
             topology,
             settings,
         )

@@ -138,6 +138,13 @@ class Settings(BaseSettings):
         le=1_000_000_000,
         description="How much of it is kept at most, of all subscriptions; 0: nothing is noted.",
     )
+    unusual_rate_factor: float = Field(
+        default=5.0,
+        ge=0,
+        le=1_000_000,
+        description="How many times its usual rate is told as unusual of a subscription, from what"
+        " is noted of its health; 0: nothing is.",
+    )
     event_streams: int = Field(
         default=200,
         ge=0,

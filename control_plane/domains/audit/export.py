@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import msgspec
 import structlog
@@ -25,7 +26,7 @@ from control_plane.broker import Broker
 from control_plane.database import Database, Lock
 from control_plane.domains.audit import repository
 from control_plane.domains.audit.cloud_events import CONTENT_TYPE, cloud_event, link_of
-from control_plane.errors import UnavailableError
+from control_plane.errors import BrokerUnavailableError, UnavailableError
 from control_plane.topic_writer import TopicWriter, writing
 from marketdata.topics import AUDIT
 
@@ -62,8 +63,10 @@ class AuditExporter:
         while True:
             try:
                 async with self._database.held(Lock.AUDIT_EXPORT) as prove:
-                    if prove is not None:
-                        await self._lead(prove)
+                    while prove is not None:
+                        pause = await self._lead_while_there(prove, pause)
+                        await asyncio.sleep(pause)
+                        await prove()
                 self._failure, pause = None, STANDBY_SECONDS
             except UnavailableError as error:
                 pause = self._failed(str(error), pause)
@@ -72,7 +75,14 @@ class AuditExporter:
                 pause = self._failed(type(error).__name__, pause)
             await asyncio.sleep(pause)
 
-    async def _lead(self, prove: Callable[[], Awaitable[None]]) -> None:
+    async def _lead_while_there(self, prove: Callable[[], Awaitable[None]], pause: float) -> float:
+        """Export until the broker is away, and give the pause; the lock is kept meanwhile."""
+        try:
+            await self._lead(prove)
+        except BrokerUnavailableError as error:
+            return self._failed(str(error), pause)
+
+    async def _lead(self, prove: Callable[[], Awaitable[None]]) -> NoReturn:
         """Export what is sealed and what will be, until something fails."""
         async with writing(self._broker, self._topic) as writer:
             at = await self._place(writer)

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from control_plane.database import Database
-from control_plane.domains.subscriptions import health_rows, repository
+from control_plane.domains.subscriptions import health_rows, repository, unusual
 from control_plane.domains.subscriptions.health import Thresholds, health
 from control_plane.domains.system.metrics import Metrics
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
@@ -31,11 +31,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How often is noted, in seconds, and how much is kept; nothing with no rows."""
+    """How often is noted, in seconds, and how much is kept; nothing with no rows.
+
+    `unusual_factor`: how many times its usual rate is told of a subscription; 0 tells nothing.
+    """
 
     every_seconds: float
     days: int
     rows: int
+    unusual_factor: float = 0.0
 
 
 class HealthWatch:
@@ -89,6 +93,8 @@ class HealthWatch:
                 break
         if seen:
             async with self._database.transaction() as session:
+                if self._kept.unusual_factor:
+                    await unusual.tell(session, seen, self._kept.unusual_factor)
                 await health_rows.add(session, seen)
         whole = len(views) < TOPICS_PER_LOOK and done == next(reversed(views), done)
         self._after = "" if whole else done

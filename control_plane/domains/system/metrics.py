@@ -101,6 +101,13 @@ class Metrics:
             "How often the newest exported entry was none of this audit log.",
             registry=self.registry,
         )
+        self.alerts = Gauge(
+            "dds_alerts",
+            "What was told as an event and is not over: certificates and tokens that end soon,"
+            " subscriptions with unusual consumption.",
+            ("kind",),
+            registry=self.registry,
+        )
         self.audit = AuditCollector()
         self.registry.register(self.audit)
         self._published_at_ns: dict[int, int] = {}
@@ -135,6 +142,11 @@ class Metrics:
         """Set the numbers of subscriptions by state."""
         for state, count in counts.items():
             self.subscriptions.labels(state).set(count)
+
+    def set_alerts(self, counts: Mapping[str, int]) -> None:
+        """Set how many alerts stand of each kind."""
+        for kind, count in counts.items():
+            self.alerts.labels(kind).set(count)
 
     def follow_functions(self, board: StatusBoard) -> None:
         """Export the functions' own counters as of their last report."""

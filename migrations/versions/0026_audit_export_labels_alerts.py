@@ -1,4 +1,4 @@
-"""How far the audit log is exported; the indexes of labels."""
+"""How far the audit log is exported; the indexes of labels; alerts that stand."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("one", name=op.f("pk_audit_export")),
     )
     op.execute("INSERT INTO audit_export (sequence) VALUES (0)")
+    op.create_table(
+        "alerts",
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("about", sa.Text(), nullable=False),
+        sa.Column(
+            "since",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("kind", "about", name=op.f("pk_alerts")),
+    )
     for table in LABELLED:
         op.create_index(f"ix_{table}_labels", table, ["labels"], postgresql_using="gin")
 
@@ -31,4 +43,5 @@ def downgrade() -> None:
     """Drop all; the topic tells a later upgrade what it holds."""
     for table in LABELLED:
         op.drop_index(f"ix_{table}_labels", table_name=table)
+    op.drop_table("alerts")
     op.drop_table("audit_export")
