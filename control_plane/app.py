@@ -26,7 +26,10 @@ from control_plane.broker_grants import BrokerGrants
 from control_plane.database import Database
 from control_plane.descriptions.document import ExactJson, ExactYaml, allow_what_there_is
 from control_plane.descriptions.pages import ExactPages, page_file
+from control_plane.domains.alerts.certificates import Certificates
+from control_plane.domains.alerts.watch import ExpiryWatch
 from control_plane.domains.audit.controller import AuditController
+from control_plane.domains.audit.export import AuditExporter
 from control_plane.domains.audit.service import AuditService
 from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
@@ -161,6 +164,10 @@ class ControlPlane:
         )
         self.metrics = Metrics(self.ordering_follower.state)
         self.metrics.event_streams.set_function(lambda: self.events.streams)
+        self.certificates = Certificates(
+            {"http": settings.http_tls_certificate, "trust": settings.tls_trust_certs}
+        )
+        self.metrics.registry.register(self.certificates)
         self.board = StatusBoard(on_report=self.metrics.note_report)
         self.metrics.follow_functions(self.board)
         self.grants = BrokerGrants(self.admin)
@@ -182,6 +189,12 @@ class ControlPlane:
             on_published=self.metrics.note_published,
         )
         self.audit = AuditService(self.database, seal_seconds=settings.audit_seal_seconds)
+        self.audit_exporter = AuditExporter(
+            self.database,
+            self.broker,
+            poll_seconds=settings.audit_seal_seconds,
+            on_divided=self.metrics.audit_divided.inc,
+        )
         topology = KnownTopology(settings.topology_dir, self.board)
         thresholds = Thresholds(settings.lagging_after_seconds, settings.stalled_after_seconds)
         self.reconciler = Reconciler(
@@ -223,8 +236,10 @@ class ControlPlane:
                     settings.health_history_seconds,
                     settings.health_history_days,
                     settings.health_history_rows,
+                    settings.unusual_rate_factor,
                 ),
             ),
+            ExpiryWatch(self.database, self.certificates),
             topology,
             self.fenced,
             settings,
@@ -362,6 +377,7 @@ class ControlPlane:
             asyncio.create_task(self.ordering_follower.run(), name="ordering follower"),
             asyncio.create_task(self.events.run(), name="events"),
             asyncio.create_task(self.audit.run(), name="audit"),
+            asyncio.create_task(self.audit_exporter.run(), name="audit export"),
         ]
         # What is done to functions is the reconciler's in the audit log.
         for name, run, actor in (

@@ -37,7 +37,7 @@ class Broker:
     ) -> None:
         self._service_url = service_url
         self._access = access
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._client: pulsar.Client | None = None
         self._producers: dict[str, pulsar.Producer] = {}
         self._producer_lock = threading.Lock()
@@ -47,8 +47,8 @@ class Broker:
         """Make the client; does not need the broker to be up."""
         self._client = pulsar.Client(
             self._service_url,
-            operation_timeout_seconds=max(1, round(self._timeout_seconds)),
-            connection_timeout_ms=int(min(self._timeout_seconds, 3.0) * 1000),
+            operation_timeout_seconds=max(1, round(self.timeout_seconds)),
+            connection_timeout_ms=int(min(self.timeout_seconds, 3.0) * 1000),
             logger=logging.getLogger("pulsar.client"),
             **self._access.client_arguments(),
         )
@@ -59,7 +59,7 @@ class Broker:
         self._producers.clear()
         if client is not None:
             try:
-                await asyncio.wait_for(asyncio.to_thread(client.close), self._timeout_seconds)
+                await asyncio.wait_for(asyncio.to_thread(client.close), self.timeout_seconds)
             except Exception as error:  # noqa: BLE001  (stopping goes on)
                 log.warning("broker client did not close cleanly", error=repr(error))
 
@@ -72,7 +72,7 @@ class Broker:
 
     async def check(self, topic: str) -> None:
         """BrokerUnavailableError unless the broker answers a lookup of a topic."""
-        await self._call(lambda: self.client.get_topic_partitions(topic))
+        await self.call(lambda: self.client.get_topic_partitions(topic))
 
     async def publish(self, topic: str, payload: bytes, *, key: str) -> None:
         """Store a message as the newest of its key; returns when the broker has it on disk."""
@@ -85,7 +85,7 @@ class Broker:
                 self._drop_producer(topic)
                 raise
 
-        await self._call(send)
+        await self.call(send)
 
     async def publish_once(
         self, topic: str, payload: bytes, *, properties: dict[str, str], name: str
@@ -105,7 +105,7 @@ class Broker:
                 producer_name=name,
                 batching_enabled=False,
                 compression_type=pulsar.CompressionType.LZ4,
-                send_timeout_millis=int(self._timeout_seconds * 1000),
+                send_timeout_millis=int(self.timeout_seconds * 1000),
             )
             try:
                 # Not 0: the client takes that for none given, and counts on from the last one.
@@ -114,17 +114,17 @@ class Broker:
                 producer.close()
             return None if place.ledger_id() < 0 else f"{place.ledger_id()}:{place.entry_id()}"
 
-        return await self._call(send)
+        return await self.call(send)
 
     async def newest_message(self, topic: str) -> bytes | None:
         """The last message of a topic; None when there is none."""
 
         def read() -> bytes | None:
-            timeout_ms = int(self._timeout_seconds * 1000)
+            timeout_ms = int(self.timeout_seconds * 1000)
             message = newest_message(self.client, topic, timeout_ms=timeout_ms, compacted=True)
             return None if message is None else bytes(message.data())
 
-        return await self._call(read)
+        return await self.call(read)
 
     async def keys(self, topic: str) -> frozenset[str]:
         """The keys of a compacted topic of which the newest message is not empty.
@@ -133,7 +133,7 @@ class Broker:
         """
 
         def read() -> frozenset[str]:
-            timeout_ms = int(self._timeout_seconds * 1000)
+            timeout_ms = int(self.timeout_seconds * 1000)
             last = newest_message(self.client, topic, timeout_ms=timeout_ms, compacted=True)
             if last is None:
                 return frozenset()
@@ -143,7 +143,7 @@ class Broker:
                 self._keys[topic] = last.message_id(), found
             return found
 
-        return await self._call(read, seconds=READ_ALL_SECONDS)
+        return await self.call(read, seconds=READ_ALL_SECONDS)
 
     def _producer(self, topic: str) -> pulsar.Producer:
         with self._producer_lock:
@@ -152,7 +152,7 @@ class Broker:
                     topic,
                     batching_enabled=False,
                     compression_type=pulsar.CompressionType.ZSTD,
-                    send_timeout_millis=int(self._timeout_seconds * 1000),
+                    send_timeout_millis=int(self.timeout_seconds * 1000),
                 )
             return self._producers[topic]
 
@@ -165,10 +165,11 @@ class Broker:
             except pulsar.exceptions.PulsarException as error:
                 log.debug("producer did not close cleanly", topic=topic, error=repr(error))
 
-    async def _call(self, blocking: Callable[[], T], *, seconds: float | None = None) -> T:
+    async def call(self, blocking: Callable[[], T], *, seconds: float | None = None) -> T:
+        """What a call of the client gives that blocks; BrokerUnavailableError when it fails."""
         try:
             # A little longer than the client's own bound, so that its error is the one seen.
-            async with asyncio.timeout((seconds or self._timeout_seconds) + 1):
+            async with asyncio.timeout((seconds or self.timeout_seconds) + 1):
                 return await asyncio.to_thread(blocking)
         except (TimeoutError, pulsar.exceptions.PulsarException) as error:
             raise BrokerUnavailableError(

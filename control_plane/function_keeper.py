@@ -130,7 +130,11 @@ class FunctionKeeper(Looks):
         self._patience = Patience(settings.unhealthy_after_seconds)
         self._codes = FunctionCodes(database, admin)
         self._operations = OperationWorker(
-            database, admin, self._codes, timeout_s=OPERATION_TIMEOUT_SECONDS
+            database,
+            admin,
+            self._codes,
+            timeout_s=OPERATION_TIMEOUT_SECONDS,
+            kept_days=settings.operation_retention_days,
         )
         self._ran: dict[str, FunctionSpec] = {}
         self._states: dict[str, tuple[str, str]] = {}

@@ -173,6 +173,30 @@ def equal(*wanted: tuple[Any, Any]) -> list[ColumnElement[bool]]:
     return [column == value for column, value in wanted if value is not None]
 
 
+Labels = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=264, pattern=r"^[^\x00]*$")]] | None,
+    QueryParameter(
+        name="label",
+        max_items=32,
+        description="Only with this label: `name:value`, or `name` with any value. May be repeated:"
+        " with all of them. What stands before the first colon is the name.",
+    ),
+]
+
+
+def labelled(column: Any, wanted: Sequence[str] | None) -> list[ColumnElement[bool]]:
+    """The conditions of a list: the labels, as they are asked for, that a row must have.
+
+    Args:
+        column: names and values, JSONB; an index on it (GIN) answers both.
+    """
+    conditions = []
+    for each in wanted or ():
+        name, colon, value = each.partition(":")
+        conditions.append(column.contains({name: value}) if colon else column.has_key(name))
+    return conditions
+
+
 def require_known_parameters(
     connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
 ) -> None:

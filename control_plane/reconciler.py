@@ -11,7 +11,8 @@ One control plane reconciles at a time (advisory lock). Each look at topics and 
    and so does what stands on the topic of reference tables;
 4. backlogs: what subscriptions ask to be done about theirs;
 5. groups and health: who reads under subscriptions is noted, and what has changed told as events;
-   once a minute, how they are read is noted too;
+   once a minute, how they are read is noted too, what is unusual about it told, and which
+   certificates and tokens will end;
 6. rollout: that every distributor runs the newest plan is noted, and told as an event;
 7. lanes: views that were left for another lane leave the plans when their lane has come so far.
 
@@ -31,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.broker import Broker
 from control_plane.broker_grants import PUBLISHING, READING, BrokerGrants, publisher
 from control_plane.database import Database, Lock, lock
+from control_plane.domains.alerts.watch import ExpiryWatch
 from control_plane.domains.audit.service import AuditService, Repair
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.functions.topology import KnownTopology
@@ -83,6 +85,7 @@ class Reconciler(Looks):
         backlogs: BacklogKeeper,
         groups: GroupWatch,
         health: HealthWatch,
+        expiry: ExpiryWatch,
         topology: KnownTopology,
         fenced: FencedTopics,
         settings: Settings,
@@ -99,6 +102,7 @@ class Reconciler(Looks):
         self._topology = topology
         self._health = health
         self._fenced = fenced
+        self._expiry = expiry
         self._after_view = ""
         self._lane_moves = LaneMoves(database, admin, drain_seconds=settings.drain_seconds)
 
@@ -112,6 +116,7 @@ class Reconciler(Looks):
             self._backlogs.look,
             self._groups.look,
             self._health.look,
+            self._expiry.look,
             self._rollout,
             self._lanes,
         )

@@ -120,6 +120,9 @@ class Settings(BaseSettings):
         le=100_000_000,
         description="How many events are kept at most.",
     )
+    operation_retention_days: int = Field(
+        default=30, ge=1, le=3650, description="How long operations are kept that have ended."
+    )
     health_history_seconds: float = Field(
         default=60.0,
         ge=1,
@@ -134,6 +137,13 @@ class Settings(BaseSettings):
         ge=0,
         le=1_000_000_000,
         description="How much of it is kept at most, of all subscriptions; 0: nothing is noted.",
+    )
+    unusual_rate_factor: float = Field(
+        default=5.0,
+        ge=0,
+        le=1_000_000,
+        description="How many times its usual rate is told as unusual of a subscription, from what"
+        " is noted of its health; 0: nothing is.",
     )
     event_streams: int = Field(
         default=200,

@@ -18,6 +18,7 @@ REFERENCE: Final = f"persistent://{TENANT}/control/reference"
 STATUS: Final = f"persistent://{TENANT}/control/status"
 ORDERING: Final = f"persistent://{TENANT}/control/ordering"
 RESEND: Final = f"persistent://{TENANT}/control/resend"
+AUDIT: Final = f"persistent://{TENANT}/audit/entries"
 SEQUENCER_STATE: Final = f"persistent://{TENANT}/control/sequencer-state"
 
 

@@ -132,6 +132,16 @@ class Pair(click.ParamType[tuple[str, str]]):
         return name, rest
 
 
+class LabelFilter(click.ParamType[str]):
+    """`name=value` as where labels are given, or `name`; the API's `name:value`."""
+
+    name = "name[=value]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """What the API takes."""
+        return str(super().convert(value, param, ctx)).replace("=", ":", 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One member of a request.

@@ -127,11 +127,11 @@ def _run(command: Command, session: Session, given: Mapping[str, Any]) -> None:
     api = Api(session.configuration, as_json=output == "json")
     with session.configuration.client() as client:
         if command.paged:
-            limit = given["limit"]
-            items = list(api.items(client, request, limit))
-            _print_items(command, items, output)
+            items = list(api.items(client, request, given["limit"]))
+            _print_list(command, items, output, api.etag)
             if output == "table" and request.query["cursor"] is not None:
-                click.echo(f"There are more than {limit}: --limit 0 lists all.", err=True)
+                told = f"There are more than {given['limit']}: --limit 0 lists all."
+                click.echo(told, err=True)
             return
         answer = api.send(client, request)
     if command.raw:
@@ -152,6 +152,15 @@ def _run(command: Command, session: Session, given: Mapping[str, Any]) -> None:
 
 def _etag(value: str | None) -> dict[str, str]:
     return {"ETag": value} if value else {}
+
+
+def _print_list(command: Command, items: list[Any], output: str, tag: str | None) -> None:
+    if output == "etag":
+        click.echo(tag)
+        return
+    _print_items(command, items, output)
+    if output == "table" and tag:
+        print_document(_etag(tag))
 
 
 def _print_items(command: Command, items: list[Any], output: str) -> None:
@@ -187,7 +196,7 @@ def _command(command: Command) -> click.Command:
     if command.confirm:
         parameters.append(click.Option(["-y", "--yes"], is_flag=True, help="Do not ask."))
     if not command.raw:
-        more = ("token",) if command.operation == "createToken" else ()
+        more = (command.alone,) if command.alone else ()
         parameters.append(_output_option(None, (*OUTPUTS, *more)))
     return click.Command(
         command.name, params=parameters, callback=_callback(command), help=command.help

@@ -64,10 +64,11 @@ class Request:
 
 @dataclass(slots=True)
 class Api:
-    """Sends requests; `as_json` says how errors are told."""
+    """Sends requests; `as_json` says how errors are told. `etag` is that of the list read last."""
 
     configuration: Configuration
     as_json: bool
+    etag: str | None = None
 
     def send(self, client: httpx.Client, request: Request) -> httpx.Response:
         """The answer; Refusal or Unreachable when it is none."""
@@ -98,9 +99,13 @@ class Api:
     def items(self, client: httpx.Client, request: Request, limit: int) -> Iterator[Any]:
         """Up to `limit` items of a list that comes in pages; all with 0."""
         left = limit or MAX_PAGE
+        self.etag = None
         while left > 0:
             request.query["limit"] = min(left, MAX_PAGE)
-            page = self.document(self.send(client, request))
+            answer = self.send(client, request)
+            # Of the first page: what has changed since is refused.
+            self.etag = self.etag or answer.headers.get("ETag")
+            page = self.document(answer)
             yield from page["items"]
             request.query["cursor"] = page["next_cursor"]
             if page["next_cursor"] is None:

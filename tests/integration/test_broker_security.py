@@ -36,6 +36,7 @@ from marketdata.consumer import Consumer
 from marketdata.publisher import Publisher
 from marketdata.sources.synthetic import SyntheticConfig, SyntheticTicks
 from marketdata.topics import (
+    AUDIT,
     DEADLETTER_SEQUENCER,
     INGEST_EVENTS,
     PLANS,
@@ -56,7 +57,7 @@ FEED: Final = "feed-1"
 """The publisher."""
 
 REFUSED: Final = (pulsar.AuthorizationError, pulsar.AuthenticationError, pulsar.LookupError)
-FOREIGN_TOPICS: Final = (SEQUENCED_EVENTS, INGEST_EVENTS, DEADLETTER_SEQUENCER, PLANS)
+FOREIGN_TOPICS: Final = (SEQUENCED_EVENTS, INGEST_EVENTS, DEADLETTER_SEQUENCER, PLANS, AUDIT)
 
 
 @dataclass(slots=True)
@@ -271,7 +272,7 @@ def test_a_consumer_reaches_no_topic_but_its_own(world: World, alice: Party, bob
         lambda: client.subscribe(re.compile("persistent://marketdata/delivery/view-.*"), mine),
     ]
     for topic in FOREIGN_TOPICS:
-        part = topic if topic == PLANS else f"{topic}-partition-0"
+        part = topic if topic in (PLANS, AUDIT) else f"{topic}-partition-0"
         acts += [
             lambda topic=topic: client.subscribe(topic, mine),
             lambda part=part: client.create_reader(part, first, subscription_role_prefix=alice.id),

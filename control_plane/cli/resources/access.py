@@ -82,6 +82,7 @@ TOKENS = Group(
                 body("subject", "Who has the role."),
                 body("lifetime_seconds", "How long it lives.", type=int),
             ),
+            alone="token",
         ),
         Command(
             "revoke",

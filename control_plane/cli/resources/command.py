@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from control_plane.cli.fields import Field, Json, RowsFile, TextOrFile
+from control_plane.cli.fields import Field, Json, LabelFilter, RowsFile, TextOrFile
 
 JSON = Json()
 TEXT = TextOrFile()
@@ -16,6 +16,12 @@ PARTITION = Field("partition", "Only of this partition.", type=int)
 INSTRUMENT = Field("instrument", "Only of this instrument.")
 NAME = Field("name", "Only of this name.")
 REGION = Field("region", "Only in this region.")
+LABEL = Field(
+    "label",
+    "Only with this label, with any value if none is given; may be repeated: with all.",
+    type=LabelFilter(),
+    many=True,
+)
 SUSPENDED = Field("suspended", "Only suspended ones (true), or the others (false).", type=bool)
 
 
@@ -41,6 +47,7 @@ class Command:
         from_file: whether the body may come from a file (`-f`); fields stand above it.
         confirm: what to ask before it is done; "" for nothing.
         done: what to say when there is nothing else to tell.
+        alone: what `--output` can print alone: `token`, or `etag` of a list that has one.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Command:
     from_file: bool = False
     confirm: str = ""
     done: str = "done"
+    alone: Literal["", "token", "etag"] = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from control_plane.cli.fields import IF_MATCH, KEY, LABELS, Field, WordOrJson, body, key
 from control_plane.cli.resources.command import (
     JSON,
+    LABEL,
     NAME,
     REGION,
     SINCE,
@@ -69,6 +70,7 @@ CONSUMERS = Group(
                 REGION,
                 Field("workflow", "Only of this workflow."),
                 SUSPENDED,
+                LABEL,
                 sort_by("created_at", "name"),
             ),
             columns=_CONSUMER,
@@ -146,6 +148,7 @@ SUBSCRIPTIONS = Group(
                 Field("consumer", "Only of this consumer."),
                 NAME,
                 Field("format", "Only in this format."),
+                LABEL,
                 sort_by("created_at", "name"),
                 Field(
                     "state",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from control_plane.cli.fields import IF_MATCH, KEY, LABELS, body, key
 from control_plane.cli.resources.command import (
     JSON,
+    LABEL,
     NAME,
     REGION,
     SUSPENDED,
@@ -126,9 +127,11 @@ RULES = Group(
             "listRules",
             "GET",
             "/v1/rules",
-            "List routing rules in the order in which they decide.",
+            "List routing rules in the order in which they decide. `--output etag` prints the ETag"
+            " of that order alone.",
             columns=("position", "name", "effect", "enabled", "when", "consumers", "plan"),
             paged=True,
+            alone="etag",
         ),
         Command(
             "show",
@@ -200,7 +203,7 @@ PUBLISHERS = Group(
             "GET",
             "/v1/publishers",
             "List publishers.",
-            (NAME, REGION, SUSPENDED, sort_by("created_at", "name")),
+            (NAME, REGION, SUSPENDED, LABEL, sort_by("created_at", "name")),
             columns=("name", "id", "owner", "region", "sources", "suspended", "created_at"),
             paged=True,
         ),

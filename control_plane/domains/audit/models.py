@@ -75,3 +75,13 @@ class AuditHead(Base):
     one: Mapped[bool] = mapped_column(Boolean, primary_key=True, server_default=text("true"))
     sequence: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AuditExport(Base):
+    """How far the chain is exported; one row. A copy of what the topic tells."""
+
+    __tablename__ = "audit_export"
+    __table_args__ = (CheckConstraint("one", name="one_row"),)
+
+    one: Mapped[bool] = mapped_column(Boolean, primary_key=True, server_default=text("true"))
+    sequence: Mapped[int] = mapped_column(BigInteger)

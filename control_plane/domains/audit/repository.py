@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.acting import Actor
 from control_plane.domains.audit.chain import Head, Link, seal
-from control_plane.domains.audit.models import AuditEntry, AuditHead
+from control_plane.domains.audit.models import AuditEntry, AuditExport, AuditHead
 from control_plane.listing import Listing, PageRequest, equal
 
 LISTING = Listing(AuditEntry, "-id")
@@ -66,6 +66,14 @@ class Wanted:
     request_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+
+class ExportProgress(NamedTuple):
+    """Up to which place entries are exported and sealed, and of when the first is that waits."""
+
+    exported: int
+    sealed: int
+    waiting_since: datetime | None
 
 
 async def page(session: AsyncSession, asked: PageRequest, wanted: Wanted) -> Sequence[AuditEntry]:
@@ -149,6 +157,26 @@ async def links(session: AsyncSession, *, after: int, limit: int) -> list[Link]:
         .limit(limit)
     )
     return [Link(sequence or 0, tuple(values), digest or b"") for sequence, digest, *values in rows]
+
+
+async def exported(session: AsyncSession) -> int:
+    """The place up to which entries are exported; 0 for none."""
+    return await session.scalar(select(AuditExport.sequence)) or 0
+
+
+async def set_exported(session: AsyncSession, sequence: int) -> None:
+    """Note up to which place entries are exported."""
+    await session.execute(
+        update(AuditExport).where(AuditExport.sequence != sequence).values(sequence=sequence)
+    )
+
+
+async def export_progress(session: AsyncSession) -> ExportProgress:
+    """How far the export has come, and what waits for it."""
+    first = select(AuditEntry.recorded_at).where(AuditEntry.sequence == AuditExport.sequence + 1)
+    query = select(AuditExport.sequence, AuditHead.sequence, first.scalar_subquery())
+    row = await session.execute(query.join(AuditHead, AuditExport.one == AuditHead.one))
+    return ExportProgress(*row.one())
 
 
 async def digest_at(session: AsyncSession, sequence: int) -> bytes | None:

@@ -18,6 +18,7 @@ from control_plane.database import Database, Lock, try_lock
 from control_plane.domains.audit import repository
 from control_plane.domains.audit.chain import Break, Head, follow
 from control_plane.domains.audit.models import AuditEntry
+from control_plane.domains.audit.refused_events import RefusedEvents
 from control_plane.domains.audit.repository import Wanted
 from control_plane.domains.audit.schemas import (
     AuditEntryOut,
@@ -26,6 +27,7 @@ from control_plane.domains.audit.schemas import (
     Outcome,
     VerificationOut,
 )
+from control_plane.domains.events.repository import record
 from control_plane.errors import FieldProblem, InvalidRequestError, UnavailableError
 from control_plane.pages import Page
 
@@ -64,6 +66,7 @@ class AuditService:
         self._untold = 0
         self._told: Counter[bool] = Counter()
         self._told_until = 0.0
+        self._events = RefusedEvents()
         self._failure: str | None = None
 
     async def page(
@@ -122,6 +125,7 @@ class AuditService:
         Equal ones are told once: with the request id of the first, and how many they were. Those of
         nobody who is known are equal whatever the path, which a stranger may choose.
         """
+        self._events.count(refusal)
         self._note(refusal, 1)
 
     def _note(self, refusal: Refusal, times: int) -> None:
@@ -153,7 +157,7 @@ class AuditService:
         while True:
             await asyncio.sleep(self._seal_seconds)
             failure = None
-            for part in (self.write_refusals, self._seal_all):
+            for part in (self.write_refusals, self.tell_refusals, self._seal_all):
                 try:
                     await part()
                 except UnavailableError as error:
@@ -192,6 +196,16 @@ class AuditService:
                 self._untold += untold
                 for first, times in later.values():
                     self._note(first, times)
+
+    async def tell_refusals(self) -> None:
+        """Tell refusals as events, those of a minute together.
+
+        Where the database is away they are lost as events, not as entries.
+        """
+        changes = self._events.take()
+        if changes:
+            async with self._database.transaction() as session:
+                await record(session, *changes)
 
     async def _seal_all(self) -> None:
         while await self.seal() == SEALED_AT_ONCE:

@@ -12,6 +12,7 @@ from control_plane.domains.consumers.repository import LISTING
 from control_plane.domains.consumers.schemas import ConsumerCreate, ConsumerOut, ConsumerUpdate
 from control_plane.domains.consumers.service import ConsumerService
 from control_plane.idempotency.middleware import Repeatable
+from control_plane.listing import Labels
 from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
 from control_plane.problems import responses
 from control_plane.security.callers import Caller
@@ -64,6 +65,7 @@ class ConsumerController(Controller):
         region: Annotated[str | None, QueryParameter(max_length=64)] = None,
         workflow: Annotated[str | None, QueryParameter(max_length=64)] = None,
         suspended: Annotated[bool | None, QueryParameter(description="Absent: both.")] = None,
+        labels: Labels = None,
     ) -> Page[ConsumerOut]:
         """Consumers in the order of their registration; for a consumer, itself."""
         return await consumers.page(
@@ -74,6 +76,7 @@ class ConsumerController(Controller):
             region=region,
             workflow=workflow,
             suspended=suspended,
+            labels=labels,
             only=caller.consumer,
         )
 

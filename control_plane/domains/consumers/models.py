@@ -25,6 +25,8 @@ class Consumer(Base):
         Index(UNIQUE_NAME, "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
         # Of deleted ones, too: their subscriptions are listed by it.
         Index("ix_consumers_name", "name"),
+        # Both for a label with a value and for one with any.
+        Index("ix_consumers_labels", "labels", postgresql_using="gin"),
         Index(
             "ix_consumers_created",
             "created_at",

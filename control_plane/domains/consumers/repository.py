@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.subscriptions.models import State, Subscription
 from control_plane.errors import NotFoundError
-from control_plane.listing import Listing, PageRequest, equal
+from control_plane.listing import Listing, PageRequest, equal, labelled
 from control_plane.rows import find_row
 
 LISTING = Listing(Consumer, "created_at", "name")
@@ -77,6 +77,7 @@ async def page(
     region: str | None = None,
     workflow: str | None = None,
     suspended: bool | None = None,
+    labels: Sequence[str] | None = None,
     only: str | None = None,
 ) -> Sequence[Consumer]:
     """The consumers of a page; `only` as in `find`."""
@@ -86,7 +87,7 @@ async def page(
         (Consumer.workflow, workflow),
         (Consumer.suspended, suspended),
         (Consumer.id, only),
-    )
+    ) + labelled(Consumer.labels, labels)
     query = asked.of(select(Consumer).where(Consumer.deleted_at.is_(None), *conditions))
     return (await session.scalars(query)).all()
 

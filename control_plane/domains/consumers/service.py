@@ -6,7 +6,7 @@ with the plan that it makes for its subscriptions. A set that entitlements name 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -143,6 +143,7 @@ class ConsumerService:
         region: str | None = None,
         workflow: str | None = None,
         suspended: bool | None = None,
+        labels: Sequence[str] | None = None,
         only: str | None = None,
     ) -> Page[ConsumerOut]:
         """One page of consumers."""
@@ -155,6 +156,7 @@ class ConsumerService:
                 region=region,
                 workflow=workflow,
                 suspended=suspended,
+                labels=labels,
                 only=only,
             )
         return asked.page([consumer_out(row) for row in rows], rows)

@@ -99,6 +99,19 @@ class EventType(StrEnum):
     """name (of what it was done to), id, kind"""
     OPERATION_FAILED = "operation.failed"
     """as operation.done"""
+    LOGIN_FAILED = "login.failed"
+    """times (requests without a token that holds since the last such event), reasons (each with how
+    often)"""
+    ACCESS_REFUSED = "access.refused"
+    """times (requests that the caller's role does not allow), callers (at most 10, each with how
+    often)"""
+    CERTIFICATE_EXPIRING = "certificate.expiring"
+    """name (what it is for: http, trust), expires_at, days (within so many)"""
+    TOKEN_EXPIRING = "token.expiring"  # noqa: S105  (no password)
+    """name (of the subject, who has no later one), role, id, expires_at"""
+    SUBSCRIPTION_UNUSUAL = "subscription.unusual"
+    """name, reason: rate with `rate` and `usual`, or redelivery with `rate` and `redelivery_rate`;
+    all in messages a second"""
     GAPS_OPENED = "gaps.opened"
     """source, gaps (how many were found together), missing (events), examples (at most 10)"""
     GAPS_CLOSED = "gaps.closed"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.operations.models import OperationRow, OperationState
@@ -14,6 +15,7 @@ from control_plane.errors import NotFoundError
 from control_plane.listing import Listing, PageRequest, equal
 
 LISTING = Listing(OperationRow, "-created_at")
+DELETE_CHUNK = 1_000
 
 
 def new_id() -> str:
@@ -47,6 +49,20 @@ async def due(session: AsyncSession) -> OperationRow | None:
         .limit(1)
     )
     return await session.scalar(query)
+
+
+async def forget(session: AsyncSession, *, days: int) -> int:
+    """Delete operations that ended longer ago, the oldest first; gives how many, 0 at the end."""
+    old = (
+        select(OperationRow.id)
+        .where(OperationRow.ended_at < func.now() - timedelta(days=days))
+        .order_by(OperationRow.created_at)
+        .limit(DELETE_CHUNK)
+    )
+    gone = await session.execute(
+        delete(OperationRow).where(OperationRow.id.in_(old)).returning(OperationRow.id)
+    )
+    return len(gone.all())
 
 
 async def tell(session: AsyncSession, key: str, progress: str) -> None:

@@ -9,7 +9,8 @@ there is (a function that was restarted is restarted once more), and is failed a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -30,20 +31,34 @@ from control_plane.topology.diff import Action
 MOST_ATTEMPTS = 3
 INTERRUPTED = "Interrupted"
 NOT_CARRIED_OUT = "Not carried out"
+SWEEP_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
 
 class OperationWorker:
-    """One per keeper of functions, which tells it what there should be and what there is."""
+    """One per keeper of functions, which tells it what there should be and what there is.
+
+    What has ended is forgotten after `kept_days`.
+    """
 
     def __init__(
-        self, database: Database, admin: PulsarAdmin, codes: FunctionCodes, *, timeout_s: float
+        self,
+        database: Database,
+        admin: PulsarAdmin,
+        codes: FunctionCodes,
+        *,
+        timeout_s: float,
+        kept_days: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._admin = admin
         self._codes = codes
         self._timeout_s = timeout_s
+        self._kept_days = kept_days
+        self._clock = clock
+        self._sweep_at = clock()
 
     async def work(self, topology: Topology, actual: Actual) -> bool:
         """Carry out the next operation, to its end; whether there was one.
@@ -51,6 +66,9 @@ class OperationWorker:
         Raises:
             UnavailableError: the database is down; the operation is begun again.
         """
+        if self._clock() >= self._sweep_at:
+            await self.sweep()
+            self._sweep_at = self._clock() + SWEEP_SECONDS
         row = await self._begin()
         if row is None:
             return False
@@ -73,6 +91,13 @@ class OperationWorker:
             log.info("operation done", operation=row.id)
             await self._end(row)
         return True
+
+    async def sweep(self) -> None:
+        """Forget what ended too long ago, in short transactions."""
+        gone = 1
+        while gone:
+            async with self._database.transaction() as session:
+                gone = await repository.forget(session, days=self._kept_days)
 
     async def _begin(self) -> OperationRow | None:
         """The next operation, which now runs; None for none, or when it was begun too often."""

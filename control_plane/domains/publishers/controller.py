@@ -16,6 +16,7 @@ from control_plane.domains.publishers.schemas import (
 )
 from control_plane.domains.publishers.service import PublisherService
 from control_plane.idempotency.middleware import Repeatable
+from control_plane.listing import Labels
 from control_plane.pages import DEFAULT_LIMIT, Cursor, IfMatch, Limit, Page, etag
 from control_plane.problems import responses
 from control_plane.security.callers import Caller
@@ -66,10 +67,17 @@ class PublisherController(Controller):
         name: Annotated[str | None, QueryParameter(max_length=64)] = None,
         region: Annotated[str | None, QueryParameter(max_length=64)] = None,
         suspended: Annotated[bool | None, QueryParameter(description="Absent: both.")] = None,
+        labels: Labels = None,
     ) -> Page[PublisherOut]:
         """Publishers in the order of their registration."""
         return await publishers.page(
-            cursor=cursor, limit=limit, sort=sort, name=name, region=region, suspended=suspended
+            cursor=cursor,
+            limit=limit,
+            sort=sort,
+            name=name,
+            region=region,
+            suspended=suspended,
+            labels=labels,
         )
 
     @get(

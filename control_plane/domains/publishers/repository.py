@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.publishers.models import Publisher
-from control_plane.listing import Listing, PageRequest, equal
+from control_plane.listing import Listing, PageRequest, equal, labelled
 from control_plane.rows import find_row
 
 LISTING = Listing(Publisher, "created_at", "name")
@@ -46,11 +46,13 @@ async def page(
     name: str | None,
     region: str | None,
     suspended: bool | None,
+    labels: Sequence[str] | None,
 ) -> Sequence[Publisher]:
     """The publishers of a page."""
     conditions = equal(
         (Publisher.name, name), (Publisher.region, region), (Publisher.suspended, suspended)
     )
+    conditions += labelled(Publisher.labels, labels)
     query = asked.of(select(Publisher).where(_LIVE, *conditions))
     return (await session.scalars(query)).all()
 

@@ -7,6 +7,7 @@ writes, and nobody who reads its frames can know who wrote them (decision 58).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -109,12 +110,13 @@ class PublisherService:
         name: str | None = None,
         region: str | None = None,
         suspended: bool | None = None,
+        labels: Sequence[str] | None = None,
     ) -> Page[PublisherOut]:
         """One page of publishers."""
         asked = repository.LISTING.ask(sort, cursor, limit)
         async with self._database.transaction() as session:
             rows = await repository.page(
-                session, asked, name=name, region=region, suspended=suspended
+                session, asked, name=name, region=region, suspended=suspended, labels=labels
             )
         return asked.page([publisher_out(row) for row in rows], rows)
 

@@ -30,6 +30,7 @@ from control_plane.domains.subscriptions.schemas import (
 )
 from control_plane.domains.subscriptions.service import SubscriptionService
 from control_plane.idempotency.middleware import Repeatable
+from control_plane.listing import Labels
 from control_plane.pages import (
     DEFAULT_LIMIT,
     Cursor,
@@ -101,6 +102,7 @@ class SubscriptionController(Controller):
         subscription_format: Annotated[
             str | None, QueryParameter(name="format", max_length=64)
         ] = None,
+        labels: Labels = None,
     ) -> Page[SubscriptionOut]:
         """Subscriptions in the order of their creation; for a consumer, its own."""
         return await subscriptions.page(
@@ -111,6 +113,7 @@ class SubscriptionController(Controller):
             name=name,
             state=subscription_state,
             format_=subscription_format,
+            labels=labels,
             only=caller.consumer,
         )
 

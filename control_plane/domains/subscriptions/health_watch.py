@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.database import Database
 from control_plane.domains.events.repository import record
 from control_plane.domains.events.schemas import EventType
-from control_plane.domains.subscriptions import health_rows, repository
+from control_plane.domains.subscriptions import health_rows, repository, unusual
 from control_plane.domains.subscriptions.health import (
     HealthOut,
     OwnThresholds,
@@ -40,11 +40,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How often is noted, in seconds, and how much is kept; nothing with no rows."""
+    """How often is noted, in seconds, and how much is kept; nothing with no rows.
+
+    `unusual_factor`: how many times its usual rate is told of a subscription; 0 tells nothing.
+    """
 
     every_seconds: float
     days: int
     rows: int
+    unusual_factor: float = 0.0
 
 
 class Seen(NamedTuple):
@@ -127,7 +131,10 @@ class HealthWatch:
         if seen:
             async with self._database.transaction() as session:
                 await self._tell(session, seen)
-                await health_rows.add(session, [each.row for each in seen])
+                rows = [each.row for each in seen]
+                if self._kept.unusual_factor:
+                    await unusual.tell(session, rows, self._kept.unusual_factor)
+                await health_rows.add(session, rows)
         whole = len(views) < TOPICS_PER_LOOK and done == next(reversed(views), done)
         self._after = "" if whole else done
 

@@ -116,6 +116,8 @@ class Subscription(Base):
         ),
         Index("ix_subscriptions_state", "state", "created_at", "id"),
         Index("ix_subscriptions_consumer", "consumer_id", "created_at", "id"),
+        # Both for a label with a value and for one with any.
+        Index("ix_subscriptions_labels", "labels", postgresql_using="gin"),
         Index("ix_subscriptions_name", "name", "id"),
         Index("ix_subscriptions_pending", "plan", postgresql_where=text("state = 'pending'")),
         Index("ix_subscriptions_limited", "view_id", "id", postgresql_where=text(LIMITED)),

@@ -46,7 +46,7 @@ from control_plane.domains.subscriptions.models import (
     pulsar_name,
 )
 from control_plane.errors import NotFoundError
-from control_plane.listing import Listing, PageRequest, equal
+from control_plane.listing import Listing, PageRequest, equal, labelled
 from control_plane.requests import current_request_id
 from control_plane.rows import touch
 
@@ -104,6 +104,7 @@ async def page(
     consumer: str | None = None,
     name: str | None = None,
     format_: str | None = None,
+    labels: Sequence[str] | None = None,
     only: str | None = None,
 ) -> Sequence[Subscription]:
     """The subscriptions of a page, in these states; `only` as in `find`."""
@@ -112,6 +113,7 @@ async def page(
         (Subscription.spec["format"].astext, format_),
         (Subscription.consumer_id, only),
     )
+    conditions += labelled(Subscription.labels, labels)
     query = select(Subscription).options(*_TOLD).where(*conditions)
     # As the indexes have it: a parameter would hide it from the planner.
     every = set(states) == set(OPEN)

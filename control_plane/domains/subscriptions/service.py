@@ -206,6 +206,7 @@ class SubscriptionService:
         name: str | None = None,
         state: StateName | None = None,
         format_: str | None = None,
+        labels: Sequence[str] | None = None,
         only: str | None = None,
     ) -> Page[SubscriptionOut]:
         """One page of subscriptions; without `state`, of those that are not closed."""
@@ -218,6 +219,7 @@ class SubscriptionService:
                 consumer=consumer,
                 name=name,
                 format_=format_,
+                labels=labels,
                 only=only,
             )
             return asked.page([self._out(row, in_list=True) for row in rows], rows)

@@ -10,6 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from control_plane import __version__
 from control_plane.database import Database
+from control_plane.domains.alerts import repository as alert_rows
+from control_plane.domains.audit import repository as audit_rows
 from control_plane.domains.ordering import repository as ordering_rows
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.system.metrics import Metrics
@@ -100,10 +102,14 @@ class SystemController(Controller):
         try:
             async with database.transaction() as session:
                 metrics.set_subscriptions(await subscription_rows.count_by_state(session))
+                metrics.set_alerts(await alert_rows.count_by_kind(session))
                 metrics.ordering.set_stored(await ordering_rows.totals(session))
+                metrics.audit.set_stored(await audit_rows.export_progress(session))
         except DatabaseUnavailableError:
             metrics.subscriptions.clear()
+            metrics.alerts.clear()
             metrics.ordering.set_stored(None)
+            metrics.audit.set_stored(None)
         return Response(
             generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from control_plane.domains.audit.metrics import AuditCollector
 from control_plane.domains.functions.schemas import StatusReport
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.ordering.follower import FollowerState
@@ -100,6 +101,20 @@ class Metrics:
         )
         for reason in Reason:
             self.refused.labels(reason.value)
+        self.audit_divided = Counter(
+            "dds_audit_export_divided",
+            "How often the newest exported entry was none of this audit log.",
+            registry=self.registry,
+        )
+        self.alerts = Gauge(
+            "dds_alerts",
+            "What was told as an event and is not over: certificates and tokens that end soon,"
+            " subscriptions with unusual consumption.",
+            ("kind",),
+            registry=self.registry,
+        )
+        self.audit = AuditCollector()
+        self.registry.register(self.audit)
         self._published_at_ns: dict[int, int] = {}
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -132,6 +147,11 @@ class Metrics:
         """Set the numbers of subscriptions by state."""
         for state, count in counts.items():
             self.subscriptions.labels(state).set(count)
+
+    def set_alerts(self, counts: Mapping[str, int]) -> None:
+        """Set how many alerts stand of each kind."""
+        for kind, count in counts.items():
+            self.alerts.labels(kind).set(count)
 
     def follow_functions(self, board: StatusBoard) -> None:
         """Export the functions' own counters as of their last report."""

@@ -243,6 +243,31 @@ def test_a_consumer_and_its_subscription_from_beginning_to_end(run: Run, tmp_pat
     assert "There is no consumer 'desk-7'" in gone.stderr
 
 
+def test_lists_are_filtered_by_labels_as_they_are_given(run: Run) -> None:
+    for name, labels in (("a", ["team=x", "floor=3"]), ("b", ["team=x"]), ("c", ["team=y:z"])):
+        run("consumers", "create", name, *(f"--label={label}" for label in labels))
+    for wanted, found in ((["team=x", "floor"], "a"), (["team"], "abc"), (["team=y:z"], "c")):
+        options = [f"--label={label}" for label in wanted]
+        listed = answer_of(run("consumers", "list", *options, "-o", "json"))
+        assert [each["name"] for each in listed] == list(found)
+
+
+def test_the_etag_of_the_order_of_rules_is_told_and_taken(run: Run) -> None:
+    for name in ("one", "two"):
+        run("rules", "create", name, "deny", "--when", f"instrument = '{name}'")
+    listed = run("rules", "list").output
+    tag = run("rules", "list", "--limit", "1", "-o", "etag").output.strip()
+    assert re.search(rf"ETag +{tag}", listed)
+    assert [each["name"] for each in answer_of(run("rules", "list", "-o", "json"))] == [
+        "one",
+        "two",
+    ]
+    reorder = ("rules", "reorder", "two", "one", "--if-match", tag)
+    assert run(*reorder).exit_code == 0
+    assert run(*reorder).exit_code == failures.CONFLICT
+    assert "ETag" not in run("consumers", "list").output
+
+
 def test_a_filter_that_is_refused_is_shown_with_its_place(run: Run) -> None:
     run("consumers", "create", "desk")
     condition = "instrument = 'AAPL'\n  AND pricee > 1"

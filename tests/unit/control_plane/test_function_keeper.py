@@ -168,7 +168,13 @@ async def test_who_may_no_longer_read_does_not_have_the_time_that_a_function_tak
     repairing = asyncio.create_task(one.look_once())
     async with asyncio.timeout(120):
         await begun.wait()
-        parts = {"metrics": metrics, "backlogs": groups, "groups": groups, "health": groups}
+        parts = {
+            "metrics": metrics,
+            "backlogs": groups,
+            "groups": groups,
+            "health": groups,
+            "expiry": groups,
+        }
         reconciler = reconciler_of(database, settings, **parts)
         assert await reconciler.look_once()
         assert groups.looks == 3

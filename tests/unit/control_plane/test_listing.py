@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from litestar.testing import AsyncTestClient
 from sqlalchemy import select
+from world import World
 
 from control_plane.database import Database
 from control_plane.domains.tokens.models import IssuedToken
@@ -232,3 +233,48 @@ async def test_lists_are_filtered_and_sorted_over_http(client: Client) -> None:
     assert refused.json()["errors"] == [
         {"pointer": "query:sort", "detail": "there is no such field; allowed: created_at, name"}
     ]
+
+
+LABELLED: Final = {
+    "a": {"team": "alpha", "desk": "7"},
+    "b": {"team": "alpha", "a:b": "c"},
+    "c": {"team": "beta", "desk": ""},
+    "d": {"a": "b:c", "nmae": "team"},
+    "e": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (["team:alpha"], "ab"),
+        (["team"], "abc"),
+        (["desk:"], "c"),
+        (["desk", "team:alpha"], "a"),
+        (["team:alpha", "team:beta"], ""),
+        (["alpha"], ""),
+        # The name ends at the first colon.
+        (["a:b:c"], "d"),
+        (["a:b"], ""),
+        ([], "abcde"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/consumers", "/v1/subscriptions", "/v1/publishers"])
+async def test_labels_that_are_asked_for_are_all_there(
+    client: Client, world: World, path: str, wanted: list[str], found: str
+) -> None:
+    for name, labels in LABELLED.items():
+        if path == "/v1/subscriptions":
+            await world.subscribe(name, labels=labels)
+        else:
+            made = await client.post(path, json={"name": name, "labels": labels})
+            assert made.status_code == 201, made.text
+    answer = await client.get(path, params={"label": wanted})
+    assert answer.status_code == 200, answer.text
+    names = {item["name"] for item in answer.json()["items"]}
+    assert names - {"desk"} == set(found)
+
+
+async def test_a_label_without_a_name_is_refused(client: Client) -> None:
+    refused = await client.get("/v1/consumers", params={"label": ["team", ""]})
+    assert refused.status_code == 400

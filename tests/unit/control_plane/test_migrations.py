@@ -17,6 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 
+import control_plane.domains.alerts.models
 import control_plane.domains.audit.models
 import control_plane.domains.dead_letters.models
 import control_plane.domains.events.models
@@ -59,6 +60,8 @@ TABLES = {
     "event_log",
     "audit_entries",
     "audit_head",
+    "audit_export",
+    "alerts",
     "idempotency_keys",
     "transformations",
     "reference_tables",

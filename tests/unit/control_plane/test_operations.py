@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from sqlalchemy import text
 from control_plane.database import Database
 from control_plane.domains.functions.codes import FunctionCodes
 from control_plane.domains.functions.service import StatusBoard
+from control_plane.domains.operations import repository
 from control_plane.domains.operations import worker as working
 from control_plane.domains.operations.models import OperationKind
 from control_plane.domains.operations.service import OperationService
@@ -68,9 +70,9 @@ def service(database: Database) -> OperationService:
     return OperationService(database, board, wake=lambda: None)
 
 
-def worker(database: Database) -> OperationWorker:
+def worker(database: Database, *, clock: Callable[[], float] = time.monotonic) -> OperationWorker:
     unused, codes = cast(Any, None), cast(FunctionCodes, Codes())
-    return OperationWorker(database, unused, codes, timeout_s=1)
+    return OperationWorker(database, unused, codes, timeout_s=1, kept_days=30, clock=clock)
 
 
 DEPLOYED = Actual(functions={FUNCTION: FunctionState(FUNCTION, {}, 1, 1)})
@@ -190,6 +192,45 @@ async def test_what_an_older_control_plane_does_not_know_is_not_begun_again_and_
     assert found.problem is not None
     assert "function.paint" in found.problem.detail
     assert applied.changes == []
+
+
+async def test_what_ended_too_long_ago_is_forgotten_a_piece_at_a_time(
+    database: Database, topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what waits or runs, however old."""
+    monkeypatch.setattr(repository, "DELETE_CHUNK", 2)
+    async with database.transaction() as session:
+        await session.execute(
+            text(
+                "INSERT INTO operations (id, kind, target, state, problem, attempts, created_at,"
+                " started_at, ended_at)"
+                " SELECT 'o' || lpad(n::text, 16, '0'), 'function.restart', state || n, state,"
+                " CASE state WHEN 'failed' THEN '{}'::jsonb END, 3, at, at,"
+                " CASE WHEN state IN ('done', 'failed') THEN at END"
+                " FROM unnest(ARRAY['done', 'failed', 'done', 'waiting', 'running', 'done'],"
+                " ARRAY[40, 31, 31, 90, 90, 29]) WITH ORDINALITY AS given(state, age, n),"
+                " LATERAL (SELECT now() - make_interval(days => age) AS at) AS made"
+            )
+        )
+    clock = {"now": 0.0}
+    sweeping = worker(database, clock=lambda: clock["now"])
+    await sweeping.sweep()
+    assert await states(database) == ["waiting", "running", "done"]
+    # By itself, now and then.
+    async with database.transaction() as session:
+        await session.execute(text("DELETE FROM operations WHERE state IN ('waiting', 'running')"))
+    for now, left in ((0.0, ["done"]), (30.0, ["done"]), (60.0, [])):
+        clock["now"] = now
+        assert not await sweeping.work(topology, DEPLOYED)
+        assert await states(database) == left
+        async with database.transaction() as session:
+            await session.execute(text("UPDATE operations SET ended_at = now() - interval '1 y'"))
+
+
+async def states(database: Database) -> list[str]:
+    async with database.transaction() as session:
+        rows = await session.scalars(text("SELECT state FROM operations ORDER BY id"))
+        return list(rows)
 
 
 async def test_operations_are_listed_newest_first(service: OperationService) -> None:

@@ -34,7 +34,13 @@ async def test_what_fails_in_one_step_keeps_no_other_from_being_taken(
     metrics, last = Metrics(FollowerState()), Part()
     broken = Part(RuntimeError("broken"))
     one = reconciler_of(
-        database, settings, metrics=metrics, backlogs=broken, groups=Part(), health=last
+        database,
+        settings,
+        metrics=metrics,
+        backlogs=broken,
+        groups=Part(),
+        health=Part(),
+        expiry=last,
     )
     for _ in range(2):
         assert await one.look_once()
@@ -84,6 +90,7 @@ async def test_a_topic_that_cannot_be_made_keeps_nobodys_grant_from_being_taken(
         backlogs=Part(),
         groups=Part(),
         health=Part(),
+        expiry=Part(),
     )
     with pytest.raises(BrokerUnavailableError):
         await one.look_once()

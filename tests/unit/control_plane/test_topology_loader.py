@@ -86,7 +86,7 @@ COPIES = """deduplication: true
         ("topics.yaml", "sequenced/events", "ingest/events", "is declared twice"),
         ("topics.yaml", "control/plans", "delivery/view-x", "dynamic topics"),
         ("functions.yaml", "inputs: [ingest]", "inputs: [ingst]", "Did you mean 'ingest'?"),
-        ("functions.yaml", "state: sequencer-state", "state: nowhere", "Allowed: deadletter-con"),
+        ("functions.yaml", "state: sequencer-state", "state: nowhere", "Allowed: audit, dead"),
         ("functions.yaml", "parallelism: 2", "parallelism: 5", "Allowed: 1 to 4"),
         ("functions.yaml", "parallelism: 2", "parallelism: two", 'found "two". Allowed: integer'),
         ("functions.yaml", "log_level: info", "log_level: verbose", "debug, info, warning, error"),
