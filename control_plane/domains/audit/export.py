@@ -59,8 +59,9 @@ class AuditExporter:
 
     async def run(self) -> None:
         """Export for ever; a failure is logged and tried again with a growing pause."""
-        pause = STANDBY_SECONDS
+        pause = self._poll_seconds
         while True:
+            await asyncio.sleep(pause)
             try:
                 async with self._database.held(Lock.AUDIT_EXPORT) as prove:
                     while prove is not None:
@@ -73,7 +74,6 @@ class AuditExporter:
             except Exception as error:
                 log.exception("exporting the audit log failed")
                 pause = self._failed(type(error).__name__, pause)
-            await asyncio.sleep(pause)
 
     async def _lead_while_there(self, prove: Callable[[], Awaitable[None]], pause: float) -> float:
         """Export until the broker is away, and give the pause; the lock is kept meanwhile."""

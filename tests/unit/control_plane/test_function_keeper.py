@@ -177,7 +177,7 @@ async def test_who_may_no_longer_read_does_not_have_the_time_that_a_function_tak
         }
         reconciler = reconciler_of(database, settings, **parts)
         assert await reconciler.look_once()
-        assert groups.looks == 3
+        assert groups.looks == 4
         assert not await other.look_once()
         ended.set()
         assert await repairing
