@@ -15,6 +15,7 @@ from click.shell_completion import get_completion_class
 
 from control_plane.cli import configuration
 from control_plane.cli.configuration import Configuration, ConfigurationError
+from control_plane.cli.failures import FAILED, Failure
 from control_plane.cli.fields import Document
 from control_plane.cli.following import follow, line_of
 from control_plane.cli.output import print_document, print_json, print_rows, print_text
@@ -133,6 +134,9 @@ def _run(command: Command, session: Session, given: Mapping[str, Any]) -> None:
                 told = f"There are more than {given['limit']}: --limit 0 lists all."
                 click.echo(told, err=True)
             return
+        if command.verifies:
+            _verified(api.verification(client, request), output)
+            return
         answer = api.send(client, request)
     if command.raw:
         sys.stdout.buffer.write(answer.content)
@@ -148,6 +152,12 @@ def _run(command: Command, session: Session, given: Mapping[str, Any]) -> None:
         print_json(api.document(answer))
     else:
         print_document({**api.document(answer), **_etag(answer.headers.get("ETag"))})
+
+
+def _verified(found: dict[str, Any], output: str) -> None:
+    (print_json if output == "json" else print_document)(found)
+    if not found["holds"]:
+        raise Failure("it does not hold", FAILED)
 
 
 def _etag(value: str | None) -> dict[str, str]:

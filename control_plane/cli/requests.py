@@ -96,6 +96,16 @@ class Api:
                 f"{self.configuration.url} does not answer as a control plane does", FAILED
             ) from None
 
+    def verification(self, client: httpx.Client, request: Request) -> dict[str, Any]:
+        """What is found of all that there is to check, asked for part by part."""
+        checked = 0
+        while True:
+            found: dict[str, Any] = self.document(self.send(client, request))
+            found["checked"] = checked = checked + found["checked"]
+            if found["next_after"] is None or not found["holds"]:
+                return found
+            request.query["after"] = found["next_after"]
+
     def items(self, client: httpx.Client, request: Request, limit: int) -> Iterator[Any]:
         """Up to `limit` items of a list that comes in pages; all with 0."""
         left = limit or MAX_PAGE

@@ -40,12 +40,14 @@ AUDIT = Group(
             "verifyAudit",
             "GET",
             "/v1/audit/verification",
-            "Compute the chain again: whether an entry was changed, removed or moved.",
+            "Compute the chain again: whether an entry was changed, removed or moved, or triggers"
+            " are off. Exit code 1 if so.",
             (
                 Field("after", "Begin behind this place of the chain.", type=int),
-                Field("limit", "Most entries to check.", type=int),
+                Field("limit", "Entries to check by one request of several.", type=int),
                 Field("head", "A head noted before, as sequence:digest; must be there still."),
             ),
+            verifies=True,
         ),
     ),
 )

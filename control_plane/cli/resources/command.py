@@ -47,6 +47,8 @@ class Command:
         from_file: whether the body may come from a file (`-f`); fields stand above it.
         confirm: what to ask before it is done; "" for nothing.
         done: what to say when there is nothing else to tell.
+        verifies: whether it is asked again, behind `next_after`, until all is checked; what does
+            not hold is a failure.
         alone: what `--output` can print alone: `token`, or `etag` of a list that has one.
     """
 
@@ -63,6 +65,7 @@ class Command:
     from_file: bool = False
     confirm: str = ""
     done: str = "done"
+    verifies: bool = False
     alone: Literal["", "token", "etag"] = ""
 
 

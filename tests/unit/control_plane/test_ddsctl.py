@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import click
 import httpx
+import psycopg
 import pytest
 import structlog
 from access import Tokens, secured
@@ -573,3 +575,23 @@ def test_a_rollback_asks_before_and_a_dry_run_does_not(run: Run) -> None:
     assert answer_of(back)["plan"] == told["plan"]
     held = answer_of(run("sets", "show", "some", "-o", "json"))
     assert held["instruments"] == ["A", "B"]
+
+
+def test_the_audit_log_is_verified_to_its_end_and_what_does_not_hold_is_a_failure(
+    run: Run, settings: Settings
+) -> None:
+    for name in ("a", "b", "c"):
+        answer_of(run("consumers", "create", name, "-o", "json"))
+    url = settings.database_url
+    sealed = "SELECT count(*) FROM audit_entries WHERE sequence IS NOT NULL"
+    with psycopg.connect(url, autocommit=True) as connection:
+        until = time.monotonic() + 120
+        while connection.execute(sealed).fetchone() < (3,) and time.monotonic() < until:
+            time.sleep(0.1)
+        whole = answer_of(run("audit", "verify", "--limit", "1", "-o", "json"))
+        assert whole["holds"]
+        assert whole["checked"] >= 3
+        connection.execute("ALTER TABLE consumers DISABLE TRIGGER audit_change")
+        broken = run("audit", "verify", "-o", "json")
+    assert broken.exit_code == 1
+    assert json.loads(broken.stdout)["silenced"] == ["consumers"]
