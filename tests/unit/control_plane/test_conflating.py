@@ -279,7 +279,7 @@ async def test_who_pauses_stays_as_it_is_and_who_resumes_has_time(world: World) 
     await pause(world, kept.key)
     await look(kept, 0)
     assert (await get(world, kept.key)).topic == during.topic
-    await world.subscriptions.close(kept.key, None)
+    await world.lifecycles.close(kept.key, None)
     await world.settle()
     assert world.topics.cursors == set()
 

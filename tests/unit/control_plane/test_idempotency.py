@@ -317,6 +317,7 @@ async def test_keys_are_each_callers_own_and_no_answer_with_a_secret_is_kept(
         "createRule",
         "updateRule",
         "reorderRules",
+        "rollBackToPlan",
         "restartFunction",
         "redeployFunction",
         "resendDeadLetter",

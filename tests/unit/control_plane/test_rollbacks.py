@@ -254,7 +254,7 @@ async def test_nobody_may_receive_more_than_now(desk: Desk) -> None:
     await change(world, held, filter="price > 2 AND venue = 'XNAS'")
     await entitle(world, venues=("XNAS",))
     await desk.rules.create(deny("no-quotes", "kind = 'quote'"))
-    await world.subscriptions.close(closed, None)
+    await world.lifecycles.close(closed, None)
     made = await world.subscribe("made", filter="price > 4")
     await change(world, made, format="json")
     before = await get(world, made)

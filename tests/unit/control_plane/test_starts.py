@@ -36,6 +36,7 @@ from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.schemas import SubscriptionUpdate
 from control_plane.domains.subscriptions.start_search import search
 from control_plane.errors import BrokerUnavailableError, ConflictError, InvalidRequestError
+from control_plane.fenced_topics import FencedTopics
 from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.pulsar_values import MessagePosition
 from marketdata.plans import ViewSpec, view_of
@@ -248,7 +249,9 @@ async def ensured(broker: Broker) -> None:
     )
     transport = httpx.MockTransport(broker)
     async with PulsarAdmin("http://broker", transport=transport, retry_for_s=0) as admin:
-        await DeliveryTopics(admin, BrokerGrants(admin)).ensure([subscription], start=None)
+        await DeliveryTopics(admin, BrokerGrants(admin), FencedTopics(admin)).ensure(
+            [subscription], start=None
+        )
 
 
 def by_partition(places: dict[str, Any]) -> list[Any]:
