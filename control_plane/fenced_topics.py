@@ -18,9 +18,11 @@ from control_plane.pulsar_admin import AdminError, PulsarAdmin
 
 PATIENCE_SECONDS = 5.0
 """How long a topic may be fenced: while it is deleted or moved it is."""
+FORGOTTEN_SECONDS = 60.0
+"""After so long without a failure a topic's next one is a first one."""
 AGAIN_SECONDS = 60.0
-"""Between two attempts: unloading disturbs who reads other topics."""
-_WORDS = ("fenced", "being closed or deleted", "temporarily unavailable")
+"""Between two attempts, of whatever topic: unloading disturbs who reads the others of a bundle."""
+_WORDS = ("topic is already fenced", "being closed or deleted", "temporarily unavailable")
 
 log = structlog.get_logger(__name__)
 
@@ -38,22 +40,27 @@ class FencedTopics:
         self._admin = admin
         self._on_unloaded = on_unloaded
         self._clock = clock
-        self._since: dict[str, float] = {}
+        self._failing: dict[str, tuple[float, float]] = {}
+        """Since when topics fail, and when they did last."""
+        self._not_before = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def works(self, topic: str) -> None:
         """Something that was asked of a partitioned topic was done."""
-        self._since.pop(topic, None)
+        self._failing.pop(topic, None)
 
     def failed(self, topic: str, error: AdminError) -> None:
         """Something that was asked of a partitioned topic failed."""
-        if not any(word in str(error) for word in _WORDS):
+        if not any(word in str(error).lower() for word in _WORDS):
             return
         now = self._clock()
-        since = self._since.setdefault(topic, now)
-        if now - since < PATIENCE_SECONDS or (self._task is not None and not self._task.done()):
+        since, last = self._failing.get(topic, (now, now))
+        if now - last > FORGOTTEN_SECONDS:
+            since = now
+        self._failing[topic] = since, now
+        if now - since < PATIENCE_SECONDS or now < self._not_before:
             return
-        self._since[topic] = now + AGAIN_SECONDS - PATIENCE_SECONDS
+        self._not_before = now + AGAIN_SECONDS
         self._task = asyncio.create_task(self._unload(topic))
 
     async def close(self) -> None:

@@ -42,6 +42,17 @@ async def settle(
     return begins
 
 
+async def forget_ended(session: AsyncSession) -> None:
+    """End the alerts about the consumption of subscriptions that nobody reads any more."""
+    await session.execute(
+        text(
+            "DELETE FROM alerts AS a WHERE a.kind = :kind AND NOT EXISTS (SELECT FROM"
+            " subscriptions AS s WHERE s.id = a.about AND s.state <> 'closed')"
+        ),
+        {"kind": AlertKind.CONSUMPTION.value},
+    )
+
+
 async def count_by_kind(session: AsyncSession) -> dict[str, int]:
     """How many stand of each kind."""
     counts = dict.fromkeys((kind.value for kind in AlertKind), 0)

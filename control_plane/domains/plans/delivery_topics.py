@@ -177,6 +177,7 @@ class DeliveryTopics:
         except AdminError as error:
             self._fenced.failed(topic, error)
             raise
+        self._fenced.works(topic)
 
     async def _begin(self, topic: str, name: str, position: MessagePosition) -> None:
         """Let a Pulsar subscription begin at a place in one partition, once.

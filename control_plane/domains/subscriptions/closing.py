@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.subscriptions import repository
-from control_plane.domains.subscriptions.draining import drain_no_longer
+from control_plane.domains.subscriptions.draining import drain_anew, drain_no_longer
 from control_plane.domains.subscriptions.models import Move, State, Subscription
 from control_plane.domains.subscriptions.moves import UNKNOWN_PLAN
 from control_plane.requests import current_request_id
@@ -46,6 +46,9 @@ async def drain(session: AsyncSession, row: Subscription, *, seconds: float) -> 
     One that pauses may read again. The caller holds what `close` needs.
     """
     until = datetime.now(UTC) + timedelta(seconds=seconds)
+    if row.paused_at is not None:
+        # What its pause kept on topics that were left can be read as long.
+        await drain_anew(session, row.id, drain_seconds=seconds)
     newest = await plan_rows.newest(session)
     row.state = State.DRAINING.value
     row.paused_at = row.resumed_at = None

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import aliased, joinedload
 
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.subscriptions.models import LIVE, Move, State, Subscription
@@ -71,8 +71,15 @@ async def drain_anew(session: AsyncSession, key: str, *, drain_seconds: float) -
 async def exposed(session: AsyncSession, plan: int) -> Sequence[Move]:
     """Open moves up to a plan whose view somebody has and they may not see; rows are locked."""
     somebody = exists().where(Subscription.view_id == Move.view_id, IS_LIVE)
-    query = open_moves().where(Move.plan <= plan, ~Move.allowed, somebody).with_for_update(of=Move)
+    routed = or_(somebody, goes_on_for_another())
+    query = open_moves().where(Move.plan <= plan, ~Move.allowed, routed).with_for_update(of=Move)
     return (await session.scalars(query)).all()
+
+
+def goes_on_for_another() -> ColumnElement[bool]:
+    """Whether the view of a move is still routed for somebody else who has left it."""
+    other = aliased(Move)
+    return exists().where(other.view_id == Move.view_id, other.goes_on, other.id != Move.id)
 
 
 async def overdue(session: AsyncSession, published: int) -> Sequence[Move]:
@@ -92,8 +99,8 @@ async def overdue(session: AsyncSession, published: int) -> Sequence[Move]:
 
 
 async def untold(session: AsyncSession) -> Sequence[int]:
-    """The ids of some moves of which has to be told what was not read in time, the oldest first."""
-    query = _over().where(Move.tells_unread).order_by(None).order_by(Move.drain_until).limit(1000)
+    """The ids of some moves of which has to be told what was not read in time, in their order."""
+    query = _over().where(Move.tells_unread).limit(1000)
     return [move.id for move in (await session.scalars(query)).all()]
 
 

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
+from control_plane.domains.alerts import repository as alert_rows
 from control_plane.domains.events.repository import record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.subscriptions import health_rows, repository, unusual
@@ -112,6 +113,7 @@ class HealthWatch:
                 return
             async with self._database.transaction() as session:
                 await health_rows.forget(session, days=self._kept.days, rows=self._kept.rows)
+                await alert_rows.forget_ended(session)
             if not self._kept.rows:
                 return
             self._next_round = now + self._kept.every_seconds

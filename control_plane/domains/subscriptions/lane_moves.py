@@ -20,7 +20,7 @@ from sqlalchemy.orm import joinedload
 from control_plane.database import Database, Lock, lock
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.plans.models import PlanRow
-from control_plane.domains.subscriptions.models import LIVE, Move, State
+from control_plane.domains.subscriptions.models import OPEN, Move, State
 from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.requests import current_request_id
 from marketdata.lanes import DEFAULT_LANE, lane_of
@@ -137,7 +137,7 @@ async def let_go(session: AsyncSession, ids: Collection[int], *, drain_seconds: 
     until = datetime.now(UTC) + timedelta(seconds=drain_seconds)
     for move in rows:
         move.plan = number
-        if move.subscription.state in LIVE:
+        if move.subscription.state in OPEN:
             move.drain_until = max(move.drain_until, until)
     await session.flush()
     await plan_rows.retire_views(session, {move.view_id for move in rows}, number)

@@ -84,7 +84,7 @@ async def follow_bounds(
             large. A change of entitlements is not refused for that, but where a subscription would
             be both delayed and conflated.
     """
-    lost = await _allow_no_longer(session, bounds)
+    lost, ended = await _allow_no_longer(session, bounds)
     of_consumers = Subscription.consumer_id.in_(bounds)
     refusing = reason != "entitlements"
     ways = await _ways(session, of_consumers, bounds, checked=refusing)
@@ -93,10 +93,11 @@ async def follow_bounds(
     number = await _move(
         session, ways, drain_seconds=drain_seconds, growing=refusing, unpublished=unpublished
     )
+    await plan_rows.retire_views(session, ended, number)
     moved = [way.row for way in ways]
     await repository.note(session, EventType.SUBSCRIPTION_MOVED, moved, each=changed, reason=reason)
-    ended = [way.row for way in ways if way.unconflated]
-    await repository.note(session, EventType.SUBSCRIPTION_UNCONFLATED, ended, reason=reason)
+    unconflated = [way.row for way in ways if way.unconflated]
+    await repository.note(session, EventType.SUBSCRIPTION_UNCONFLATED, unconflated, reason=reason)
     return number
 
 
@@ -216,18 +217,26 @@ def _falls_behind(left: ViewSpec, following: ViewSpec) -> bool:
     return behind and delay_of(lane) >= delay_of(other)
 
 
-async def _allow_no_longer(session: AsyncSession, bounds: Mapping[str, Bounds]) -> bool:
-    """Note which views that may be read on are allowed no longer; whether there are."""
+async def _allow_no_longer(
+    session: AsyncSession, bounds: Mapping[str, Bounds]
+) -> tuple[bool, set[str]]:
+    """Note which views that may be read on are allowed no longer.
+
+    Returns:
+        Whether there are, and the ids of those that went on for who may not see them.
+    """
     of_consumers = Subscription.consumer_id.in_(bounds)
     await lock_open(session, of_consumers)
     query = open_moves().join(Move.subscription).where(of_consumers, Move.allowed)
-    lost = False
+    lost, ended = False, set()
     for move in (await session.scalars(query)).all():
         spec = msgspec.convert(move.view.spec, ViewSpec)
         if view_of(bounded(spec, bounds[move.subscription.consumer_id])).id != move.view_id:
+            if move.goes_on:
+                ended.add(move.view_id)
             move.allowed, move.goes_on, lost = False, False, True
     await session.flush()
-    return lost
+    return lost, ended
 
 
 async def _ways(

@@ -100,4 +100,5 @@ async def _had_since(session: AsyncSession, move: Move, *, without: Collection[s
         Subscription.id.not_in(without),
         or_(IS_LIVE, Subscription.closed_in_plan > move.plan),
     )
-    return bool(await session.scalar(select(or_(moved, there))))
+    going = exists().where(Move.view_id == move.view_id, Move.goes_on, Move.id != move.id)
+    return bool(await session.scalar(select(or_(moved, there, going))))

@@ -36,6 +36,7 @@ class Unread:
         self._admin = admin
         self._metrics = metrics
         self._kept = timedelta(days=kept_days)
+        self._tried = 0
 
     async def tell(self, more: Callable[[], bool]) -> None:
         """Tell of one topic, and of others as long as there is time: the next look goes on there.
@@ -44,7 +45,9 @@ class Unread:
         """
         async with self._database.transaction() as session:
             found = await draining.untold(session)
-        for key in found:
+        # Not always the same one first: it may be one that always fails.
+        for key in [key for key in found if key > self._tried] or found:
+            self._tried = key
             try:
                 await self._tell(key)
             except AdminError as error:

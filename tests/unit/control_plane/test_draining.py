@@ -119,6 +119,22 @@ async def test_who_pauses_reads_again_to_be_drained(world: World) -> None:
         await change(world, key, filter="price > 2")
 
 
+async def test_what_a_pause_kept_can_be_read_as_long(world: World) -> None:
+    key = await active(world, filter="price > 1")
+    before = await get(world, key)
+    await change(world, key, filter="price > 2")
+    await pause(world, key)
+    await world.settle()
+    await drained(world)
+    assert cursor(before) in world.topics.cursors
+    await drain(world, key)
+    await world.settle()
+    assert cursor(before) in world.topics.cursors
+    assert (await get(world, key)).draining[0].topic == before.topic
+    await drained(world)
+    assert (await world.state(key), world.topics.cursors) == ("closed", set())
+
+
 async def test_who_was_never_active_is_closed(world: World) -> None:
     key = await world.subscribe("one")
     await drain(world, key)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from control_plane.fenced_topics import AGAIN_SECONDS, PATIENCE_SECONDS, FencedTopics
+from control_plane.fenced_topics import (
+    AGAIN_SECONDS,
+    FORGOTTEN_SECONDS,
+    PATIENCE_SECONDS,
+    FencedTopics,
+)
 from control_plane.pulsar_admin import AdminError, AdminUnavailable, PulsarAdmin
 
 TOPIC = "persistent://marketdata/delivery/view-1"
@@ -71,6 +76,25 @@ async def test_one_that_works_again_has_patience_again() -> None:
     await world.fails(0)
     world.topics.works(TOPIC)
     assert await world.fails(PATIENCE_SECONDS) == 0
+
+
+async def test_failures_far_apart_are_each_a_first_one() -> None:
+    world = World()
+    await world.fails(0)
+    assert await world.fails(FORGOTTEN_SECONDS + 1) == 0
+
+
+async def test_topics_of_one_bundle_do_not_unload_it_one_after_the_other() -> None:
+    world = World()
+    others = [f"{TOPIC}-{number}" for number in range(3)]
+    for topic in others:
+        world.topics.failed(topic, FENCED)
+    assert await world.fails(0) == 0
+    assert await world.fails(PATIENCE_SECONDS) == 2
+    for topic in others:
+        world.topics.failed(topic, FENCED)
+    await asyncio.sleep(0)
+    assert len(world.broker.unloaded) == 2
 
 
 async def test_other_failures_do_not_count() -> None:

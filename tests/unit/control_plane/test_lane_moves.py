@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 from sqlalchemy import text
-from test_moves import cursor, drained, entitle, get, topics
+from test_moves import cursor, drained, entitle, get, other_desk, topics
 from world import World
 
 from control_plane.domains.plans import repository as plan_rows
@@ -99,6 +99,42 @@ async def test_what_was_left_goes_on_until_its_lane_has_come_far_enough(world: W
         (retired,) = await plan_rows.retired_views(session, world.broker.last.number)
         assert retired.topic == before.topic
     assert await looks.look(CURSORS) is None
+
+
+async def test_who_may_not_see_what_goes_on_for_another_is_cut_off(world: World) -> None:
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    foreign = await other_desk(world, filter="price > 1")
+    await world.settle()
+    before = await get(world, key)
+    await world.lifecycles.update(foreign.id, SubscriptionUpdate(delivery=HIGH), None)
+    await world.settle()
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    after = await get(world, key)
+    # It is still routed, since the other one's lane is behind.
+    assert before.topic in topics(world)
+    assert cursor(foreign) in world.topics.cursors
+    assert cursor(before) not in world.topics.cursors
+    assert (after.state, after.draining) == ("active", [])
+    # What came there meanwhile is not for it, if it comes back.
+    await entitle(world, venues=None)
+    await world.settle()
+    back = await get(world, key)
+    assert (back.topic, back.from_plan) == (before.topic, back.plan)
+
+
+async def test_a_view_that_goes_on_no_longer_is_retired(world: World) -> None:
+    key, before = await moved(world)
+    assert before.topic in topics(world)
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    after = await get(world, key)
+    assert topics(world) == {after.topic}
+    await drained(world)
+    async with world.database.transaction() as session:
+        retired = await plan_rows.retired_views(session, world.broker.last.number)
+    assert before.topic in {view.topic for view in retired}
 
 
 async def test_a_lane_of_which_the_broker_tells_nothing_has_not_come_far_enough(
