@@ -233,7 +233,8 @@ class Interrupter:
                 self._subscribe(http)
             elif choice < 0.8:
                 key = self._random.choice(made)["id"]
-                http.delete(f"/v1/subscriptions/{key}")
+                params = {"drain": 1} if self._random.random() < 0.5 else {}
+                http.delete(f"/v1/subscriptions/{key}", params=params)
             else:
                 name = self._consumer(self._random.randrange(CONSUMERS))
                 bound = self._random.choice([["XNAS"], ["XNYS"], None])
