@@ -12,8 +12,10 @@ minutes, and who may no longer read or publish must not have these. Each look:
    the topology's was seen running: then what was before is what somebody altered by hand.
 
 A difference must be seen in two looks before it is acted on, so that a rollout under way is not
-fought. Functions that were never deployed are reported, not created: their code comes from
-`scripts/deploy_functions.py`. Before that destroys functions for good, control planes are stopped.
+fought. Where it is the topology that has changed, whoever changed it has `ROLLOUT_SECONDS` to apply
+it: two who update a function at a time undo each other's work. Functions that were never deployed
+are reported, not created: their code comes from `scripts/deploy_functions.py`. Before that destroys
+functions for good, control planes are stopped.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ from control_plane.topology import (
 
 FIRST_RETRY_SECONDS = 15.0
 LONGEST_RETRY_SECONDS = 300.0
+ROLLOUT_SECONDS = 300.0
+"""How long what the topology wants anew is left to `scripts/deploy_functions.py`."""
 APPLY_TIMEOUT_SECONDS = 60.0
 OPERATION_TIMEOUT_SECONDS = 120.0
 """Somebody asked for it and waits; repairs come again by themselves."""
@@ -137,6 +141,8 @@ class FunctionKeeper(Looks):
             kept_days=settings.operation_retention_days,
         )
         self._ran: dict[str, FunctionSpec] = {}
+        self._wanted: dict[str, tuple[FunctionSpec, float]] = {}
+        """What the topology wants, and until when that is left to whoever has changed it."""
         self._states: dict[str, tuple[str, str]] = {}
         self._told_states: dict[str, str] = {}
 
@@ -158,6 +164,7 @@ class FunctionKeeper(Looks):
         self._ran |= {
             name: spec for name, spec in topology.functions.items() if name not in differing
         }
+        rolled_out = self._rolled_out(topology)
         kept = await self._codes.keep(topology, actual)
         if await self._operations.work(topology, actual):
             self.wake()
@@ -165,7 +172,9 @@ class FunctionKeeper(Looks):
         repairable = [
             change
             for change in changes
-            if change.kind == "function" and (change.action != "create" or change.name in kept)
+            if change.kind == "function"
+            and change.name not in rolled_out
+            and (change.action != "create" or change.name in kept)
         ]
         # One a look: the next begins only after this one runs, or is given time.
         for change in self._patience.due(repairable, self._clock())[:1]:
@@ -200,6 +209,15 @@ class FunctionKeeper(Looks):
                     {"action": change.action, "differs": attributes},
                 )
                 self.wake()
+
+    def _rolled_out(self, topology: Topology) -> set[str]:
+        """The functions that the topology wants otherwise than before, since a short time only."""
+        now = self._clock()
+        for name, spec in topology.functions.items():
+            known = self._wanted.get(name)
+            if known is None or known[0] != spec:
+                self._wanted[name] = spec, now if known is None else now + ROLLOUT_SECONDS
+        return {name for name, (_, until) in self._wanted.items() if now < until}
 
     async def _tell(self, what: EventType, name: str, told: Mapping[str, object]) -> None:
         async with self._database.transaction() as session:

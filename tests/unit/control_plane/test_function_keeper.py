@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
@@ -70,10 +71,12 @@ class Worker:
 class Known(KnownTopology):
     """What the files say of one function."""
 
+    changed: Mapping[str, Any] = MappingProxyType({})
+
     async def load(self) -> None:
         await super().load()
         if self.functions is not None:
-            spec = self.functions.functions[FUNCTION]
+            spec = replace(self.functions.functions[FUNCTION], **self.changed)
             self.functions = replace(self.functions, functions={FUNCTION: spec})
 
 
@@ -136,6 +139,34 @@ async def test_it_is_told_how_a_function_is_and_what_was_done(
         ("function.repaired", "sequencer"),
         ("function.changed", "sequencer"),
     ]
+
+
+async def test_what_the_topology_wants_anew_is_left_to_who_has_changed_it(
+    database: Database, wanted: dict[str, Any], settings: Settings
+) -> None:
+    now = 1000.0
+    worker, board = Worker(wanted), StatusBoard()
+    known = Known(settings.topology_dir, board)
+    one = FunctionKeeper(
+        database,
+        cast(Any, worker),
+        board,
+        Metrics(FollowerState()),
+        AuditService(database, seal_seconds=1),
+        known,
+        settings,
+        clock=lambda: now,
+    )
+    await one.look_once()
+    known.changed = {"parallelism": int(wanted["parallelism"]) + 1}
+    for _ in range(3):
+        await one.look_once()
+    assert worker.config == wanted
+    # Nobody has applied it.
+    now += keeping.ROLLOUT_SECONDS
+    for _ in range(2):
+        await one.look_once()
+    assert worker.config["parallelism"] == int(wanted["parallelism"]) + 1
 
 
 class Groups:
