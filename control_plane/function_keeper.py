@@ -143,7 +143,6 @@ class FunctionKeeper(Looks):
         self._ran: dict[str, FunctionSpec] = {}
         self._wanted: dict[str, tuple[FunctionSpec, float]] = {}
         """What the topology wants, and until when that is left to whoever has changed it."""
-        self._states: dict[str, tuple[str, str]] = {}
         self._told_states: dict[str, str] = {}
 
     async def look_once(self) -> bool:
@@ -158,8 +157,7 @@ class FunctionKeeper(Looks):
             return
         actual = await read_actual(self._admin, topology)
         changes = diff(topology, actual)
-        self._note(topology, actual, changes)
-        await self._tell_states()
+        await self._tell_states(self._note(topology, actual, changes))
         differing = {change.name for change in changes}
         self._ran |= {
             name: spec for name, spec in topology.functions.items() if name not in differing
@@ -225,17 +223,24 @@ class FunctionKeeper(Looks):
                 session, event_rows.Change(what, {"name": short_name(name), **told})
             )
 
-    async def _tell_states(self) -> None:
+    async def _tell_states(self, states: Mapping[str, tuple[str, str]]) -> None:
         """Tell of functions whose state is another one than at the last look."""
-        for name, (state, detail) in self._states.items():
+        for name, (state, detail) in states.items():
             before = self._told_states.get(name, "running")
             if state != before:
                 told = {"state": state, "before": before, "detail": detail}
                 await self._tell(EventType.FUNCTION_CHANGED, name, told)
             self._told_states[name] = state
 
-    def _note(self, topology: Topology, actual: Actual, changes: list[Change]) -> None:
-        """Tell the status board what the cluster says, for GET /v1/functions."""
+    def _note(
+        self, topology: Topology, actual: Actual, changes: list[Change]
+    ) -> dict[str, tuple[str, str]]:
+        """Tell the status board what the cluster says, for GET /v1/functions.
+
+        Returns:
+            By function its state, and the detail of that.
+        """
+        states = {}
         by_name = {change.name: change for change in changes if change.kind == "function"}
         for name, spec in topology.functions.items():
             found = actual.functions.get(name)
@@ -251,7 +256,7 @@ class FunctionKeeper(Looks):
             else:
                 state = "drifted"
                 detail = "differs in " + ", ".join(each.name for each in change.attributes)
-            self._states[name] = state, detail
+            states[name] = state, detail
             self._board.note_cluster(
                 short_name(name),
                 expected=spec.parallelism,
@@ -263,6 +268,7 @@ class FunctionKeeper(Looks):
                     for each in (change.attributes if found and change else ())
                 ],
             )
+        return states
 
 
 def _repair(change: Change, *, failure: str = "") -> Repair:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -91,7 +91,7 @@ async def ensure_view(session: AsyncSession, spec: ViewSpec) -> ViewRow:
 
 
 async def joinable(
-    session: AsyncSession, specs: Collection[ViewSpec]
+    session: AsyncSession, specs: Mapping[str, ViewSpec]
 ) -> tuple[dict[str, ViewRow], int]:
     """Those of some views that live subscriptions have, by id, and the newest plan, with them.
 
@@ -102,12 +102,11 @@ async def joinable(
     latest = await session.scalar(select(func.max(PlanRow.number)))
     if latest is None:
         return {}, 0
-    asked = {view_of(spec).id: spec for spec in specs}
     live = exists().where(Subscription.view_id == ViewRow.id, Subscription.state.in_(LIVE))
-    query = select(ViewRow).where(ViewRow.id.in_(asked), live)
+    query = select(ViewRow).where(ViewRow.id.in_(specs), live)
     found = {row.id: row for row in await session.scalars(query)}
     for key, row in found.items():
-        _require_same(row, asked[key])
+        _require_same(row, specs[key])
     return found, latest
 
 

@@ -40,6 +40,7 @@ from control_plane.domains.subscriptions.view_check import (
     checked_transformation,
     entitled_spec,
     named_tables,
+    require_receiving,
     require_sets,
 )
 from control_plane.domains.transformations import repository as transformation_rows
@@ -218,8 +219,7 @@ async def _created(
 ) -> Affected:
     asked = data.create[number]
     consumer = await consumer_rows.find(session, asked.consumer, only=only)
-    if consumer.suspended:
-        raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
+    require_receiving(consumer)
     with at_pointer(f"/create/{number}"):
         backlog.check(asked.on_backlog)
         beginnings.check(asked.start, datetime.now(UTC))

@@ -43,7 +43,11 @@ from control_plane.domains.subscriptions.schemas import (
     SubscriptionUpdate,
 )
 from control_plane.domains.subscriptions.service import Publication, SubscriptionService
-from control_plane.domains.subscriptions.view_check import entitled_spec, require_sets
+from control_plane.domains.subscriptions.view_check import (
+    entitled_spec,
+    require_receiving,
+    require_sets,
+)
 from control_plane.domains.transformations import repository as transformation_rows
 from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
 from control_plane.pages import Page, check_match, decode_number
@@ -160,8 +164,7 @@ class LifecycleService:
         await session.refresh(consumer, with_for_update={"read": True})
         await lock_open(session, Subscription.id == key)
         row = await self._to_change(session, key, if_match, only)
-        if consumer.suspended:
-            raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
+        require_receiving(consumer)
         if asked(row) != now:
             raise ConflictError("Somebody else is changing the subscription: read it again.")
         if shared is not None:

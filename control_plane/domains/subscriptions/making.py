@@ -32,6 +32,7 @@ from control_plane.domains.subscriptions.schemas import SubscriptionCreate
 from control_plane.domains.subscriptions.view_check import (
     entitled_spec,
     named_tables,
+    require_receiving,
     require_sets,
     view_spec,
 )
@@ -130,10 +131,10 @@ async def store(
     """
     await lock(session, Lock.PLAN_SEQUENCE, shared=joining)
     made = await resolved(session, asked, only=only, lanes=lanes, for_share=True)
-    effective = [each.effective for each in made]
-    live, newest = await plan_rows.joinable(session, effective)
-    ids = [view_of(spec).id for spec in effective]
-    absent = {key: spec for key, spec in zip(ids, effective, strict=True) if key not in live}
+    ids = [view_of(each.effective).id for each in made]
+    wanted = {key: each.effective for key, each in zip(ids, made, strict=True)}
+    live, newest = await plan_rows.joinable(session, wanted)
+    absent = {key: spec for key, spec in wanted.items() if key not in live}
     if absent and joining:
         raise NeedsPlanError
     views = live | {
@@ -204,7 +205,8 @@ async def resolved(
     found = []
     for each, data, spec, reference in declared:
         with at_pointer(each.pointer):
-            consumer = _receiving(owners, data.consumer)
+            consumer = owners[data.consumer]
+            require_receiving(consumer)
             require_sets(data, spec, sets)
             left = entitled_spec(data, spec, consumer, policy, consumer.allowed, lanes)
         if each.found is not None and each.found.view != view_of(left.spec).id:
@@ -224,10 +226,3 @@ async def _declared(session: AsyncSession, asked: Asked) -> _Declared:
         if refers(data):
             data, reference = await taken_over(session, data)
         return _Declared(asked, data, await declared_spec(session, data), reference)
-
-
-def _receiving(owners: dict[str, Consumer], key: str) -> Consumer:
-    consumer = owners[key]
-    if consumer.suspended:
-        raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
-    return consumer

@@ -24,7 +24,7 @@ from control_plane.domains.subscriptions.schemas import (
     SubscriptionCreate,
 )
 from control_plane.domains.subscriptions.served import unserved
-from control_plane.errors import FieldProblem, InvalidRequestError
+from control_plane.errors import ConflictError, FieldProblem, InvalidRequestError
 from marketdata.custom import UnknownCustom
 from marketdata.custom import resolved as resolved_custom
 from marketdata.entitlements import Entitlements, bounded, receives_nothing
@@ -191,6 +191,12 @@ def _compiled(
             pointer = f"/transformation/{member.format(_escaped(name))}"
             problems.append(sql_problem(pointer, error))
     return trees
+
+
+def require_receiving(consumer: Consumer) -> None:
+    """Refuse to give anything to a consumer that is to receive nothing; ConflictError."""
+    if consumer.suspended:
+        raise ConflictError(f"Consumer {consumer.name!r} is suspended: ask the platform team.")
 
 
 def require_sets(data: SubscriptionCreate, spec: ViewSpec, known: Collection[str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
@@ -81,11 +82,19 @@ class Known(KnownTopology):
 
 
 def keeper_of(
-    worker: Worker, database: Database, settings: Settings, metrics: Metrics
+    worker: Worker,
+    database: Database,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    known: Known | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> FunctionKeeper:
     board, audit = StatusBoard(), AuditService(database, seal_seconds=1)
-    known = Known(settings.topology_dir, board)
-    return FunctionKeeper(database, cast(Any, worker), board, metrics, audit, known, settings)
+    known = known or Known(settings.topology_dir, board)
+    return FunctionKeeper(
+        database, cast(Any, worker), board, metrics, audit, known, settings, clock=clock
+    )
 
 
 @pytest.fixture
@@ -145,18 +154,9 @@ async def test_what_the_topology_wants_anew_is_left_to_who_has_changed_it(
     database: Database, wanted: dict[str, Any], settings: Settings
 ) -> None:
     now = 1000.0
-    worker, board = Worker(wanted), StatusBoard()
-    known = Known(settings.topology_dir, board)
-    one = FunctionKeeper(
-        database,
-        cast(Any, worker),
-        board,
-        Metrics(FollowerState()),
-        AuditService(database, seal_seconds=1),
-        known,
-        settings,
-        clock=lambda: now,
-    )
+    worker, known = Worker(wanted), Known(settings.topology_dir, StatusBoard())
+    metrics = Metrics(FollowerState())
+    one = keeper_of(worker, database, settings, metrics, known=known, clock=lambda: now)
     await one.look_once()
     known.changed = {"parallelism": int(wanted["parallelism"]) + 1}
     for _ in range(3):
