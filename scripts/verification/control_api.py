@@ -69,7 +69,7 @@ class ControlApi:
         self._made.append(f"/v1/subscriptions/{subscription['id']}")
         return subscription
 
-    def await_applied(self, plan: int, timeout_s: float = 60.0) -> None:
+    def await_applied(self, plan: int, timeout_s: float = 120.0) -> None:
         """Wait until every instance of the distributor runs this plan or a later one.
 
         Raises:

@@ -81,7 +81,7 @@ class Scenario:
                 self.api.subscribe(self.consumer, one.name, **one.request())
                 for one in self._subscriptions
             ]
-            self.api.await_applied(max(one["plan"] for one in made), timeout_s=120)
+            self.api.await_applied(max(one["plan"] for one in made), timeout_s=RECOVERY_S)
             self._cleanup = cleanup.pop_all()
         for one, answer in zip(self._subscriptions, made, strict=True):
             self._record(one, answer)
@@ -124,7 +124,9 @@ class Scenario:
     def survive(self, fault: Callable[[], None]) -> Report:
         """Run the load, have `fault` happen in the middle of it, and judge what arrived."""
         load = self.load()
-        await_that(lambda: self.history.log_events > load.events * 0.4, 120, "half of the load")
+        await_that(
+            lambda: self.history.log_events > load.events * 0.4, RECOVERY_S, "half of the load"
+        )
         fault()
         load.wait(RECOVERY_S)
         report = self.drain()
@@ -181,4 +183,4 @@ def await_ready(stack: RunningStack) -> None:
         except httpx.HTTPError:
             return False
 
-    await_that(ready, 90, "readiness")
+    await_that(ready, RECOVERY_S, "readiness")

@@ -104,7 +104,7 @@ def test_every_kind_of_bad_frame_is_put_aside_and_everything_else_goes_on(
         sent = send_bad_frames(stack)
         letters = read_dead_letters(stack, set(sent))
         load.wait(60)
-        report = scenario.drain(timeout_s=60)
+        report = scenario.drain()
 
         assert report.ok, report.text()
         assert report.accepted == load.events

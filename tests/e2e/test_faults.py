@@ -12,7 +12,7 @@ import pytest
 from marketdata.connection import Access
 from scripts.access import authorization
 from scripts.demonstration.subscriptions import single_event_subscriptions
-from tests.e2e.scenario import EVERYTHING, Scenario, await_ready, await_that, readiness
+from tests.e2e.scenario import EVERYTHING, RECOVERY_S, Scenario, await_ready, await_that, readiness
 from tests.stacks.interface import RunningStack
 
 pytestmark = [
@@ -113,7 +113,7 @@ def test_events_flow_on_while_postgresql_is_killed(stack: RunningStack) -> None:
             assert_unavailable(refused)
             await_that(
                 lambda: scenario.history.received["everything"].events > before,
-                30,
+                RECOVERY_S,
                 "event without PostgreSQL",
             )
         finally:
@@ -137,7 +137,7 @@ def test_events_flow_on_while_the_control_plane_is_killed(stack: RunningStack) -
         try:
             await_that(
                 lambda: scenario.history.received["everything"].events > before,
-                30,
+                RECOVERY_S,
                 "event without the control plane",
             )
         finally:
@@ -154,7 +154,7 @@ def test_events_flow_on_while_the_control_plane_is_killed(stack: RunningStack) -
 
 def await_missing(stack: RunningStack, dependency: str) -> None:
     """Wait until `/readyz` answers 503 with Retry-After and names the dependency."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + RECOVERY_S
     while True:
         answer = readiness(stack)
         if answer.status_code == 503 and dependency in answer.json()["missing"]:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.e2e.scenario import Scenario, await_that, joining
+from tests.e2e.scenario import RECOVERY_S, Scenario, await_that, joining
 from tests.stacks.interface import RunningStack
 
 pytestmark = [
@@ -22,17 +22,17 @@ def test_a_new_subscription_gets_every_event_from_its_plan_on(stack: RunningStac
     fresh = joining("joins-midway", f"venue <> 'X{time.time_ns()}'")
     with Scenario(stack, fresh) as scenario:
         load = scenario.load(rate=RATE, seconds=600)
-        await_that(lambda: scenario.history.log_events > RATE, 60, "event")
+        await_that(lambda: scenario.history.log_events > RATE, RECOVERY_S, "event")
 
         answer = scenario.join()
         scenario.api.await_applied(answer["plan"])
         applied_ns = time.time_ns()
 
         behind = load.published + 2 * RATE
-        await_that(lambda: load.published > behind, 60, "load")
+        await_that(lambda: load.published > behind, RECOVERY_S, "load")
         published = load.end(60)
         required = {"joins-midway": applied_ns}
-        report = scenario.drain(timeout_s=60, required_after_ns=required)
+        report = scenario.drain(required_after_ns=required)
         frames = scenario.history.received["joins-midway"].frames
 
     assert report.ok, report.text()

@@ -44,7 +44,7 @@ def test_instances_come_go_and_die_while_events_flow(own: OwnStack) -> None:
             for function in ("sequencer", "distributor"):
                 await_that(
                     lambda f=function, n=instances: len(own.stack.function_pids(f)) == n,
-                    60,
+                    RECOVERY_S,
                     f"{instances} instances of {function}",
                 )
             if instances > 1:

@@ -226,8 +226,8 @@ class LocalInstance:
         self.function.client.close()
 
 
-def eventually(condition: Callable[[], Any], *, within_s: float = 30.0) -> Any:
-    """The first true value of a condition."""
+def eventually(condition: Callable[[], Any], *, within_s: float = 180.0) -> Any:
+    """The first true value of a condition; the machine may be slow, so there is much time."""
     deadline = time.monotonic() + within_s
     while True:
         found = condition()

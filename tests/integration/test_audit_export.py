@@ -40,7 +40,7 @@ def test_what_is_done_is_on_the_topic_and_its_chain_holds(stack: Any) -> None:
         http.delete(f"/v1/consumers/{made['id']}").raise_for_status()
         # A deleted consumer's row stays.
         expected = ["insert", "update", "update"]
-        eventually(lambda: told(f"consumers/{made['id']}") == expected, within_s=120)
+        eventually(lambda: told(f"consumers/{made['id']}") == expected)
         head, broken = follow(Head(), [link_of(message.data()) for message in messages])
         assert broken is None
         assert head.sequence == len(messages)

@@ -105,7 +105,7 @@ def test_kill_in_an_open_window(cluster: Cluster, start: Any) -> None:
         log.beat()
         return all(_accounted(of(view)) == last for view in views.values())
 
-    eventually(complete, within_s=60)
+    eventually(complete)
     _assert_in_order(of(views["conflated"]))
     _assert_in_order(of(views["rated"]))
     delivered = [key for message in of(views["conflated"]) for key in keys(message)]

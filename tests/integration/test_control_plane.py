@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +11,7 @@ import httpx
 import pulsar
 import pytest
 from events import trades
+from local_runtime import eventually
 
 from marketdata.plans import Plan, decode_plan
 from marketdata.publisher import Publisher
@@ -37,7 +37,7 @@ class Api:
         answer = self.http.post("/v1/subscriptions", json=body)
         assert answer.status_code == 201, answer.text
         path = f"/v1/subscriptions/{answer.json()['id']}"
-        eventually(lambda: self.get(path)["state"] == "active", within_s=60)
+        eventually(lambda: self.get(path)["state"] == "active")
         return dict(self.get(path))
 
     def get(self, path: str) -> Any:
@@ -66,14 +66,6 @@ def api(stack: Any) -> Iterator[Api]:
     made = Api(stack)
     yield made
     made.close()
-
-
-def eventually(condition: Callable[[], bool], *, within_s: float) -> None:
-    """Fail unless a condition holds within the time given."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"does not hold after {within_s:g} s"
-        time.sleep(0.1)
 
 
 def unlike_any_other() -> str:
@@ -143,9 +135,9 @@ def test_how_a_subscription_is_read_is_told(api: Api) -> None:
     assert (health()["state"], health()["members"]) == ("gone", [])
     with Publisher(api.service_url, name=f"health-{name}") as publisher:
         publisher.publish(trades([name] * 3))
-    eventually(lambda: health()["backlog_age_seconds"] is not None, within_s=30)
+    eventually(lambda: health()["backlog_age_seconds"] is not None)
     assert health()["backlog_messages"] > 0
-    eventually(lambda: events() == (3, [0, 0, 3]), within_s=60)
+    eventually(lambda: events() == (3, [0, 0, 3]))
     client = pulsar.Client(api.service_url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error))
     try:
         consumer = client.subscribe(
@@ -171,13 +163,13 @@ def test_how_a_subscription_is_read_is_told(api: Api) -> None:
             said.append(health())
             return said[-1]["backlog_messages"] == 0
 
-        eventually(all_is_read, within_s=60)
+        eventually(all_is_read)
         assert (said[-1]["state"], said[-1]["reason"]) == ("healthy", "Everything is acknowledged.")
         assert said[-1]["last_acknowledged_at"] is not None
         assert events() == (0, [3, 3, 3])
     finally:
         client.close()
-    eventually(lambda: health()["state"] == "gone", within_s=30)
+    eventually(lambda: health()["state"] == "gone")
     api.http.delete(f"/v1/subscriptions/{made['id']}").raise_for_status()
     assert health()["reason"] == "The subscription is closed."
 
@@ -185,7 +177,7 @@ def test_how_a_subscription_is_read_is_told(api: Api) -> None:
 def test_how_a_subscription_was_read_is_kept(api: Api) -> None:
     made = api.subscribe("one", filter=unlike_any_other())
     path = f"/v1/subscriptions/{made['id']}/health/history"
-    eventually(lambda: api.get(path)["items"], within_s=180)
+    eventually(lambda: api.get(path)["items"])
     (*_, newest) = api.get(path)["items"]
     assert (newest["state"], newest["members"]) == ("gone", 0)
 
@@ -196,7 +188,6 @@ def test_a_plan_reaches_every_distributor(api: Api) -> None:
         lambda: (
             api.get(f"/v1/plans/{made['plan']}")["rollout"]["state"] in ("applied", "superseded")
         ),
-        within_s=60,
     )
     distributor = api.get("/v1/functions/distributor")
     assert distributor["plan"] >= made["plan"]
@@ -218,9 +209,9 @@ def test_a_closed_subscription_loses_its_cursor_and_its_view_its_topic(api: Api)
     one, two = api.subscribe("one", filter=shared), api.subscribe("two", filter=shared)
     assert one["topic"] == two["topic"]
     api.http.delete(f"/v1/subscriptions/{one['id']}").raise_for_status()
-    eventually(lambda: api.cursors(one["topic"]) == {two["subscription_name"]}, within_s=60)
+    eventually(lambda: api.cursors(one["topic"]) == {two["subscription_name"]})
     api.http.delete(f"/v1/subscriptions/{two['id']}").raise_for_status()
-    eventually(lambda: api.cursors(one["topic"]) is None, within_s=60)
+    eventually(lambda: api.cursors(one["topic"]) is None)
 
 
 def test_what_is_deleted_behind_our_back_is_made_again(api: Api) -> None:
@@ -228,9 +219,9 @@ def test_what_is_deleted_behind_our_back_is_made_again(api: Api) -> None:
     path = "/persistent/" + made["topic"].split("://", 1)[1]
     name = made["subscription_name"]
     api.admin.delete(f"{path}/subscription/{name}", params={"force": "true"}).raise_for_status()
-    eventually(lambda: name in (api.cursors(made["topic"]) or ()), within_s=60)
+    eventually(lambda: name in (api.cursors(made["topic"]) or ()))
     api.admin.delete(f"{path}/partitions", params={"force": "true"}).raise_for_status()
-    eventually(lambda: name in (api.cursors(made["topic"]) or ()), within_s=60)
+    eventually(lambda: name in (api.cursors(made["topic"]) or ()))
 
 
 @pytest.mark.chaos

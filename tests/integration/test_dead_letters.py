@@ -72,7 +72,7 @@ def letters(http: httpx.Client, **query: Any) -> list[dict[str, Any]]:
 
 
 def await_letters(http: httpx.Client, count: int, note: str, **query: Any) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while True:
         found = [
             each

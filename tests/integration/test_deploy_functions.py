@@ -221,7 +221,7 @@ def test_apply_creates_everything_once_and_drift_is_found_and_repaired(
 
 def _running_and_backlog(project: Project) -> tuple[int, int | None]:
     """What `status` says; an acknowledgement takes a moment to arrive."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while True:
         _, document = project.run("status")
         (row,) = document["functions"]

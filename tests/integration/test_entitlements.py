@@ -123,8 +123,8 @@ class Reading:
         )
 
     def end(self, **awaited: int) -> Seen:
-        """What came: at least up to the sequence of each venue named, if it comes in a minute."""
-        self._awaited, self._until = awaited, time.monotonic() + 60
+        """What came: at least up to the sequence of each venue named, if it comes in three."""
+        self._awaited, self._until = awaited, time.monotonic() + 180
         self._ends.set()
         self._thread.join()
         self.client.close()
@@ -153,7 +153,7 @@ class Api:
             answers.append(self.http.post("/subscriptions", json=request))
             return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
 
-        eventually(stored, within_s=120)
+        eventually(stored)
         answer = answers[-1].raise_for_status().json()
         self.made += [f"/consumers/{consumer}", f"/subscriptions/{answer['id']}"]
         return self.active(answer)

@@ -21,6 +21,7 @@ import psycopg
 import pulsar
 import pytest
 from events import trades
+from local_runtime import eventually
 from ordering_events import closed, event, opened
 
 from marketdata.ordering import (
@@ -111,14 +112,6 @@ def ordering(stack: Any) -> Iterator[Ordering]:
     made = Ordering(stack)
     yield made
     made.close()
-
-
-def eventually(condition: Callable[[], bool], *, within_s: float = 30) -> None:
-    """Fail unless a condition holds within the time given."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"does not hold after {within_s:g} s"
-        time.sleep(0.2)
 
 
 def test_a_gap_is_seen_open_then_filled_in_part_then_closed(ordering: Ordering) -> None:
@@ -219,7 +212,7 @@ def test_messages_of_a_thousand_findings_are_kept_up_with(ordering: Ordering) ->
     for _ in range(30):
         ordering.publish(*(ordering.make(event) for _ in range(1_000)))
     ordering.producer.flush()
-    eventually(lambda: ordering.counted() == 30_000, within_s=60)
+    eventually(lambda: ordering.counted() == 30_000)
     follower = ordering.get("/readyz")["ordering_follower"]
     assert follower["role"] == "following"
 
@@ -255,7 +248,7 @@ def test_what_is_away_is_waited_for(ordering: Ordering, component: str) -> None:
     else:
         ordering.stack.start(component)
         ordering.publish_reversals(20)
-    eventually(lambda: ordering.counted() == 40 * FINDINGS_A_MESSAGE, within_s=60)
+    eventually(lambda: ordering.counted() == 40 * FINDINGS_A_MESSAGE)
 
 
 @pytest.mark.chaos
@@ -270,7 +263,7 @@ def test_a_topic_that_ends_before_what_is_stored_is_read_from_its_start(ordering
         )
     ordering.publish_reversals(5)
     ordering.stack.start("control_plane")
-    eventually(lambda: ordering.counted() == 10 * FINDINGS_A_MESSAGE, within_s=60)
+    eventually(lambda: ordering.counted() == 10 * FINDINGS_A_MESSAGE)
 
 
 @pytest.mark.chaos
@@ -283,7 +276,7 @@ def test_of_two_control_planes_one_stores_and_the_other_takes_over(
     stack.kill("control_plane")
     for _ in range(5):
         ordering.publish_reversals(20)
-    eventually(lambda: ordering.counted() == 200 * FINDINGS_A_MESSAGE, within_s=60)
+    eventually(lambda: ordering.counted() == 200 * FINDINGS_A_MESSAGE)
     assert _role(second) == "following"
     stack.start("control_plane")
     eventually(lambda: _role(f"{stack.control_plane_url}/readyz") == "standby")
@@ -299,7 +292,7 @@ def test_a_frozen_control_plane_is_replaced_and_stores_nothing_twice(
     stack.kill("control_plane", signal.SIGSTOP)
     try:
         ordering.publish_reversals(20)
-        eventually(lambda: _role(second) == "following", within_s=90)
+        eventually(lambda: _role(second) == "following")
         eventually(lambda: ordering.counted() == 40 * FINDINGS_A_MESSAGE)
     finally:
         stack.kill("control_plane", signal.SIGCONT)
@@ -321,7 +314,7 @@ def second(stack: Any) -> Iterator[str]:
     try:
         url = f"http://127.0.0.1:{port}/readyz"
         eventually(lambda: _role(f"{stack.control_plane_url}/readyz") == "following")
-        eventually(lambda: _role(url) == "standby", within_s=60)
+        eventually(lambda: _role(url) == "standby")
         yield url
     finally:
         process.kill()

@@ -107,11 +107,11 @@ def test_each_event_comes_once_over_kills_and_fencing(cluster: Cluster, stack: A
         before = len(log.events)
         log.write(10, rows=100)
         # Killed while most of it is on its way.
-        eventually(lambda n=before: arrived["json"]() > n, within_s=60)
+        eventually(lambda n=before: arrived["json"]() > n)
         process.kill()
         process.join()
     instance = LocalInstance(cluster, DistributorFunction, "sequenced")
-    eventually(lambda: arrived["avro"]() == len(log.events), within_s=60)
+    eventually(lambda: arrived["avro"]() == len(log.events))
     log.write(5, rows=50)
     cluster.usurp(topic["avro"], "distributor")
     instance.close()
@@ -119,7 +119,7 @@ def test_each_event_comes_once_over_kills_and_fencing(cluster: Cluster, stack: A
     try:
         expected = [event["price"] for event in log.events]
         for name in views:
-            eventually(lambda name=name: arrived[name]() >= len(expected), within_s=60)
+            eventually(lambda name=name: arrived[name]() >= len(expected))
         read = cluster.read(topic["json"])
         assert [int(json.loads(m.data())["price"]) * 10**9 for m in read] == expected
         avro = cluster.read(topic["avro"])
@@ -190,7 +190,7 @@ def test_keys_shared_by_several_consumers_keep_the_order(cluster: Cluster) -> No
         return len(received) >= len(log.events)
 
     try:
-        eventually(all_received, within_s=120)
+        eventually(all_received)
         assert [number for _, number in received] == list(range(1, len(log.events) + 1))
         assert len({n for n, _ in received}) == 1
     finally:
