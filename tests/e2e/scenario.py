@@ -171,7 +171,7 @@ def await_that(condition: Callable[[], bool], timeout_s: float, what: str) -> No
 def readiness(stack: RunningStack) -> httpx.Response:
     """What `/readyz` says now."""
     trusted = Access.from_environment().tls()
-    return httpx.get(f"{stack.control_plane_url}/readyz", timeout=20, verify=trusted)
+    return httpx.get(f"{stack.control_plane_url}/readyz", timeout=60, verify=trusted)
 
 
 def await_ready(stack: RunningStack) -> None:

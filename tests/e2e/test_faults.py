@@ -82,7 +82,7 @@ def test_nothing_is_lost_or_doubled_when_the_broker_is_killed(stack: RunningStac
                 json={"consumer": scenario.consumer, "name": "during-the-outage"},
                 headers=authorization(),
                 verify=Access.from_environment().tls(),
-                timeout=20,
+                timeout=60,
             )
             assert_unavailable(refused)
         finally:
@@ -108,7 +108,7 @@ def test_events_flow_on_while_postgresql_is_killed(stack: RunningStack) -> None:
                 json={"name": "too-late"},
                 headers=authorization(),
                 verify=Access.from_environment().tls(),
-                timeout=20,
+                timeout=60,
             )
             assert_unavailable(refused)
             await_that(

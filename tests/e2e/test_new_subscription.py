@@ -30,7 +30,7 @@ def test_a_new_subscription_gets_every_event_from_its_plan_on(stack: RunningStac
 
         behind = load.published + 2 * RATE
         await_that(lambda: load.published > behind, RECOVERY_S, "load")
-        published = load.end(60)
+        published = load.end(RECOVERY_S)
         required = {"joins-midway": applied_ns}
         report = scenario.drain(required_after_ns=required)
         frames = scenario.history.received["joins-midway"].frames

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_what_is_done_is_on_the_topic_and_its_chain_holds(stack: Any) -> None:
-    http = httpx.Client(base_url=stack.control_plane_url, timeout=20, auth=authenticate)
+    http = httpx.Client(base_url=stack.control_plane_url, timeout=60, auth=authenticate)
     client = pulsar.Client(stack.service_url, **Access.from_environment().client_arguments())
     messages: list[pulsar.Message] = []
     try:

@@ -135,7 +135,7 @@ class World:
             json=body,
             headers={"Authorization": f"Bearer {token}"},
             verify=self.security.tls(),
-            timeout=20,
+            timeout=60,
         )
 
     @property

@@ -25,8 +25,8 @@ class Api:
     """The control plane's API and the broker's admin API, for one consumer of this test."""
 
     def __init__(self, stack: Any) -> None:
-        self.http = httpx.Client(base_url=stack.control_plane_url, timeout=20, auth=authenticate)
-        self.admin = httpx.Client(base_url=f"{stack.admin_url}/admin/v2", timeout=20)
+        self.http = httpx.Client(base_url=stack.control_plane_url, timeout=60, auth=authenticate)
+        self.admin = httpx.Client(base_url=f"{stack.admin_url}/admin/v2", timeout=60)
         self.service_url: str = stack.service_url
         self.consumer = f"test-{uuid.uuid4().hex[:12]}"
         self.http.post("/v1/consumers", json={"name": self.consumer}).raise_for_status()

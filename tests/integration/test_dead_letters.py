@@ -35,7 +35,7 @@ INGEST = partition_topic(INGEST_EVENTS, PARTITION)
 @pytest.fixture
 def http(stack: Any) -> Iterator[httpx.Client]:
     with httpx.Client(
-        base_url=f"{stack.control_plane_url}/v1", timeout=20, auth=authenticate
+        base_url=f"{stack.control_plane_url}/v1", timeout=60, auth=authenticate
     ) as client:
         yield client
 

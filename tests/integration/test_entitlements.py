@@ -181,7 +181,7 @@ class Api:
 @pytest.fixture
 def api(stack: Any) -> Iterator[Api]:
     with (
-        httpx.Client(base_url=f"{stack.control_plane_url}/v1", timeout=20) as client,
+        httpx.Client(base_url=f"{stack.control_plane_url}/v1", timeout=60) as client,
         ControlApi(stack.control_plane_url) as control,
     ):
         api = Api(client, control)

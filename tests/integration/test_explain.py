@@ -24,7 +24,7 @@ PARTITION = 1
 
 @pytest.fixture
 def http(stack: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{stack.control_plane_url}/v1", timeout=20) as client:
+    with httpx.Client(base_url=f"{stack.control_plane_url}/v1", timeout=60) as client:
         yield client
 
 

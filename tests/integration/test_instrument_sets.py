@@ -92,7 +92,7 @@ class Delivered:
 @pytest.fixture
 def http(stack: Any) -> Iterator[httpx.Client]:
     with httpx.Client(
-        base_url=f"{stack.control_plane_url}/v1", timeout=20, auth=authenticate
+        base_url=f"{stack.control_plane_url}/v1", timeout=60, auth=authenticate
     ) as client:
         yield client
 

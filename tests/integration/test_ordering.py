@@ -45,7 +45,7 @@ class Ordering:
     def __init__(self, stack: Any) -> None:
         self.stack = stack
         self.source = f"test-{uuid.uuid4().hex[:12]}"
-        self.http = httpx.Client(base_url=stack.control_plane_url, timeout=20, auth=authenticate)
+        self.http = httpx.Client(base_url=stack.control_plane_url, timeout=60, auth=authenticate)
         self.client = pulsar.Client(
             stack.service_url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
         )
