@@ -8,6 +8,7 @@ transformation and format do comes behind it.
     bounded(spec, Entitlements(venues=("XNAS",)).bounds())  # what is left of what was asked for
 """
 
+from functools import lru_cache
 from typing import Annotated, Final, Literal, NamedTuple, Self
 
 import msgspec
@@ -52,6 +53,9 @@ InstrumentSets = Annotated[
     ),
 ]
 
+_KEPT: Final = 2048
+_KEPT_BYTES: Final = 4096
+"""For how many conditions what is left of them is kept, and how long they are at most, as JSON."""
 
 MaximumRate = Annotated[
     MaxRate,
@@ -140,20 +144,34 @@ def bounded(spec: ViewSpec, allowed: Bounds) -> ViewSpec:
     delivery = _paced(_delayed(spec.delivery, allowed.delay_seconds), allowed.max_rate)
     if delivery != spec.delivery:
         spec = msgspec.structs.replace(spec, delivery=delivery)
-    asked = Filter.from_json(spec.predicate)
-    left = asked & allowed.events & _sampled(spec.delivery)
-    if left == asked:
+    one_of = spec.delivery.sample.one_of if spec.delivery.sample else 0
+    left = _left(msgspec.json.encode(spec.predicate), allowed.events, one_of)
+    if left is None:
         return spec
-    if not left.kinds:
-        left = Filter.nothing()
     return msgspec.structs.replace(spec, filter=left.canonical, predicate=left.to_json())
 
 
-def _sampled(delivery: Delivery) -> Filter:
+def _left(predicate: bytes, events: Filter, one_of: int) -> Filter | None:
+    """What is left of a condition, as JSON; None for all of it. Many ask for few."""
+    return (_worked_out if len(predicate) > _KEPT_BYTES else _kept)(predicate, events, one_of)
+
+
+def _worked_out(predicate: bytes, events: Filter, one_of: int) -> Filter | None:
+    asked = Filter.from_json(msgspec.json.decode(predicate))
+    left = asked & events & _sampled(one_of)
+    if left == asked:
+        return None
+    return left if left.kinds else Filter.nothing()
+
+
+_kept = lru_cache(_KEPT)(_worked_out)
+
+
+def _sampled(one_of: int) -> Filter:
     """What passes of 1 of N: no state is needed, and whoever looks at filters knows of it."""
-    if not delivery.sample:
+    if not one_of:
         return Filter.everything()
-    return compile_filter(f"sequence % {delivery.sample.one_of} = 0")
+    return compile_filter(f"sequence % {one_of} = 0")
 
 
 def _delayed(delivery: Delivery, least: int) -> Delivery:

@@ -1,7 +1,7 @@
 """A compiled filter: made from SQL or from its JSON tree, applied to whole frames."""
 
 from collections.abc import Collection, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,9 @@ from marketdata.frames import frame_kind
 from marketdata.schemas import KINDS, SEQUENCED_SCHEMAS
 
 _ALL: Final = Truth(True)
+_KEPT: Final = 2048
+_KEPT_CHARACTERS: Final = 4096
+"""How many filters are kept compiled, and how long their texts are at most: many ask for few."""
 _NAMES: Final = {kind: frozenset(schema.names) for kind, schema in SEQUENCED_SCHEMAS.items()}
 
 
@@ -193,6 +196,12 @@ def compile_filter(sql: str, references: References = ()) -> Filter:
     Raises:
         FilterError: with `position`, `line`, `column` and `hint`.
     """
+    if len(sql) > _KEPT_CHARACTERS:
+        return _compiled(sql, references)
+    return _kept(sql, references)
+
+
+def _compiled(sql: str, references: References) -> Filter:
     # Functions load filters from plans as trees; only who takes SQL pays for the SQL parser.
     from marketdata.filters.parse import check_limits, parse  # noqa: PLC0415
 
@@ -207,6 +216,9 @@ def compile_filter(sql: str, references: References = ()) -> Filter:
         error.locate(sql, 0)
         raise
     return found
+
+
+_kept = lru_cache(_KEPT)(_compiled)
 
 
 def compile_tree(tree: Expression, positions: dict[str, int] | None = None) -> Filter:
