@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 
 import uvicorn
@@ -38,6 +39,9 @@ def main() -> int:
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
     server = Server(app, config)
+    # What is there now stays: looking through all of it again would hold up requests by 0.1 s.
+    gc.collect()
+    gc.freeze()
     with contextlib.suppress(KeyboardInterrupt):  # raised anew after an end in order
         server.run()
     return 0 if server.started else STARTUP_FAILURE

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from enum import IntEnum
 
+import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import URL, make_url, text
@@ -26,6 +27,11 @@ SCHEMA_REVISION = "0028"
 CONNECT_TIMEOUT_SECONDS = 3
 HELD_IDLE_SECONDS = 30
 """PostgreSQL ends the session of a lock's holder that is silent for so long: it hangs."""
+
+IN_TRANSACTION_IDLE_SECONDS = 900
+"""The same within a transaction: what it holds is free again, whatever became of its process.
+
+Much longer than any call of the broker for which a transaction waits."""
 
 
 class Base(DeclarativeBase):
@@ -125,7 +131,11 @@ class Database:
             max_overflow=0,
             pool_timeout=5,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
+            json_deserializer=msgspec.json.decode,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "options": f"-c idle_in_transaction_session_timeout={IN_TRANSACTION_IDLE_SECONDS}s",
+            },
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         libpq = self.engine.url.set(drivername="postgresql")

@@ -53,6 +53,7 @@ InstrumentSets = Annotated[
     ),
 ]
 
+_NOTHING: Final = Filter.nothing().canonical
 _KEPT: Final = 2048
 _KEPT_BYTES: Final = 4096
 """For how many conditions what is left of them is kept, and how long they are at most, as JSON."""
@@ -190,7 +191,7 @@ def _paced(delivery: Delivery, most: int | None) -> Delivery:
 
 def receives_nothing(spec: ViewSpec) -> bool:
     """Whether no event can ever be in a view."""
-    return spec.filter == Filter.nothing().canonical
+    return spec.filter == _NOTHING
 
 
 def one_of(column: str, values: tuple[str, ...]) -> Expression:
