@@ -85,6 +85,7 @@ class Rig:
     Args:
         views: topics and names, as `subscribed` yields them.
         names: of the instruments.
+        read: how many of the views the consumer reads, from the first on.
     """
 
     def __init__(
@@ -94,12 +95,14 @@ class Rig:
         consumer: Worker,
         views: Sequence[dict[str, str]],
         names: Sequence[str],
+        read: int,
     ) -> None:
         self.stack = stack
         self._publishers = publishers
         self._consumer = consumer
         self._views = views
         self._names = names
+        self._read = read
         self._loads = 0
 
     def load(
@@ -155,6 +158,7 @@ class Rig:
             during()
         published = [each.answer(timeout_s=seconds + 180.0) for each in self._publishers]
         expected = np.sum([each["of_view"] for each in published], axis=0).tolist()
+        expected = expected[: self._read]
         received = self._consumer.ask(
             "finish", expected=expected, patience_s=PATIENCE_S, timeout_s=3600.0
         )
@@ -256,6 +260,7 @@ def rig_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What figures depend on, of these options."""
     return {
         "views": options.views,
+        "views_read": getattr(options, "read", options.views),
         "kinds": options.kinds,
         "instruments": options.instruments,
         "publishers": options.publishers,
@@ -296,6 +301,7 @@ def rig_on(
     """
     names = instrument_names(options.instruments) if names is None else names
     logs = stack.home / "logs"
+    read = getattr(options, "read", options.views)
     with ExitStack() as parts:
         views = parts.enter_context(
             subscribed(
@@ -310,14 +316,14 @@ def rig_on(
         consumer.ask(
             "subscribe",
             service_url=stack.service_url,
-            views=views,
+            views=views[:read],
             timeout_s=SUBSCRIBE_TIMEOUT_S,
         )
         publishers = [
             parts.enter_context(Worker("publishing", logs / f"bench-publisher-{number}.log"))
             for number in range(options.publishers)
         ]
-        yield Rig(stack, publishers, consumer, views, names)
+        yield Rig(stack, publishers, consumer, views, names, read)
 
 
 def _with_children(pid: int | None, *, children: bool = True) -> list[int]:

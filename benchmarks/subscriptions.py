@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -18,7 +19,10 @@ from marketdata.plans import USUAL_PRIORITY
 from scripts.access import authenticate
 
 CONNECTIONS = 4
-ROLLOUT_TIMEOUT_S = 120.0
+BATCH = 250
+"""So many are made by one request where there are more."""
+
+ROLLOUT_TIMEOUT_S = 600.0
 REQUEST_TIMEOUT_S = 60.0
 
 
@@ -77,8 +81,18 @@ def requested(url: str, requests: Sequence[dict[str, Any]]) -> Iterator[list[dic
             made.append(answer)
             return answer
 
+        def subscribe_together(first: int) -> list[dict[str, Any]]:
+            body = [{"consumer": consumer, **each} for each in requests[first : first + BATCH]]
+            answers = _send(api, "POST", "/subscriptions:batch-create", {"subscriptions": body})
+            made.extend(answers["items"])
+            return list(answers["items"])
+
         try:
-            answers = list(connections.map(subscribe, requests))
+            if len(requests) > BATCH:
+                parts = map(subscribe_together, range(0, len(requests), BATCH))
+                answers = list(chain.from_iterable(parts))
+            else:
+                answers = list(connections.map(subscribe, requests))
             _await_rollout(api, answers)
             yield [
                 {key: each[key] for key in ("name", "topic", "subscription_name")}
