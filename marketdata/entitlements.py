@@ -79,15 +79,17 @@ class Bounds(NamedTuple):
         events: which events.
         delay_seconds: how old they are at least.
         max_rate: how many of them a second in each view; None for any number.
+        priorities: bound nothing: see `marketdata.routing_rules.priority_of`.
     """
 
     events: Filter
     delay_seconds: int = 0
     max_rate: int | None = None
+    priorities: tuple[tuple[Filter, int], ...] = ()
 
-    def within(self, routed: Filter) -> Self:
-        """The same for those events only that pass another filter, too."""
-        return self._replace(events=self.events & routed)
+    def within(self, routed: Filter, priorities: tuple[tuple[Filter, int], ...] = ()) -> Self:
+        """The same for those events only that pass another filter, too, with priorities."""
+        return self._replace(events=self.events & routed, priorities=priorities)
 
 
 class Entitlements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

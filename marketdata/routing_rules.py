@@ -6,6 +6,9 @@ is one condition (`decision`), joined by AND with its filters as its entitlement
 that is NULL does not match, and what an earlier rule decides no later one changes.
 
     decision([("allow", venue_is_xnas), ("deny", everything)])  # venue = 'XNAS'
+
+Rules that prioritize stand in the same list and allow or deny nothing. Events of one view come in
+one order, so what they give a priority is a view, of which every event has to fulfil the condition.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,36 +19,18 @@ from msgspec import Meta
 
 from marketdata.entitlements import one_of
 from marketdata.filters import Filter
+from marketdata.filters.implication import implies, is_not_true
 from marketdata.filters.normalize import normalize
-from marketdata.filters.tree import (
-    And,
-    Case,
-    Column,
-    Compare,
-    Expression,
-    Function,
-    In,
-    InSet,
-    IsNull,
-    Like,
-    Literals,
-    Local,
-    Not,
-    Or,
-    Truth,
-    When,
-    children,
-)
-from marketdata.schemas import ASSIGNED, KEY_COLUMNS
+from marketdata.filters.tree import And, Expression, Not, Or, Truth
 
 MAX_RULES: Final = 100
 MAX_TURNS: Final = 16
 """How often the enabled rules may turn from one effect to the other: each turn is a level in the
 condition that they make."""
 
-Effect = Literal["allow", "deny"]
-
-_NEVER_NULL: Final = frozenset({*KEY_COLUMNS, *ASSIGNED, "kind"})
+Effect = Literal["allow", "deny", "prioritize"]
+Decision = Literal["allow", "deny"]
+Share = Literal["every", "some", "none"]
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$(?!\n)", max_length=64)]
 Region = Annotated[
@@ -128,7 +113,7 @@ class Selector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None
 
 
-def decision(rules: Sequence[tuple[Effect, Filter]]) -> Filter:
+def decision(rules: Sequence[tuple[Decision, Filter]]) -> Filter:
     """The condition that is TRUE for exactly the events that ordered rules allow.
 
     Args:
@@ -137,11 +122,29 @@ def decision(rules: Sequence[tuple[Effect, Filter]]) -> Filter:
     left: Expression = Truth(True)
     for effect, condition in reversed(rules):
         tree = condition.tree
-        left = Or((tree, left)) if effect == "allow" else And((_is_not_true(tree), left))
+        left = Or((tree, left)) if effect == "allow" else And((is_not_true(tree), left))
     return Filter(normalize(left))
 
 
-def turns(effects: Iterable[Effect]) -> int:
+def priority_of(view: Filter, priorities: Sequence[tuple[Filter, int]]) -> int | None:
+    """The priority of a view by rules; None where none of them applies.
+
+    Args:
+        view: what the view's events pass.
+        priorities: condition and priority of the rules that prioritize and select a consumer, in
+            their order. The first one decides whose condition every event of the view fulfils.
+    """
+    return next((given for condition, given in priorities if implies(view, condition)), None)
+
+
+def share_of(view: Filter, condition: Filter) -> Share:
+    """How many of a view's events fulfil a condition: `some`, where nothing else can be shown."""
+    if implies(view, condition):
+        return "every"
+    return "some" if (view & condition).kinds else "none"
+
+
+def turns(effects: Iterable[Decision]) -> int:
     """How many runs of one effect there are."""
     before, found = None, 0
     for effect in effects:
@@ -154,25 +157,3 @@ def of_sources(sources: Iterable[str], *, excepted: bool) -> Filter:
     """The condition on events of some sources, or of all others."""
     one = one_of("source", tuple(sorted(set(sources))))
     return Filter(normalize(Not(one) if excepted else one))
-
-
-def _is_not_true(tree: Expression) -> Expression:
-    """FALSE where a condition is TRUE, else TRUE: NOT, where the condition cannot be NULL."""
-    if _is_two_valued(tree):
-        return Not(tree)
-    return Case((When(tree, Truth(False)),), Truth(True))
-
-
-def _is_two_valued(tree: Expression) -> bool:
-    """Whether an expression is never NULL; no for some that are not."""
-    match tree:
-        case Column(name):
-            return name in _NEVER_NULL
-        case IsNull() | Truth():
-            return True
-        case And() | Or() | Not() | Compare() | In() | InSet() | Like() | Local():
-            return all(map(_is_two_valued, children(tree)))
-        case Function("lower" | "upper"):
-            return all(map(_is_two_valued, children(tree)))
-        case _:
-            return isinstance(tree, Literals)

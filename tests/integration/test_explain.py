@@ -97,7 +97,7 @@ def received(subscription: dict[str, Any], count: int) -> dict[tuple[str, int], 
 def test_what_was_and_was_not_delivered_is_explained(stack: Any, http: httpx.Client) -> None:
     inside, outside, early = neighbours(3)
     listed = f"set-{uuid.uuid4().hex[:8]}"
-    consumer = made(http, "/consumers", name=f"explain-{uuid.uuid4().hex[:8]}")["id"]
+    consumer = made(http, "/consumers", name=f"explain-{listed}")["id"]
     made(http, "/instrument-sets", name=listed, instruments=[inside, early])
     publish(stack.service_url, [early], 3)
     await_distributed(stack, http, early, 3)
@@ -138,6 +138,14 @@ def test_what_was_and_was_not_delivered_is_explained(stack: Any, http: httpx.Cli
     foreign = explained(http, first["id"], outside, 20)
     assert foreign["verdict"] == "filtered"
     assert foreign["sets"][0]["holds_instrument"] is False
+
+    # Not all that the subscription asks for are trades: a rule for those says nothing of its view.
+    rule = {"name": listed, "effect": "prioritize", "priority": 3, "when": "kind = 'trade'"}
+    made(http, "/rules", **rule, consumers={"names": [f"explain-{listed}"]})
+    told = explained(http, first["id"], inside, 10)["priority"]
+    http.delete(f"/rules/{listed}").raise_for_status()
+    assert (told["priority"], [each["covers"] for each in told["rules"]]) == (1, ["some"])
+    assert listed in told["reason"]
     assert explained(http, first["id"], early, 2)["verdict"] == "filtered"
 
     # The set changes afterwards: what was delivered stays delivered, and what was not, not.

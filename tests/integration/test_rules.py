@@ -173,3 +173,45 @@ def test_events_flow_by_the_definitions_of_the_plan_that_is_rolled_back_to(
     apart = untouched.end(**dict.fromkeys(VENUES, flow.frames))
     assert api.get(other)["topic"] == other["topic"]
     assert apart.sequences == dict.fromkeys(VENUES, flow.all)
+
+
+def test_a_rule_gives_a_view_a_priority_and_takes_it_back_while_events_flow(
+    stack: Any, api: Api
+) -> None:
+    flow = Flow(stack.service_url)
+    one = api.desk("one", VENUES, f"{listed(flow.names)} AND kind = 'trade'")
+    member = {"workflow": f"workflow-{api.mark}"}
+    api.http.patch(f"/consumers/{one['consumer']}", json=member).raise_for_status()
+    name = f"first-{api.mark}"
+    body = {"name": name, "effect": "prioritize", "priority": 3, "when": "kind = 'trade'"}
+    first = Reading(one)
+
+    def then(answer: httpx.Response) -> dict[str, Any]:
+        plan = answer.raise_for_status().json()["plan"]
+        after = api.active(one)
+        assert after["plan"] == plan
+        api.control.await_applied(plan)
+        return after
+
+    with flow:
+        flow.pass_by(50)
+        selected = {"consumers": {"workflows": [member["workflow"]]}}
+        high = then(api.http.post("/rules", json=body | selected))
+        api.made.append(f"/rules/{name}")
+        second = Reading(high, from_plan=high["from_plan"])
+        # Nothing comes any more to what was left: what comes there later is from behind a hole.
+        left = eventually(lambda: api.get(one)["draining"][0]["plan"], within_s=120)
+        api.control.await_applied(left)
+        flow.pass_by(50)
+        back = then(api.http.patch(f"/rules/{name}", json={"enabled": False}))
+        flow.pass_by(50)
+    rest, seen = second.end(), first.end(**dict.fromkeys(VENUES, flow.frames))
+    assert (high["delivery"]["priority"], high["asked_delivery"]) == (3, one["delivery"])
+    assert high["topic"] != one["topic"]
+    # Back, it reads on where it was.
+    assert (back["topic"], back["delivery"]) == (one["topic"], one["delivery"])
+    for venue in VENUES:
+        between = rest.sequences[venue]
+        assert between == list(range(between[0], between[-1] + 1))
+        assert_two_whole_stretches(seen.sequences[venue], flow.frames)
+        assert {*between, *seen.sequences[venue]} == set(flow.all)

@@ -15,7 +15,9 @@ from control_plane.cli.resources.command import (
     sort_by,
 )
 
+_EFFECTS = ("allow", "deny", "prioritize")
 _OF_RULE = (
+    body("priority", "What views get of which every event matches: 0 to 3.", type=int),
     body("description", "For people."),
     body("when", "SQL condition over an event; '' for every event.", type=TEXT),
     body("consumers", 'Which ones: \'{"regions_except": ["eu"]}\'; absent: all.', type=JSON),
@@ -129,7 +131,16 @@ RULES = Group(
             "/v1/rules",
             "List routing rules in the order in which they decide. `--output etag` prints the ETag"
             " of that order alone.",
-            columns=("position", "name", "effect", "enabled", "when", "consumers", "plan"),
+            columns=(
+                "position",
+                "name",
+                "effect",
+                "priority",
+                "enabled",
+                "when",
+                "consumers",
+                "plan",
+            ),
             paged=True,
             alone="etag",
         ),
@@ -149,7 +160,7 @@ RULES = Group(
             "Make a rule.",
             (
                 body("name", argument=True),
-                body("effect", argument=True, type=("allow", "deny")),
+                body("effect", argument=True, type=_EFFECTS),
                 *_OF_RULE,
                 KEY,
             ),
@@ -164,7 +175,7 @@ RULES = Group(
             (
                 key("key"),
                 body("name", "Its new name."),
-                body("effect", "allow or deny.", type=("allow", "deny")),
+                body("effect", "What it does.", type=_EFFECTS),
                 *_OF_RULE,
                 IF_MATCH,
                 KEY,

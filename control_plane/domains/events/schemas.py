@@ -61,7 +61,8 @@ class EventType(StrEnum):
     SET_DELETED = "instrument_set.deleted"
     """name, id"""
     RULE_CREATED = "rule.created"
-    """name, id, effect, enabled, position, plan (from which it holds)"""
+    """name, id, effect, priority (of what prioritizes), enabled, position, plan (from which it
+    holds)"""
     RULE_CHANGED = "rule.changed"
     """as rule.created"""
     RULE_DELETED = "rule.deleted"

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from control_plane.domains.explain.verdict import Verdict
-from marketdata.routing_rules import Effect
+from marketdata.routing_rules import Decision, Share
 
 LogPosition = Annotated[str, Meta(description="ledger:entry:index", examples=["731:12:0"])]
 
@@ -45,11 +45,41 @@ class RuleOut(msgspec.Struct):
     name: str
     id: str
     position: Annotated[int, Meta(description="Among all rules.")]
-    effect: Effect
+    effect: Decision
     matches: Annotated[
         bool | None, Meta(description="Null when it names a set that is not there any more.")
     ]
     parts: dict[str, Any] | None
+
+
+class PriorityRuleOut(msgspec.Struct):
+    """A routing rule that prioritizes and selects the consumer, on the view."""
+
+    name: str
+    id: str
+    position: Annotated[int, Meta(description="Among all rules.")]
+    priority: int
+    covers: Annotated[
+        Share,
+        Meta(
+            description="How many of the view's events match it. It applies where that is every "
+            "one; `some` is said, too, where nothing else can be shown."
+        ),
+    ]
+
+
+class PriorityOut(msgspec.Struct):
+    """The view's priority, and where it is from."""
+
+    priority: int
+    reason: str
+    rules: Annotated[
+        list[PriorityRuleOut],
+        Meta(
+            description="The enabled routing rules that prioritize and select the consumer, as they"
+            " are now, up to the first one that applies to the view: that one decides."
+        ),
+    ]
 
 
 class SetOut(msgspec.Struct):
@@ -88,9 +118,11 @@ class ExplanationOut(msgspec.Struct):
     rules: Annotated[
         list[RuleOut],
         Meta(
-            description="The enabled routing rules that select the consumer, as they are now, up to"
-            " the first one that matches: that one decides; where none does, rules allow it."
+            description="The enabled routing rules that allow or deny and select the consumer, as"
+            " they are now, up to the first one that matches: that one decides; where none does,"
+            " rules allow it."
         ),
     ]
+    priority: PriorityOut
     sets: list[SetOut]
     delivery: DeliveryOut | None

@@ -21,7 +21,7 @@ from control_plane.domains.explain.events import (
     find_event,
     trace,
 )
-from control_plane.domains.explain.ruling import Sets, parts, ruling
+from control_plane.domains.explain.ruling import Sets, parts, priority, ruling
 from control_plane.domains.explain.ruling import passes as condition_passes
 from control_plane.domains.explain.schemas import (
     DeliveryOut,
@@ -128,6 +128,7 @@ class ExplainService:
                 parts=None if passes is None else parts(subject.filter, event.row, subject.sets),
             ),
             rules=rules,
+            priority=priority(subject.view, subject.rules),
             sets=_sets_out(subject, sought.instrument),
             delivery=_delivery_out(subject.view, event.partition, found.message),
         )

@@ -49,9 +49,9 @@ class Ruling:
 
     @property
     def sets(self) -> frozenset[str]:
-        """The instrument sets that enabled rules of now name."""
-        enabled = (rule.condition.sets for rule in self.before.rules if rule.enabled)
-        return frozenset().union(*enabled)
+        """The instrument sets that enabled rules of now name to allow or deny something."""
+        deciding = (rule for rule in self.before.rules if rule.enabled and not rule.prioritizes)
+        return frozenset().union(*(rule.condition.sets for rule in deciding))
 
     async def put_back(
         self, session: AsyncSession, then: Sequence[Rule] | None, outcome: Outcome, *, widen: bool

@@ -37,6 +37,7 @@ def made(rules: Sequence[Rule], data: RuleCreate, rule_id: str) -> list[Rule]:
         if name not in ("id", "condition")
     }
     rule = _compiled(Rule(id=rule_id, condition=_NO_CONDITION, **members))
+    _require_priority(rule)
     return _checked(_placed(rules, rule, data.position, at=len(rules)), rule)
 
 
@@ -50,7 +51,10 @@ def changed(rules: Sequence[Rule], key: str, data: RuleUpdate) -> list[Rule]:
     before = find(rules, key)
     members = {name: getattr(data, name) for name in data.__struct_fields__ if name != "position"}
     named = {name: value for name, value in members.items() if value is not UNSET}
+    if named.get("effect", "prioritize") != "prioritize":
+        named.setdefault("priority", None)
     rule = msgspec.structs.replace(before, **named)
+    _require_priority(rule)
     # What stands is not compiled again: to disable a rule must not fail.
     if named.keys() & {"when", "consumers", "origin_regions", "origin_regions_except"}:
         rule = _compiled(rule)
@@ -142,6 +146,16 @@ def _compiled(rule: Rule) -> Rule:
     return rule
 
 
+def _require_priority(rule: Rule) -> None:
+    """Refuse a rule that prioritizes without a priority, or has one and does not."""
+    if rule.prioritizes and rule.priority is None:
+        detail, hint = "a rule that prioritizes needs a priority", "0 to 3: 3 is the highest"
+        raise _refused(FieldProblem("/priority", detail, hint=hint))
+    if rule.priority is not None and not rule.prioritizes:
+        detail = f"a rule with the effect {rule.effect} gives no priority"
+        raise _refused(FieldProblem("/priority", detail, hint="drop it, or the effect prioritize"))
+
+
 def _refused(*problems: FieldProblem) -> InvalidRequestError:
     return InvalidRequestError(f"Refused: {problems[0].detail}.", [*problems])
 
@@ -159,7 +173,8 @@ def _checked(rules: list[Rule], rule: Rule | None = None) -> list[Rule]:
         raise ConflictError(f"There is a rule {rule.name!r} already; choose another name.")
     if len(rules) > MAX_RULES:
         raise ConflictError(f"There are {MAX_RULES} rules already: delete some, or join them.")
-    if turns(each.effect for each in rules if each.enabled) > MAX_TURNS:
+    deciding = (each.effect for each in rules if each.enabled and each.effect != "prioritize")
+    if turns(deciding) > MAX_TURNS:
         detail = f"the rules would turn more than {MAX_TURNS} times between allow and deny"
         hint = "let those of one effect follow each other, or join them by OR"
         pointer = "/rules" if rule is None else "/position"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.rules.policy import Policy
 from control_plane.domains.subscriptions import repository as subscription_rows
@@ -35,9 +36,13 @@ async def follow_policy(
 
 
 async def bounds_changed(session: AsyncSession, before: Policy, after: Policy) -> dict[str, Bounds]:
-    """What those consumers may receive, by id, for whom rules say something else."""
+    """What those consumers may receive, and how, by id, for whom rules say something else."""
     return {
         consumer.id: after.allowed(consumer)
         for consumer in await subscription_rows.receiving(session)
-        if after.routed(consumer) != before.routed(consumer)
+        if _said(after, consumer) != _said(before, consumer)
     }
+
+
+def _said(policy: Policy, consumer: Consumer) -> tuple[object, object]:
+    return policy.routed(consumer), policy.priorities(consumer)

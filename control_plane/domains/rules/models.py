@@ -40,7 +40,11 @@ class RuleRow(Base):
         ),
         CheckConstraint("id ~ '^u[0-9a-f]{16}$'", name="id_form"),
         CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'", name="name_form"),
-        CheckConstraint("effect IN ('allow', 'deny')", name="effect_known"),
+        CheckConstraint("effect IN ('allow', 'deny', 'prioritize')", name="effect_known"),
+        CheckConstraint("priority BETWEEN 0 AND 3", name="priority_known"),
+        CheckConstraint(
+            "(effect = 'prioritize') = (priority IS NOT NULL)", name="priority_complete"
+        ),
         CheckConstraint("version >= 1", name="version_positive"),
         CheckConstraint("position >= 1", name="position_positive"),
         CheckConstraint("(position IS NULL) = (deleted_at IS NOT NULL)", name="position_live"),
@@ -58,6 +62,7 @@ class RuleRow(Base):
     origin_regions_except: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     consumers: Mapped[dict[str, Any]] = mapped_column(JSONB)
     effect: Mapped[str] = mapped_column(Text)
+    priority: Mapped[int | None] = mapped_column(Integer)
     enabled: Mapped[bool] = mapped_column(Boolean)
     position: Mapped[int | None] = mapped_column(Integer)
     # The plan from which it holds as it is; the newest one before where it made no difference.

@@ -1,4 +1,4 @@
-"""What routing rules say of a consumer: one condition, and which rule decided.
+"""What routing rules say of a consumer: one condition, which rule decided, and priorities.
 
 Pure: rules and the sources of regions are given.
 """
@@ -15,7 +15,7 @@ import msgspec
 from control_plane.domains.consumers.models import Consumer
 from marketdata.entitlements import Bounds, Entitlements
 from marketdata.filters import Filter
-from marketdata.routing_rules import Effect, Selector, decision, of_sources
+from marketdata.routing_rules import Decision, Effect, Selector, decision, of_sources
 
 Origins = Mapping[str, Collection[str]]
 """Region -> the sources of the publishers that are registered there."""
@@ -34,6 +34,12 @@ class Rule(msgspec.Struct, frozen=True):
     consumers: Selector
     effect: Effect
     enabled: bool
+    priority: int | None = None
+
+    @property
+    def prioritizes(self) -> bool:
+        """Whether it gives views a priority, and neither allows nor denies anything."""
+        return self.effect == "prioritize"
 
     @property
     def matches_all(self) -> bool:
@@ -88,7 +94,21 @@ class Policy:
 
     def routed(self, consumer: Consumer) -> Filter:
         """What the rules let a consumer receive."""
-        return _decided(tuple((each.rule.effect, each.condition) for each in self.of(consumer)))
+        return _decided(
+            tuple(
+                (each.rule.effect, each.condition)
+                for each in self.of(consumer)
+                if each.rule.effect != "prioritize"
+            )
+        )
+
+    def priorities(self, consumer: Consumer) -> tuple[tuple[Filter, int], ...]:
+        """Condition and priority of the rules that prioritize, for `priority_of`."""
+        return tuple(
+            (each.condition, each.rule.priority)
+            for each in self.of(consumer)
+            if each.rule.priority is not None
+        )
 
     def allowed(self, consumer: Consumer) -> Bounds:
         """What a consumer may receive, by its entitlements and by the rules."""
@@ -96,7 +116,7 @@ class Policy:
 
     def within(self, consumer: Consumer, entitlements: Entitlements) -> Bounds:
         """The same, were these its entitlements."""
-        return _both(entitlements, self.routed(consumer))
+        return _both(entitlements, self.routed(consumer), self.priorities(consumer))
 
 
 def condition_of(rule: Rule, origins: Origins) -> Filter:
@@ -110,21 +130,27 @@ def condition_of(rule: Rule, origins: Origins) -> Filter:
 
 
 def shadow_of(rule: Rule, rules: Sequence[Rule]) -> Rule | None:
-    """The first enabled rule ahead of one that decides all that it could; None for none."""
+    """The first enabled rule ahead of one that decides all that it could; None for none.
+
+    Rules that prioritize and rules that allow or deny leave each other what they decide.
+    """
     for ahead in rules:
         if ahead.id == rule.id:
             return None
         everybody = ahead.consumers in (Selector(), rule.consumers)
-        if ahead.enabled and ahead.matches_all and everybody:
+        alike = ahead.prioritizes == rule.prioritizes
+        if ahead.enabled and ahead.matches_all and everybody and alike:
             return ahead
     return None
 
 
 @lru_cache(maxsize=1024)
-def _decided(rules: tuple[tuple[Effect, Filter], ...]) -> Filter:
+def _decided(rules: tuple[tuple[Decision, Filter], ...]) -> Filter:
     return decision(rules)
 
 
 @lru_cache(maxsize=1024)
-def _both(entitlements: Entitlements, routed: Filter) -> Bounds:
-    return entitlements.bounds().within(routed)
+def _both(
+    entitlements: Entitlements, routed: Filter, priorities: tuple[tuple[Filter, int], ...]
+) -> Bounds:
+    return entitlements.bounds().within(routed, priorities)

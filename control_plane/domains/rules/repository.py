@@ -64,6 +64,7 @@ def rule_of(row: RuleRow) -> Rule:
         consumers=msgspec.convert(row.consumers, Selector),
         effect=msgspec.convert(row.effect, Effect),
         enabled=row.enabled,
+        priority=row.priority,
     )
 
 
@@ -74,7 +75,7 @@ def take(row: RuleRow, rule: Rule) -> None:
     row.origin_regions = _stored(rule.origin_regions)
     row.origin_regions_except = _stored(rule.origin_regions_except)
     row.consumers = msgspec.to_builtins(rule.consumers)
-    row.effect, row.enabled = rule.effect, rule.enabled
+    row.effect, row.priority, row.enabled = rule.effect, rule.priority, rule.enabled
 
 
 async def add_version(session: AsyncSession, rules: Sequence[Rule], plan: int) -> None:
@@ -111,7 +112,8 @@ async def rules_of(session: AsyncSession, plan: int) -> list[Rule] | None:
 
 
 def _kept_rule(stored: dict[str, Any]) -> Rule:
-    members = {name: stored[name] for name in _TOLD} | {
+    # Versions from before there was a member lack it.
+    members = {name: stored[name] for name in _TOLD if name in stored} | {
         "origin_regions": _listed(stored["origin_regions"]),
         "origin_regions_except": _listed(stored["origin_regions_except"]),
         "consumers": msgspec.convert(stored["consumers"], Selector),

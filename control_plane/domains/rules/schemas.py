@@ -38,7 +38,22 @@ OriginRegionsExcept = Annotated[
     ),
 ]
 EffectName = Annotated[
-    Effect, Meta(description="Whether what matches may be delivered, whatever later rules say.")
+    Effect,
+    Meta(
+        description="allow, deny: whether what matches may be delivered, whatever later rules say. "
+        "prioritize: views of which every event matches have a priority, whatever they ask for and "
+        "later rules of this effect say; nothing is allowed or denied by it."
+    ),
+]
+Priority = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=3,
+        description="Of a rule that prioritizes, and of no other: the views' `delivery.priority`. "
+        "Does nothing for what is delayed or conflated.",
+        examples=[3],
+    ),
 ]
 Enabled = Annotated[
     bool, Meta(description="A rule that is not keeps its place, and matches nothing.")
@@ -50,10 +65,14 @@ Position = Annotated[
 
 
 class RuleCreate(msgspec.Struct, forbid_unknown_fields=True):
-    """A rule to make. The first rule that matches decides; without any, an event is allowed."""
+    """A rule to make. The first rule that matches decides; without any, an event is allowed.
+
+    Of rules that prioritize, the first one that every event of a view matches decides.
+    """
 
     name: Annotated[Name, Meta(examples=["xetra-stays-in-europe"])]
     effect: EffectName
+    priority: Priority | None = None
     description: Text = ""
     when: When = ""
     origin_regions: OriginRegions = None
@@ -68,6 +87,7 @@ class RuleUpdate(msgspec.Struct, forbid_unknown_fields=True):
 
     name: Name | UnsetType = UNSET
     effect: EffectName | UnsetType = UNSET
+    priority: Priority | UnsetType | None = UNSET
     description: Text | UnsetType = UNSET
     when: When | UnsetType = UNSET
     origin_regions: OriginRegions | UnsetType = UNSET
@@ -106,6 +126,7 @@ class RuleOut(msgspec.Struct):
     origin_regions_except: tuple[str, ...] | None
     consumers: Selector
     effect: Effect
+    priority: int | None
     enabled: bool
     position: int
     shadowed_by: Annotated[

@@ -197,6 +197,7 @@ def _out(row: RuleRow, rule: Rule, rules: Sequence[Rule]) -> RuleOut:
         origin_regions_except=rule.origin_regions_except,
         consumers=rule.consumers,
         effect=rule.effect,
+        priority=rule.priority,
         enabled=rule.enabled,
         position=row.position or 0,
         shadowed_by=shadow.name if shadow else None,

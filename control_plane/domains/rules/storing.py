@@ -96,6 +96,7 @@ def told_of(
                 "name": row.name,
                 "id": row.id,
                 "effect": row.effect,
+                "priority": row.priority,
                 "enabled": row.enabled,
                 "position": row.position,
                 "plan": plan,

@@ -1,4 +1,4 @@
-"""What is delivered to a subscription: what is left of what it asks for, conflated or not.
+"""What is delivered to a subscription: what is left of what it asks for, ranked, conflated or not.
 
 Pure, and the only place where that is worked out: for a new subscription, a changed one, one whose
 consumer may receive something else, and one whose backlog has become too large or small again.
@@ -16,7 +16,9 @@ from control_plane.domains.subscriptions.served import unserved
 from control_plane.errors import FieldProblem, InvalidRequestError
 from marketdata.conflation import RATE_INTERVAL_MS
 from marketdata.entitlements import Bounds, bounded
+from marketdata.filters import Filter
 from marketdata.plans import Conflate, ViewSpec
+from marketdata.routing_rules import priority_of
 from marketdata.view_schemas import kinds_of
 
 
@@ -31,14 +33,28 @@ def left_of(asked: ViewSpec, allowed: Bounds, conflate_ms: int | None) -> Left:
     """The view that a subscription has in place of the one that it asks for.
 
     Args:
-        allowed: what its consumer may receive.
+        allowed: what its consumer may receive, and with which priorities.
         conflate_ms: at which intervals it is to be conflated because of its backlog, if it can be;
             None for not at all.
     """
-    spec = bounded(asked, allowed)
+    spec = _prioritized(bounded(asked, allowed), allowed)
     if conflate_ms is None or hindrance(spec, conflate_ms):
         return Left(spec)
     return Left(conflated(spec, conflate_ms), conflated=True)
+
+
+def _prioritized(spec: ViewSpec, allowed: Bounds) -> ViewSpec:
+    """The view with the priority that rules give it, if one does; what it asks for is beaten.
+
+    What is delayed or conflated has none (`Delivery.canonical`).
+    """
+    if not allowed.priorities or spec.delivery.delay_seconds or spec.delivery.conflates:
+        return spec
+    given = priority_of(Filter.from_json(spec.predicate), allowed.priorities)
+    if given is None:
+        return spec
+    delivery = msgspec.structs.replace(spec.delivery, priority=given).canonical()
+    return msgspec.structs.replace(spec, delivery=delivery)
 
 
 def conflated(spec: ViewSpec, every_ms: int) -> ViewSpec:

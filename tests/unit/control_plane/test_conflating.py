@@ -402,6 +402,7 @@ all_bounds = st.builds(
     ),
     st.sampled_from([0, 900]),
     st.sampled_from([None, 50]),
+    st.sampled_from([(), ((compile_filter("venue = 'XNAS'"), 3),), ((Filter.everything(), 1),)]),
 )
 
 
@@ -421,6 +422,13 @@ def test_what_is_delivered_follows_from_what_is_asked_for_alone(
         assert conflated.spec.delivery.conflate == EVERY
         assert conflated.spec.delivery.delay_seconds == plain.delivery.delay_seconds
         assert conflated.spec.delivery.max_rate == plain.delivery.max_rate
+    # A rule's priority beats the own one, where every event of the view fulfils it.
+    rules = bounds.priorities
+    fulfilled = rules and (rules[0][0] == Filter.everything() or plain.filter == "FALSE")
+    fulfilled = fulfilled or (rules and "venue = 'XNAS'" in plain.filter)
+    usual = plain.delivery.delay_seconds or plain.delivery.conflates
+    given = rules[0][1] if fulfilled else (delivery.priority or 1)
+    assert (plain.delivery.priority or 1) == (1 if usual else given)
     # What is allowed is recognized by its view: bounds change nothing of it a second time.
     again = left_of(conflated.spec, bounds, None).spec
     assert view_of(again).id == view_of(conflated.spec).id

@@ -11,6 +11,8 @@ from test_moves import cursor, drained, entitle, get, other_desk, topics
 from world import World
 
 from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.rules.schemas import RuleCreate, RuleUpdate
+from control_plane.domains.rules.service import RuleService
 from control_plane.domains.subscriptions.lane_moves import LaneMoves
 from control_plane.domains.subscriptions.schemas import SubscriptionOut, SubscriptionUpdate
 from control_plane.errors import InvalidRequestError
@@ -99,6 +101,53 @@ async def test_what_was_left_goes_on_until_its_lane_has_come_far_enough(world: W
         (retired,) = await plan_rows.retired_views(session, world.broker.last.number)
         assert retired.topic == before.topic
     assert await looks.look(CURSORS) is None
+
+
+async def test_a_rule_moves_to_its_lane_as_the_subscription_itself_would(world: World) -> None:
+    rules = RuleService(world.database, world.publisher, drain_seconds=300, wait_seconds=0)
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    await world.settle()
+    before = await get(world, key)
+    await rules.create(RuleCreate("first", "prioritize", priority=3))
+    await world.settle()
+    after = await get(world, key)
+    assert (after.delivery, after.asked_delivery) == (HIGH, Delivery())
+    assert topics(world) == {before.topic, after.topic}
+    assert [(left.topic, left.plan) for left in after.draining] == [(before.topic, None)]
+    # Back before that is over: it reads on where it was, and the other one goes on.
+    await rules.update("first", RuleUpdate(enabled=False), None)
+    await world.settle()
+    back = await get(world, key)
+    assert (back.topic, back.from_plan) == (before.topic, before.from_plan)
+    assert [(left.topic, left.plan) for left in back.draining] == [(after.topic, None)]
+    assert topics(world) == {before.topic, after.topic}
+
+
+@pytest.mark.parametrize("delivery", [CONFLATED, DELAYED])
+async def test_what_is_delayed_or_conflated_is_not_moved_for_a_priority(
+    world: World, delivery: Delivery
+) -> None:
+    rules = RuleService(world.database, world.publisher, drain_seconds=300, wait_seconds=0)
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1", delivery=delivery)
+    await world.settle()
+    before, number = await get(world, key), world.broker.last.number
+    rule, _ = await rules.create(RuleCreate("first", "prioritize", priority=3))
+    assert rule.plan == number
+    await world.settle()
+    assert (world.broker.last.number, await get(world, key)) == (number, before)
+    await world.lifecycles.update(key, SubscriptionUpdate(delivery=Delivery()), None)
+    await world.settle()
+    assert (await get(world, key)).delivery == HIGH
+    # What is asked for may change, and makes no difference while the rule holds.
+    number = world.broker.last.number
+    asked = Delivery(priority=0)
+    await world.lifecycles.update(key, SubscriptionUpdate(delivery=asked), None)
+    await world.settle()
+    after = await get(world, key)
+    assert (after.delivery, after.asked_delivery) == (HIGH, asked)
+    assert world.broker.last.number == number
 
 
 async def test_who_may_not_see_what_goes_on_for_another_is_cut_off(world: World) -> None:

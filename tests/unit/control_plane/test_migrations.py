@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -257,6 +258,39 @@ async def test_the_revision_of_a_database_is_known(postgresql: Server, database:
         assert await empty.schema_revision() is None
     finally:
         await empty.close()
+
+
+def test_who_goes_back_behind_priorities_keeps_the_other_rules_in_their_order(
+    postgresql: Server,
+) -> None:
+    """A control plane that knows no such rule would take it for one that denies."""
+    url = postgresql.create()
+    command.upgrade(config(url), "head")
+    engine = create_engine(sqlalchemy_url(url))
+    kept = [{"name": "brake", "effect": "deny"}, {"name": "all", "effect": "allow"}]
+    first = {"name": "first", "effect": "prioritize", "priority": 3}
+    try:
+        with engine.begin() as connection:
+            for place, rule in enumerate([first, *kept], start=1):
+                connection.exec_driver_sql(
+                    "INSERT INTO rules (id, name, predicate, consumers, effect, priority, enabled,"
+                    " position) VALUES (%s, %s, 'null', '{}', %s, %s, true, %s)",
+                    (f"u{place:016x}", rule["name"], rule["effect"], rule.get("priority"), place),
+                )
+            for version, rules in enumerate(([first], kept, [kept[0], first, kept[1]]), start=2):
+                connection.exec_driver_sql(
+                    "INSERT INTO rule_list_versions (version, rules, plan) VALUES (%s, %s, 1)",
+                    (version, json.dumps(rules)),
+                )
+        command.downgrade(config(url), "0028")
+        with engine.connect() as connection:
+            rules = connection.exec_driver_sql("SELECT name, position FROM rules ORDER BY position")
+            assert rules.all() == [("brake", 1), ("all", 2)]
+            lists = "SELECT rules FROM rule_list_versions ORDER BY version"
+            assert connection.exec_driver_sql(lists).scalars().all() == [[], [], kept, kept]
+        command.upgrade(config(url), "head")
+    finally:
+        engine.dispose()
 
 
 async def test_migrations_started_at_once_wait_for_each_other(postgresql: Server) -> None:

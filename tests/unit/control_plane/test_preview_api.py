@@ -229,6 +229,19 @@ async def test_routing_rules_are_tried_for_all_whom_they_select(
     assert effects(told) == {"appear": gone, "vanish": 0, "change": 0}
 
 
+async def test_a_rule_that_prioritizes_is_tried_as_another_delivery(
+    client: Client, subscribed: str
+) -> None:
+    first = {"name": "first", "effect": "prioritize", "priority": 3}
+    [told] = (await previewed(client, rules={"create": [first]}))["subscriptions"]
+    assert told["subscription"] == subscribed
+    [part] = told["parts"]
+    assert (part["part"], part["after"]["priority"]) == ("delivery", 3)
+    assert effects(told) == {"appear": 0, "vanish": 0, "change": 0}
+    partly = first | {"when": "price > 187.5"}
+    assert (await previewed(client, rules={"create": [partly]}))["subscriptions"] == []
+
+
 @pytest.mark.parametrize(
     ("proposal", "status", "pointer"),
     [

@@ -283,6 +283,26 @@ async def test_nobody_may_receive_more_than_now(desk: Desk) -> None:
     }  # fmt: skip
 
 
+async def test_a_priority_by_a_rule_is_put_back_and_is_nobody_s_gain(desk: Desk) -> None:
+    world = desk.world
+    key = await world.subscribe("one", filter="kind = 'trade'")
+    await world.settle()
+    first = await get(world, key)
+    await desk.rules.create(RuleCreate("first", "prioritize", priority=3))
+    await world.settle()
+    good, high = await desk.newest(), await get(world, key)
+    assert (high.delivery.priority, high.topic != first.topic) == (3, True)
+    await desk.rules.update("first", RuleUpdate(priority=0), None)
+    await world.settle()
+    assert (await get(world, key)).delivery.priority == 0
+    out = await desk.back(good)
+    assert kinds(out) == {"routing rules": "rules"}
+    await world.settle()
+    assert (await get(world, key)).topic == high.topic
+    (rule,) = (await desk.rules.page(cursor=None, limit=9))[0].items
+    assert (rule.effect, rule.priority) == ("prioritize", 3)
+
+
 async def test_a_rule_that_was_loosened_holds_again(desk: Desk) -> None:
     world = desk.world
     await world.settle()

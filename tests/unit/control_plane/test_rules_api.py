@@ -321,3 +321,112 @@ async def test_an_order_that_is_none_is_refused(client: Client, rules: Any) -> N
     assert refused.status_code == 400, refused.text
     (problem,) = refused.json()["errors"]
     assert "rules" in problem["pointer"] + problem["detail"]
+
+
+TRADES = {"when": "kind = 'trade'", "priority": 3}
+
+
+async def delivery(client: Client, made: dict[str, Any]) -> tuple[int, int]:
+    """The priority that a subscription has, and the one that it asks for."""
+    answer = (await client.get(f"/v1/subscriptions/{made['id']}")).json()
+    held, asked = (answer[name].get("priority", 1) for name in ("delivery", "asked_delivery"))
+    return held, asked
+
+
+async def test_the_first_rule_of_which_every_event_of_a_view_is_gives_it_a_priority(
+    client: Client,
+) -> None:
+    await register(client, "desk", workflow="market-prediction", region="eu")
+    asked = {"consumer": "desk", "name": "own", "filter": "kind = 'trade' AND price > 1"}
+    answer = await client.post("/v1/subscriptions", json=asked | {"delivery": {"priority": 2}})
+    own = answer.json()
+    wide = (await subscribe(client, "desk", "price > 1", "wide")).json()
+    before = await newest_plan(client)
+    made = await rule(client, "trades", "prioritize", **TRADES)
+    assert (made["effect"], made["priority"], made["plan"]) == ("prioritize", 3, before + 1)
+    # What was asked for is kept, and beaten; not all events of the other are trades.
+    assert await delivery(client, own) == (3, 2)
+    assert await delivery(client, wide) == (1, 1)
+    assert await effective(client, answer) == own["effective_filter"]
+    history = (await client.get(f"/v1/subscriptions/{own['id']}/history")).json()["items"]
+    assert [item["data"]["reason"] for item in history if item["type"] == "subscription.moved"] == [
+        "rules"
+    ]
+    # Nothing is allowed by it: the rule behind it decides, and bounds the view of the other.
+    await rule(client, "no-bars", when="kind <> 'trade'")
+    assert await delivery(client, wide) == (3, 1)
+    await client.delete(f"{RULES}/no-bars")
+    assert await delivery(client, wide) == (1, 1)
+    # The first one that applies decides; those of other consumers do not.
+    await rule(client, "usual", "prioritize", priority=1, position=1)
+    assert await delivery(client, own) == (1, 2)
+    elsewhere = {"consumers": {"regions": ["us"]}}
+    changed = await client.patch(f"{RULES}/usual", json=elsewhere)
+    assert changed.status_code == 200, changed.text
+    assert await delivery(client, own) == (3, 2)
+    await client.patch("/v1/consumers/desk", json={"region": "us"})
+    assert (await delivery(client, own), await delivery(client, wide)) == ((1, 2), (1, 1))
+    await client.delete(f"{RULES}/usual")
+    await client.patch(f"{RULES}/trades", json={"enabled": False})
+    assert await delivery(client, own) == (2, 2)
+
+
+async def test_new_subscriptions_have_the_priority_of_a_rule_at_once(
+    client: Client,
+) -> None:
+    await register(client, "desk")
+    await rule(client, "trades", "prioritize", **TRADES)
+    filters = ["kind = 'trade'", "kind = 'quote'", "kind = 'trade' AND price > 1"]
+    body = [
+        {"consumer": "desk", "name": f"s{number}", "filter": sql}
+        for number, sql in enumerate(filters)
+    ]
+    answer = await client.post("/v1/subscriptions:batch-create", json={"subscriptions": body})
+    assert answer.status_code == 201, answer.text
+    made = answer.json()["items"]
+    assert [(await delivery(client, each))[0] for each in made] == [3, 1, 3]
+
+
+async def test_rules_that_prioritize_are_no_turn_of_and_no_shadow_on_those_that_decide(
+    client: Client,
+) -> None:
+    first = await rule(client, "first", "prioritize", priority=3)
+    assert (await rule(client, "brake"))["shadowed_by"] is None
+    shadowed = {"name": "again", "effect": "prioritize", "priority": 0}
+    refused = await client.post(RULES, json=shadowed)
+    assert refused.status_code == 422
+    assert "'first'" in refused.json()["errors"][0]["detail"]
+    for number in range(15):
+        effect = ("prioritize", "deny")[number % 2]
+        given = {"priority": 1} if effect == "prioritize" else {}
+        sql = f"venue = 'V{number}'"
+        await rule(client, f"r{number}", effect, when=sql, position=1, **given)
+    assert (await client.get(f"{RULES}/{first['id']}")).json()["position"] == 16
+    await rule(client, "allowed", "allow", when="venue = 'X'", position=1)
+
+
+@pytest.mark.parametrize(
+    ("effect", "members", "status"),
+    [
+        ("prioritize", {}, 422),
+        ("prioritize", {"priority": 4}, 400),
+        ("deny", {"priority": 3}, 422),
+    ],
+)
+async def test_a_priority_is_of_rules_that_prioritize(
+    client: Client, effect: str, members: dict[str, Any], status: int
+) -> None:
+    refused = await client.post(RULES, json={"name": "r", "effect": effect, **members})
+    assert refused.status_code == status, refused.text
+    assert "priority" in refused.json()["errors"][0]["pointer"]
+    assert await names(client) == []
+
+
+async def test_a_rule_that_no_longer_prioritizes_has_no_priority(client: Client) -> None:
+    await rule(client, "r", "prioritize", **TRADES)
+    changed = await client.patch(f"{RULES}/r", json={"effect": "deny"})
+    assert (changed.json()["effect"], changed.json()["priority"]) == ("deny", None)
+    refused = await client.patch(f"{RULES}/r", json={"effect": "prioritize"})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/priority")
+    back = await client.patch(f"{RULES}/r", json={"effect": "prioritize", "priority": 0})
+    assert (back.json()["effect"], back.json()["priority"]) == ("prioritize", 0)
