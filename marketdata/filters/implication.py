@@ -33,7 +33,7 @@ from marketdata.schemas import ASSIGNED, KEY_COLUMNS, KINDS
 _NEVER_NULL: Final = frozenset({*KEY_COLUMNS, *ASSIGNED, "kind"})
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def implies(one: Filter, other: Filter) -> bool:
     """Whether every event that passes `one` passes `other`; False where that cannot be shown.
 
