@@ -22,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase
 from control_plane.errors import DatabaseUnavailableError
 
 # The Alembic revision this code is written against; a test keeps it equal to the newest migration.
-SCHEMA_REVISION = "0028"
+SCHEMA_REVISION = "0031"
 CONNECT_TIMEOUT_SECONDS = 3
 HELD_IDLE_SECONDS = 30
 """PostgreSQL ends the session of a lock's holder that is silent for so long: it hangs."""

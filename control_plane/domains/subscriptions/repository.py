@@ -399,7 +399,7 @@ async def pause(session: AsyncSession, row: Subscription, **told: Any) -> bool:
         return False
     row.paused_at = func.clock_timestamp()
     if row.state == State.ACTIVE:
-        row.state = State.PAUSED.value
+        row.become(State.PAUSED)
     touch(row)
     await note(session, EventType.SUBSCRIPTION_PAUSED, [row], **told)
     return True
