@@ -281,6 +281,7 @@ class ControlPlane:
             require_broker=self.health.require_broker,
             lanes=self.board.lanes_running,
             service_url=settings.consumer_service_url,
+            most=settings.subscriptions_per_consumer,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
         self.lifecycles = LifecycleService(

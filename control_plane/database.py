@@ -6,7 +6,7 @@ Every failure to reach the database surfaces as DatabaseUnavailableError, so tha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from enum import IntEnum
@@ -60,6 +60,8 @@ class Lock(IntEnum):
     """Held by the one control plane that looks after functions."""
     AUDIT_EXPORT = 0x6464_7309
     """Held by the one control plane that exports the audit log; for a session's life."""
+    SUBSCRIPTIONS_OF = 0x6464_730A
+    """Held for each consumer whose subscriptions are counted before others are made."""
 
 
 AtBegin = Callable[[AsyncSession], Awaitable[None]]
@@ -224,6 +226,17 @@ async def lock(session: AsyncSession, which: Lock, *, shared: bool = False) -> N
     """
     function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
     await session.execute(text(f"SELECT {function}(:key)"), {"key": int(which)})
+
+
+async def lock_each(session: AsyncSession, which: Lock, keys: Collection[str]) -> None:
+    """Wait for the locks of some keys, in an order that is the same for all who want several."""
+    await session.execute(
+        text(
+            "SELECT pg_advisory_xact_lock(:which, key) FROM (SELECT DISTINCT hashtext(each) AS key"
+            " FROM unnest(CAST(:keys AS text[])) AS each ORDER BY key) AS keys"
+        ),
+        {"which": int(which), "keys": list(keys)},
+    )
 
 
 async def try_lock(session: AsyncSession, which: Lock) -> bool:

@@ -87,6 +87,7 @@ class SubscriptionService:
         require_broker: Callable[[], Awaitable[None]],
         lanes: Callable[[], Collection[str]],
         service_url: str,
+        most: int,
         wait_seconds: float,
     ) -> None:
         self._database = database
@@ -95,6 +96,7 @@ class SubscriptionService:
         self._require_broker = require_broker
         self._lanes = lanes
         self._service_url = service_url
+        self._most = most
         self._wait_seconds = wait_seconds
         # One batch at a time: each takes most of a second in which nobody else is served.
         self._batches = asyncio.Semaphore(1)
@@ -109,7 +111,7 @@ class SubscriptionService:
                 that is asked for is within the consumer's entitlements.
             NotFoundError: there is no such consumer, or the caller may only know of another one.
             ConflictError: the consumer has a live subscription of this name, or is suspended; or
-                the plan is full.
+                the plan is full. TooManySubscriptionsError: it has `most` of them.
             UnavailableError: the broker or the database is down; nothing was stored.
         """
         rows, joining = await self._made([data], "", only)
@@ -174,7 +176,9 @@ class SubscriptionService:
     ) -> list[Subscription]:
         # One transaction: an Idempotency-Key is claimed with the change or not at all.
         async with self._database.transaction() as session:
-            return await store(session, asked, only=only, lanes=self._lanes(), joining=joining)
+            return await store(
+                session, asked, only=only, lanes=self._lanes(), most=self._most, joining=joining
+            )
 
     async def _name_is_taken(
         self, data: Sequence[SubscriptionCreate], only: str | None
