@@ -201,7 +201,8 @@ class SubscriptionService:
         """The subscription with this id, closed or not, and its version."""
         async with self._database.transaction() as session:
             row = await repository.find(session, key, only=only)
-            return self._out(row), row.version
+            unrouted = await repository.never_routed(session, [row])
+            return self._out(row, unrouted), row.version
 
     async def page(
         self,
@@ -229,10 +230,24 @@ class SubscriptionService:
                 labels=labels,
                 only=only,
             )
-            return asked.page([self._out(row, in_list=True) for row in rows], rows)
+            unrouted = await repository.never_routed(session, rows)
+            return asked.page([self._out(row, unrouted, in_list=True) for row in rows], rows)
 
-    def _out(self, row: Subscription, *, in_list: bool = False) -> SubscriptionOut:
-        spec, found = msgspec.convert(row.view.spec, ViewSpec), row.found
+    def _out(
+        self, row: Subscription, unrouted: Collection[str] = (), *, in_list: bool = False
+    ) -> SubscriptionOut:
+        """What is told of a subscription.
+
+        Args:
+            unrouted: those (ids) whose view has no topic: what they had before is told.
+        """
+        view, from_plan, found = row.view, row.from_plan, row.found
+        draining = row.draining
+        if row.id in unrouted:
+            draining = [move for move in draining if move.view_id != row.view_id]
+            if draining:
+                view, from_plan = draining[-1].view, draining[-1].from_plan
+        spec = msgspec.convert(view.spec, ViewSpec)
         return SubscriptionOut(
             id=row.id,
             consumer=row.consumer_id,
@@ -257,13 +272,13 @@ class SubscriptionService:
             thresholds=msgspec.convert(row.thresholds, OwnThresholds),
             labels=row.labels,
             service_url=self._service_url,
-            topic=row.view.topic,
+            topic=view.topic,
             subscription_name=row.subscription_name,
             subscription_type=SUBSCRIPTION_TYPE,
             message_schema=describe_schema(spec, with_columns=not in_list),
-            view=row.view_id,
+            view=view.id,
             plan=row.plan,
-            from_plan=row.from_plan,
+            from_plan=from_plan,
             draining=[
                 DrainingOut(
                     move.view.topic,
@@ -271,7 +286,7 @@ class SubscriptionService:
                     None if move.goes_on else move.plan,
                     move.drain_until,
                 )
-                for move in row.draining
+                for move in draining
             ],
             created_at=row.created_at,
             updated_at=row.updated_at,
