@@ -60,6 +60,8 @@ class Lock(IntEnum):
     """Held by the one control plane that looks after functions."""
     AUDIT_EXPORT = 0x6464_7309
     """Held by the one control plane that exports the audit log; for a session's life."""
+    DEAD_LETTERS = 0x6464_730B
+    """Held by the one control plane that sends dead letters again which an operation asks for."""
     SUBSCRIPTIONS_OF = 0x6464_730A
     """Held for each consumer whose subscriptions are counted before others are made."""
 

@@ -1,8 +1,13 @@
-"""PostgreSQL refuses a state of a subscription that cannot follow the one that it has."""
+"""States of subscriptions follow each other as they may; operations say what they are asked with.
+
+PostgreSQL refuses a state of a subscription that cannot follow the one that it has.
+"""
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0031"
 down_revision = "0028"
@@ -31,7 +36,9 @@ $$
 
 
 def upgrade() -> None:
-    """Add the trigger: rows are what they are, only what they become is looked at."""
+    """Add columns and trigger: rows are what they are, only what they become is looked at."""
+    op.add_column("operations", sa.Column("asked", postgresql.JSONB(), nullable=True))
+    op.add_column("operations", sa.Column("place", sa.Text(), nullable=True))
     op.execute(FUNCTION)
     op.execute(
         "CREATE TRIGGER subscription_transition BEFORE UPDATE OF state ON subscriptions"
@@ -41,6 +48,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop them."""
     op.execute("DROP TRIGGER subscription_transition ON subscriptions")
     op.execute("DROP FUNCTION subscription_transition()")
+    # Who does not know the kind would take its target for a function.
+    op.execute("DELETE FROM operations WHERE kind = 'dead-letters.resend'")
+    op.drop_column("operations", "place")
+    op.drop_column("operations", "asked")

@@ -183,7 +183,7 @@ async def test_who_may_read_on_meanwhile_is_told_nothing_yet(
 
     async def while_it_is_given_time(topic: str, *, oldest: bool) -> Any:
         if topic == before.topic:
-            async with world.database.transaction() as session:
+            async with asyncio.timeout(60), world.database.transaction() as session:
                 # Over again by the time that it is looked at: what was seen is old.
                 await session.execute(
                     text("UPDATE subscription_moves SET drain_until = clock_timestamp()")
