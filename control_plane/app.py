@@ -33,7 +33,11 @@ from control_plane.domains.audit.export import AuditExporter
 from control_plane.domains.audit.service import AuditService
 from control_plane.domains.consumers.controller import ConsumerController
 from control_plane.domains.consumers.service import ConsumerService
-from control_plane.domains.dead_letters.controller import DeadLetterController
+from control_plane.domains.dead_letters.controller import (
+    DeadLetterController,
+    DeadLettersController,
+)
+from control_plane.domains.dead_letters.resending import LetterResends
 from control_plane.domains.dead_letters.service import DeadLetterService
 from control_plane.domains.events.controller import EventController
 from control_plane.domains.events.feed import EventFeed, Limits
@@ -247,15 +251,19 @@ class ControlPlane:
         self.function_keeper = FunctionKeeper(
             self.database, self.admin, self.board, self.metrics, self.audit, topology, settings
         )
-        self.operations = OperationService(
-            self.database, self.board, wake=self.function_keeper.wake
-        )
         self.ordering = OrderingService(
             self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
         )
         self.dead_letters = DeadLetterService(
             self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
         )
+        self.letter_resends = LetterResends(
+            self.database,
+            self.dead_letters,
+            self.metrics,
+            interval_seconds=settings.reconcile_interval_seconds,
+        )
+        self.operations = OperationService(self.database, self.board, wake=self._wake_operations)
         self.explanations = ExplainService(
             self.database, self.broker, self.admin, timeout_seconds=settings.broker_timeout_seconds
         )
@@ -281,6 +289,7 @@ class ControlPlane:
             require_broker=self.health.require_broker,
             lanes=self.board.lanes_running,
             service_url=settings.consumer_service_url,
+            most=settings.subscriptions_per_consumer,
             wait_seconds=settings.activation_timeout_ms / 1000,
         )
         self.lifecycles = LifecycleService(
@@ -363,6 +372,10 @@ class ControlPlane:
         made = Authenticator(self.ring, self.revocations, _external_issuer(self.settings))
         return made, made.still_allowed
 
+    def _wake_operations(self) -> None:
+        self.function_keeper.wake()
+        self.letter_resends.wake()
+
     async def _load_revoked(self) -> Revoked:
         async with self.database.transaction() as session:
             return await token_rows.revoked(session)
@@ -384,6 +397,7 @@ class ControlPlane:
             ("publisher", self.publisher.run, "publisher"),
             ("reconciler", self.reconciler.run, "reconciler"),
             ("function keeper", self.function_keeper.run, "reconciler"),
+            ("dead letters", self.letter_resends.run, "dead letters"),
         ):
             with acting(partial(component, actor)):
                 tasks.append(asyncio.create_task(run(), name=name))
@@ -485,6 +499,7 @@ def create_app(settings: Settings) -> Litestar:
                     TopicController,
                     OrderingController,
                     DeadLetterController,
+                    DeadLettersController,
                     ExplainController,
                     EventController,
                     SchemaController,

@@ -6,7 +6,7 @@ Every failure to reach the database surfaces as DatabaseUnavailableError, so tha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from enum import IntEnum
@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase
 from control_plane.errors import DatabaseUnavailableError
 
 # The Alembic revision this code is written against; a test keeps it equal to the newest migration.
-SCHEMA_REVISION = "0029"
+SCHEMA_REVISION = "0030"
 CONNECT_TIMEOUT_SECONDS = 3
 HELD_IDLE_SECONDS = 30
 """PostgreSQL ends the session of a lock's holder that is silent for so long: it hangs."""
@@ -66,6 +66,10 @@ class Lock(IntEnum):
     """Held by the one control plane that looks after functions."""
     AUDIT_EXPORT = 0x6464_7309
     """Held by the one control plane that exports the audit log; for a session's life."""
+    DEAD_LETTERS = 0x6464_730B
+    """Held by the one control plane that sends dead letters again which an operation asks for."""
+    SUBSCRIPTIONS_OF = 0x6464_730A
+    """Held for each consumer whose subscriptions are counted before others are made."""
 
 
 AtBegin = Callable[[AsyncSession], Awaitable[None]]
@@ -234,6 +238,17 @@ async def lock(session: AsyncSession, which: Lock, *, shared: bool = False) -> N
     """
     function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
     await session.execute(text(f"SELECT {function}(:key)"), {"key": int(which)})
+
+
+async def lock_each(session: AsyncSession, which: Lock, keys: Collection[str]) -> None:
+    """Wait for the locks of some keys, in an order that is the same for all who want several."""
+    await session.execute(
+        text(
+            "SELECT pg_advisory_xact_lock(:which, key) FROM (SELECT DISTINCT hashtext(each) AS key"
+            " FROM unnest(CAST(:keys AS text[])) AS each ORDER BY key) AS keys"
+        ),
+        {"which": int(which), "keys": list(keys)},
+    )
 
 
 async def try_lock(session: AsyncSession, which: Lock) -> bool:

@@ -5,7 +5,8 @@ ControlPlaneError
 ├── ForbiddenError           ask somebody whose role may do it
 ├── NotFoundError            ask for something that exists
 ├── ConflictError            the request contradicts what is stored: change one or the other
-│   └── KeyInUseError        the request with this key has no answer yet: repeat, or look
+│   ├── KeyInUseError        the request with this key has no answer yet: repeat, or look
+│   └── TooManySubscriptionsError  close some, or have the limit raised
 ├── PreconditionFailedError  read again, then repeat the change (If-Match did not hold)
 ├── InvalidRequestError      fix the request; `.problems` says where
 │   └── KeyReusedError       the key is another request's: choose another one
@@ -73,6 +74,16 @@ class KeyInUseError(ConflictError):
         super().__init__(
             f"The first request with this key ({request_id}) has no answer yet. Repeat it; when it"
             " has none after a minute, its answer was lost: look at what it changed."
+        )
+
+
+class TooManySubscriptionsError(ConflictError):
+    """A consumer would have more subscriptions than it may."""
+
+    def __init__(self, consumer: str, *, there: int, asked: int, limit: int) -> None:
+        super().__init__(
+            f"The consumer {consumer!r} has {there} subscriptions and asks for {asked} more; it may"
+            f" have {limit}. Close some, or ask the platform team for a higher limit."
         )
 
 

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 import structlog
 
 from control_plane.database import Database, Lock
+from control_plane.domains.alerts import repository as alert_rows
+from control_plane.domains.alerts.models import AlertKind
 from control_plane.domains.audit.service import AuditService, Repair
 from control_plane.domains.events import repository as event_rows
 from control_plane.domains.events.schemas import EventType
@@ -58,6 +60,9 @@ ROLLOUT_SECONDS = 300.0
 APPLY_TIMEOUT_SECONDS = 60.0
 OPERATION_TIMEOUT_SECONDS = 120.0
 """Somebody asked for it and waits; repairs come again by themselves."""
+
+RUNNING = "running"
+"""The state of a function of which there is nothing to tell."""
 
 log = structlog.get_logger(__name__)
 
@@ -143,7 +148,6 @@ class FunctionKeeper(Looks):
         self._ran: dict[str, FunctionSpec] = {}
         self._wanted: dict[str, tuple[FunctionSpec, float]] = {}
         """What the topology wants, and until when that is left to whoever has changed it."""
-        self._told_states: dict[str, str] = {}
 
     async def look_once(self) -> bool:
         """As of all looks; what there should be is known to every control plane."""
@@ -224,13 +228,25 @@ class FunctionKeeper(Looks):
             )
 
     async def _tell_states(self, states: Mapping[str, tuple[str, str]]) -> None:
-        """Tell of functions whose state is another one than at the last look."""
-        for name, (state, detail) in states.items():
-            before = self._told_states.get(name, "running")
-            if state != before:
-                told = {"state": state, "before": before, "detail": detail}
-                await self._tell(EventType.FUNCTION_CHANGED, name, told)
-            self._told_states[name] = state
+        """Tell of functions whose state is another one than was told last, by whomever.
+
+        What is told and not over stands with the alerts: `sequencer down`.
+        """
+        async with self._database.transaction() as session:
+            stand = await alert_rows.standing(session, AlertKind.FUNCTION)
+            last = dict(about.split(" ", 1) for about in stand)
+            standing, again = {}, []
+            for name, (state, detail) in states.items():
+                short = short_name(name)
+                before = last.get(short, RUNNING)
+                told = {"name": short, "state": state, "before": before, "detail": detail}
+                change = event_rows.Change(EventType.FUNCTION_CHANGED, told)
+                if state != RUNNING:
+                    standing[f"{short} {state}"] = change
+                elif before != RUNNING:
+                    again.append(change)
+            await alert_rows.settle(session, AlertKind.FUNCTION, standing)
+            await event_rows.record(session, *again)
 
     def _note(
         self, topology: Topology, actual: Actual, changes: list[Change]
@@ -249,7 +265,7 @@ class FunctionKeeper(Looks):
                 state = "not deployed"
                 detail = "run scripts/deploy_functions.py apply"
             elif change is None:
-                state, detail = "running", ""
+                state, detail = RUNNING, ""
             elif change.action == "restart":
                 state = "down"
                 detail = change.reason

@@ -30,6 +30,7 @@ from control_plane.errors import (
     RateLimitedError,
     TooManyPreviewsError,
     TooManyStreamsError,
+    TooManySubscriptionsError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -87,6 +88,7 @@ _DOMAIN: dict[type[ControlPlaneError], tuple[int, str, str]] = {
     NotFoundError: (404, "not-found", "Not found"),
     KeyInUseError: (409, "idempotency-key-in-use", "No answer yet"),
     KeyReusedError: (422, "idempotency-key-reused", "The key is another request's"),
+    TooManySubscriptionsError: (409, "too-many-subscriptions", "Too many subscriptions"),
     ConflictError: (409, "conflict", "Conflict"),
     PreconditionFailedError: (412, "precondition-failed", "Precondition failed"),
     InvalidRequestError: (422, "invalid-request", "The request cannot be carried out as written"),

@@ -164,6 +164,12 @@ class Settings(BaseSettings):
         default="nothing",
         description="What a consumer may receive that is registered without `entitlements`.",
     )
+    subscriptions_per_consumer: int = Field(
+        default=10_000,
+        ge=1,
+        description="How many subscriptions a consumer may have that are neither closed nor drained"
+        " before they are. Who has more keeps them.",
+    )
     drain_seconds: float = Field(
         default=300.0,
         ge=0,

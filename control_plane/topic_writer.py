@@ -12,6 +12,10 @@ import pulsar
 from control_plane.broker import Broker, newest_message
 from control_plane.errors import BrokerUnavailableError
 
+ALONE_BYTES = 1024 * 1024
+"""What is larger may be too large for the broker, which would take what comes behind it (its
+`maxMessageSize` is 5 MiB): nothing is sent behind it before it is stored."""
+
 
 class TopicWriter:
     """The only writer of a topic without partitions, until somebody else becomes that.
@@ -40,18 +44,28 @@ class TopicWriter:
         """Store messages in their order; returns when all are on disk.
 
         Raises:
-            BrokerUnavailableError: perhaps some are, from the first one on.
+            BrokerUnavailableError: perhaps some are, from the first one on. None behind one that
+                the broker refuses for its size.
         """
 
         def send() -> None:
-            stored = []
+            under_way: list[Future[None]] = []
             for payload in payloads:
-                stored.append(answer := Future[None]())
+                alone = len(payload) > ALONE_BYTES
+                if alone:
+                    self._await(under_way)
+                under_way.append(answer := Future[None]())
                 self._producer.send_async(payload, partial(_settle, answer), properties=properties)
-            for answer in stored:
-                answer.result(self._broker.timeout_seconds)
+                if alone:
+                    self._await(under_way)
+            self._await(under_way)
 
         await self._broker.call(send)
+
+    def _await(self, answers: list[Future[None]]) -> None:
+        """Wait until all are stored; then there are none."""
+        while answers:
+            answers.pop(0).result(self._broker.timeout_seconds)
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ from control_plane.errors import (
     RateLimitedError,
     TooManyPreviewsError,
     TooManyStreamsError,
+    TooManySubscriptionsError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -41,6 +42,7 @@ _ERRORS: Final[tuple[ControlPlaneError, ...]] = (
     NotFoundError("consumer", CONSUMER),
     ConflictError("There is a consumer 'instrument-analysis' already."),
     KeyInUseError(REQUEST),
+    TooManySubscriptionsError("instrument-analysis", there=10_000, asked=1, limit=10_000),
     PreconditionFailedError('"4"'),
     InvalidRequestError(
         "The filter cannot be used.",

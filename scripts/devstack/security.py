@@ -94,8 +94,15 @@ class Security:
         return self._password_file.read_text("ascii").strip().rpartition(":")[2]
 
     def database_parameters(self) -> str:
-        """What follows `?` in a database URL: the file with the password."""
-        return urlencode({"passfile": str(self._password_file)}, safe="/")
+        """What follows `?` in a database URL: the file with the password, and whom to believe."""
+        return urlencode(
+            {
+                "passfile": str(self._password_file),
+                "sslmode": "verify-full",
+                "sslrootcert": str(self.certificates.authority),
+            },
+            safe="/",
+        )
 
     def control_plane_settings(self) -> dict[str, str]:
         """What makes the control plane speak TLS only, and sign and ask for tokens."""

@@ -362,6 +362,7 @@ class Stack:
         identity = self._state.identity(component.name)
         if identity is not None:
             if self._answers(component, identity):
+                component.renew(identity)
                 return False
             with self.console.step(f"{component.name} does not answer, stop it"):
                 component.stop(identity)

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import ssl
 import stat
 import time
@@ -28,6 +29,7 @@ import psycopg
 import pulsar
 import pytest
 from events import trades
+from psycopg.conninfo import conninfo_to_dict
 
 from control_plane.security.keys import make_key
 from control_plane.security.roles import Role
@@ -529,12 +531,43 @@ def test_nobody_is_served_without_tls_or_by_a_stranger(
             httpx.get(url.replace("https", "http"))
 
 
-def test_the_database_asks_for_its_password(world: World) -> None:
+def test_the_database_is_served_over_tls_alone_and_asks_for_its_password(
+    world: World, tmp_path: Path
+) -> None:
     url = world.stack.database_url
     with psycopg.connect(url) as connection:
+        encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        assert connection.execute(encrypted).fetchone() == (True,)
+    strangers = Certificates(tmp_path)
+    strangers.ensure(HOST)
+    for changed, reason in (
+        ({"sslmode": "disable"}, "no encryption"),
+        ({"sslrootcert": str(strangers.authority)}, "certificate verify failed"),
+        ({"passfile": "/dev/null"}, "password"),
+    ):
+        with pytest.raises(psycopg.OperationalError, match=reason):
+            psycopg.connect(url, **changed)
+
+
+def test_the_database_shows_a_renewed_certificate_and_keeps_its_connections(world: World) -> None:
+    context = Security(world.stack.home).tls()
+    context.set_alpn_protocols(["postgresql"])  # TLS at once, without asking for it first
+    address = conninfo_to_dict(world.stack.database_url)
+
+    def shown() -> object:
+        with (
+            socket.create_connection((HOST, int(str(address["port"]))), timeout=60) as plain,
+            context.wrap_socket(plain, server_hostname=HOST) as connection,
+        ):
+            certificate = connection.getpeercert()
+        return None if certificate is None else certificate["serialNumber"]
+
+    before = shown()
+    with psycopg.connect(world.stack.database_url, autocommit=True) as connection:
+        Security(world.stack.home).certificates.server.unlink()
+        world.stack.up()
+        eventually(lambda: shown() != before, within_s=120)
         assert connection.execute("SELECT 1").fetchone() == (1,)
-    with pytest.raises(psycopg.OperationalError, match="password"):
-        psycopg.connect(url.partition("?")[0], passfile="/dev/null")
 
 
 def _encoded(payload: dict[str, Any]) -> str:

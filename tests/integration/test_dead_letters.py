@@ -23,6 +23,7 @@ from marketdata.topics import (
     partition_topic,
 )
 from scripts.access import authenticate
+from tests.integration.local_runtime import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -96,6 +97,11 @@ def frames_on_ingest(client: pulsar.Client, key: str, topic: str = INGEST) -> li
     return found
 
 
+def ended_operation(http: httpx.Client, key: str) -> dict[str, Any] | None:
+    found: dict[str, Any] = http.get(f"/operations/{key}").json()
+    return found if found["ended_at"] else None
+
+
 def test_a_refused_frame_is_browsed_and_sent_again_once(
     http: httpx.Client, client: pulsar.Client
 ) -> None:
@@ -140,6 +146,18 @@ def test_a_refused_frame_is_browsed_and_sent_again_once(
     assert [key for key, state in states.items() if state == "resent"] == [one["id"]]
     described = http.get(f"/dead-letters/{one['id']}").json()
     assert described["resend"] == first.json()["resend"]
+
+    # All that there are by now: each once, and what comes back of them is not among them.
+    some = {"code": "not_arrow", "partition": PARTITION, "since": since}
+    asked = http.post("/dead-letters:resend", json=some)
+    assert asked.status_code == 202
+    ended = eventually(lambda: ended_operation(http, asked.json()["id"]), within_s=120)
+    assert ended["state"] == "done"
+    assert ended["result"] == {"sent": 5, "sent_before": 1, "refused": 0, "gone": 0}
+    came_back = await_letters(http, 11, note, **query)[6:]
+    by_letter = {each["original_properties"]["dead_letter"] for each in came_back}
+    assert by_letter == {each["id"] for each in again} - {one["id"]}
+    assert all(len(frames_on_ingest(client, each["id"])) == 1 for each in again)
 
 
 def test_a_frame_that_is_acceptable_by_now_is_sequenced_once(

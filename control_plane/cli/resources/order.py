@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from control_plane.cli.fields import KEY, Field, key
+from control_plane.cli.fields import KEY, Field, body, key
 from control_plane.cli.resources.command import (
     INSTRUMENT,
     PARTITION,
@@ -159,6 +159,21 @@ DEAD_LETTERS = Group(
             "/v1/dead-letters/{key}/resend",
             "Send the frame of a dead letter again; once, however often this is called.",
             (key("key"), KEY),
+        ),
+        Command(
+            "resend-all",
+            "resendDeadLetters",
+            "POST",
+            "/v1/dead-letters:resend",
+            "Send the frames of all letters of the sequencer that match, each once: an operation.",
+            (
+                body("code", "Only with this reason code."),
+                body("partition", "Only of this partition.", type=int),
+                body("since", "Stored from this time on, as 2026-01-31T09:30:00Z."),
+                body("until", "Stored before this time; at the latest now."),
+                KEY,
+            ),
+            confirm="What was not mended is refused again, as a new letter. Send them?",
         ),
     ),
 )

@@ -37,9 +37,19 @@ class Certificates(Collector):
 
     def __init__(self, files: Mapping[str, Path | None]) -> None:
         self._files = {use: path for use, path in files.items() if path is not None}
+        self._unreadable: dict[str, str] = {}
+
+    @property
+    def unreadable(self) -> set[str]:
+        """The uses whose files could not be read when they were last."""
+        return set(self._unreadable)
 
     def read(self) -> list[Certificate]:
-        """What stands in the files; one that cannot be read is told in the log, and left out."""
+        """What stands in the files.
+
+        One that cannot be read is left out, and told in the log once until it can, or for another
+        reason.
+        """
         return [found for use in self._files if (found := self._first_to_end(use)) is not None]
 
     def _first_to_end(self, use: str) -> Certificate | None:
@@ -47,8 +57,13 @@ class Certificates(Collector):
         try:
             found = x509.load_pem_x509_certificates(path.read_bytes())
         except (OSError, ValueError) as error:
-            log.warning("a certificate cannot be read", use=use, file=str(path), error=str(error))
+            reason = str(error)
+            if self._unreadable.get(use) != reason:
+                log.warning("a certificate cannot be read", use=use, file=str(path), error=reason)
+            self._unreadable[use] = reason
             return None
+        if self._unreadable.pop(use, None) is not None:
+            log.info("a certificate can be read again", use=use, file=str(path))
         first = min(found, key=lambda each: each.not_valid_after_utc)
         return Certificate(use, f"{first.serial_number:x}", first.not_valid_after_utc)
 

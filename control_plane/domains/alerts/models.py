@@ -17,6 +17,7 @@ class AlertKind(StrEnum):
     CERTIFICATE = "certificate"
     TOKEN = "token"  # noqa: S105  (no password)
     CONSUMPTION = "consumption"
+    FUNCTION = "function"
 
 
 class AlertRow(Base):

@@ -42,6 +42,12 @@ async def settle(
     return begins
 
 
+async def standing(session: AsyncSession, kind: AlertKind) -> set[str]:
+    """What stands of a kind."""
+    query = select(AlertRow.about).where(AlertRow.kind == kind)
+    return set((await session.scalars(query)).all())
+
+
 async def forget_ended(session: AsyncSession) -> None:
     """End the alerts about the consumption of subscriptions that nobody reads any more."""
     await session.execute(

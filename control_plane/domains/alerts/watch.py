@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from control_plane.database import Database
 from control_plane.domains.alerts import repository
 from control_plane.domains.alerts.certificates import Certificate, Certificates
@@ -43,7 +45,7 @@ class ExpiryWatch:
             return
         certificates = self._ending(await asyncio.to_thread(self._certificates.read))
         async with self._database.transaction() as session:
-            await repository.settle(session, AlertKind.CERTIFICATE, certificates)
+            await self._settle(session, certificates)
             tokens = {
                 row.id: Change(
                     EventType.TOKEN_EXPIRING,
@@ -59,6 +61,13 @@ class ExpiryWatch:
             }
             await repository.settle(session, AlertKind.TOKEN, tokens)
         self._next = self._clock() + LOOK_SECONDS
+
+    async def _settle(self, session: AsyncSession, ending: dict[str, Change]) -> None:
+        """What was told of a certificate that cannot be read now is not over: nobody knows."""
+        there = await repository.standing(session, AlertKind.CERTIFICATE)
+        unreadable = self._certificates.unreadable
+        known = [about for about in there if about.partition(" ")[0] not in unreadable]
+        await repository.settle(session, AlertKind.CERTIFICATE, ending, among=known)
 
     @staticmethod
     def _ending(found: list[Certificate]) -> dict[str, Change]:

@@ -7,6 +7,8 @@ Guarantees:
 - One control plane exports at a time (advisory lock of a session), and the broker lets it alone
   write. The newest event on the topic says where it goes on, so an entry is there once, whenever
   the process dies. What is stored only after that was asked can be there twice, under one `id`.
+- An entry that the broker refuses, as one that is too large for a message, holds up those behind
+  it: the log says behind which place the export waits and why, and the metrics how many do.
 - A topic that is empty gets the log from its first entry on. One whose newest event is no entry of
   this log (the database was restored, or changed by hand) is told, and gets what comes behind the
   place that PostgreSQL has: nothing is left out, and readers see where the chain divides.
@@ -56,6 +58,8 @@ class AuditExporter:
         self._on_divided = on_divided
         self._topic = topic
         self._failure: str | None = None
+        self._at: int | None = None
+        """The newest entry that is known to be on the topic."""
 
     async def run(self) -> None:
         """Export for ever; a failure is logged and tried again with a growing pause."""
@@ -85,10 +89,11 @@ class AuditExporter:
     async def _lead(self, prove: Callable[[], Awaitable[None]]) -> NoReturn:
         """Export what is sealed and what will be, until something fails."""
         async with writing(self._broker, self._topic) as writer:
-            at = await self._place(writer)
+            self._at = at = await self._place(writer)
             while True:
                 await prove()
                 at, more = await self.export(writer, at)
+                self._at = at
                 if self._failure is not None:
                     log.info("the audit log is exported again", sequence=at)
                 self._failure = None
@@ -141,6 +146,6 @@ class AuditExporter:
     def _failed(self, reason: str, pause: float) -> float:
         again = self._failure is not None
         if reason != self._failure:
-            log.warning("the export of the audit log waits", reason=reason)
+            log.warning("the export of the audit log waits", reason=reason, behind=self._at)
         self._failure = reason
         return min(pause * 2, MAX_BACKOFF_SECONDS) if again else STANDBY_SECONDS

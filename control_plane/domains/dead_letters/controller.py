@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import PathParameter, QueryParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from control_plane.domains.dead_letters.letters import Function
 from control_plane.domains.dead_letters.reading import Wanted
-from control_plane.domains.dead_letters.schemas import LetterDetailOut, LetterOut, LetterResendOut
+from control_plane.domains.dead_letters.schemas import (
+    LetterDetailOut,
+    LetterOut,
+    LetterResendOut,
+    LettersResend,
+)
 from control_plane.domains.dead_letters.service import DeadLetterService
+from control_plane.domains.operations.controller import accepted
+from control_plane.domains.operations.schemas import OperationOut
+from control_plane.domains.operations.service import OperationService
 from control_plane.idempotency.middleware import Repeatable
 from control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, Moment, Page, moment
 from control_plane.problems import responses
@@ -103,3 +112,31 @@ class DeadLetterController(Controller):
         of the distributor. 503: repeat the call.
         """
         return await dead_letters.resend(key)
+
+
+class DeadLettersController(Controller):
+    """Many dead letters at once."""
+
+    path = "/dead-letters:resend"
+    tags = ("dead letters",)
+
+    @post(
+        "/",
+        operation_id="resendDeadLetters",
+        operation_class=Repeatable,
+        summary="Send dead letters again",
+        opt=needs(Permission.OPERATE),
+        status_code=202,
+        responses=responses(400, 409, 413, 422, 503),
+    )
+    async def resend_all(
+        self, data: JSONBody[LettersResend], operations: NamedDependency[OperationService]
+    ) -> Response[OperationOut]:
+        """Send the frames of all letters of the sequencer that match, each once.
+
+        202: stored, and carried out by itself; `Location` names the operation. Its `result` counts
+        those `sent`, `sent_before`, `refused` (a single resend says why) and `gone` (no longer
+        kept). Letters that come later, as those of frames refused again, are not among them. 409:
+        some are being sent already.
+        """
+        return accepted(await operations.ask_resend(msgspec.to_builtins(data)))

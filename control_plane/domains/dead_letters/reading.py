@@ -27,11 +27,14 @@ class Wanted:
     code: str | None = None
     partition: int | None = None
     since: datetime | None = None
+    until: datetime | None = None
 
     def takes(self, letter: Letter) -> bool:
         """Whether a letter belongs to the list."""
-        return (self.code is None or letter.code == self.code) and (
-            self.since is None or letter.stored_at >= self.since
+        return (
+            (self.code is None or letter.code == self.code)
+            and (self.since is None or letter.stored_at >= self.since)
+            and (self.until is None or letter.stored_at < self.until)
         )
 
 

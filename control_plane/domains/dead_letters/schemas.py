@@ -44,6 +44,24 @@ class LetterOut(msgspec.Struct):
     resend: LetterResend | None
 
 
+class LettersResend(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Which letters of the sequencer are sent again; what is absent does not narrow.
+
+    `since` and `until`: those stored from a time on, and before another one, at the latest when
+    this was asked.
+    """
+
+    code: (
+        Annotated[
+            str, Meta(max_length=200, description="The reason code.", examples=["wrong_schema"])
+        ]
+        | None
+    ) = None
+    partition: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    since: Annotated[datetime, Meta(tz=True)] | None = None
+    until: Annotated[datetime, Meta(tz=True)] | None = None
+
+
 class LetterDetailOut(LetterOut):
     """A dead letter with the checksum of its payload, in hexadecimal."""
 

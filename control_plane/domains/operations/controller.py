@@ -42,7 +42,8 @@ class OperationController(Controller):
         limit: Limit = DEFAULT_LIMIT,
         sort: Annotated[str | None, LISTING.parameter] = None,
         target: Annotated[
-            str | None, QueryParameter(max_length=128, description="Only on this function.")
+            str | None,
+            QueryParameter(max_length=128, description="Only on this function, or `dead-letters`."),
         ] = None,
         operation_state: Annotated[
             StateName | None, QueryParameter(name="state", description="Absent: all.")
@@ -93,7 +94,7 @@ class FunctionOperationController(Controller):
         202: stored, and carried out by itself; `Location` names the operation. 409: something is
         being done to the function already.
         """
-        return _accepted(await operations.ask(OperationKind.RESTART_FUNCTION, name))
+        return accepted(await operations.ask(OperationKind.RESTART_FUNCTION, name))
 
     @post(
         "/{name:str}/redeploy",
@@ -112,10 +113,11 @@ class FunctionOperationController(Controller):
         It goes on where it was. 202 and 409 as of a restart. For new code run
         `scripts/deploy_functions.py apply`.
         """
-        return _accepted(await operations.ask(OperationKind.REDEPLOY_FUNCTION, name))
+        return accepted(await operations.ask(OperationKind.REDEPLOY_FUNCTION, name))
 
 
-def _accepted(operation: OperationOut) -> Response[OperationOut]:
+def accepted(operation: OperationOut) -> Response[OperationOut]:
+    """The answer to who asks for an operation."""
     headers = {"Location": f"/v1/operations/{operation.id}", **_again(operation)}
     return Response(operation, headers=headers)
 

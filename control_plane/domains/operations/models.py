@@ -26,10 +26,15 @@ class OperationState(StrEnum):
 
 
 class OperationKind(StrEnum):
-    """What is done; the target of both is a function."""
+    """What is done; the target is a function, or `DEAD_LETTERS`."""
 
     RESTART_FUNCTION = "function.restart"
     REDEPLOY_FUNCTION = "function.redeploy"
+    RESEND_DEAD_LETTERS = "dead-letters.resend"
+
+
+DEAD_LETTERS = "dead-letters"
+"""The target of what is done to all of them: one such operation at a time."""
 
 
 class OperationRow(Base):
@@ -57,6 +62,9 @@ class OperationRow(Base):
     state: Mapped[str] = mapped_column(Text, server_default=OperationState.WAITING.value)
     # How often it was begun: a control plane that ends meanwhile leaves it to the next.
     attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    # What was asked for beside kind and target, and up to where it was done.
+    asked: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    place: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[str] = mapped_column(Text, server_default="")
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     # Title and detail, as of a problem document.
@@ -67,3 +75,8 @@ class OperationRow(Base):
     )
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+OF_DEAD_LETTERS = OperationRow.kind == OperationKind.RESEND_DEAD_LETTERS
+OF_FUNCTIONS = ~OF_DEAD_LETTERS
+"""Also those of kinds that a newer control plane knows: they fail, and wait for nobody."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.operations.models import OperationRow, OperationState
@@ -39,12 +39,12 @@ async def page(
     return (await session.scalars(asked.of(select(OperationRow).where(*conditions)))).all()
 
 
-async def due(session: AsyncSession) -> OperationRow | None:
-    """The operation to carry out: one that was interrupted, or that has waited longest."""
+async def due(session: AsyncSession, of: ColumnElement[bool]) -> OperationRow | None:
+    """The one of these to carry out: one that was interrupted, or that has waited longest."""
     live = (OperationState.WAITING, OperationState.RUNNING)
     query = (
         select(OperationRow)
-        .where(OperationRow.state.in_(live))
+        .where(OperationRow.state.in_(live), of)
         .order_by(OperationRow.state != OperationState.RUNNING, OperationRow.created_at)
         .limit(1)
     )
@@ -69,6 +69,15 @@ async def tell(session: AsyncSession, key: str, progress: str) -> None:
     """Note what happened last in an operation that runs."""
     running = (OperationRow.id == key) & (OperationRow.state == OperationState.RUNNING)
     await session.execute(update(OperationRow).where(running).values(progress=progress))
+
+
+async def reach(
+    session: AsyncSession, key: str, place: str | None, result: dict[str, Any], progress: str
+) -> None:
+    """Note up to where an operation that runs is done, and with what result so far."""
+    running = (OperationRow.id == key) & (OperationRow.state == OperationState.RUNNING)
+    reached = {"place": place, "result": result, "progress": progress}
+    await session.execute(update(OperationRow).where(running).values(reached))
 
 
 async def end(

@@ -22,8 +22,13 @@ class OperationOut(msgspec.Struct):
     """Something that takes its time: asked for, under way, or ended."""
 
     id: str
-    kind: Annotated[str, Meta(examples=["function.restart", "function.redeploy"])]
+    kind: Annotated[
+        str, Meta(examples=["function.restart", "function.redeploy", "dead-letters.resend"])
+    ]
     target: Annotated[str, Meta(description="What it is done to.", examples=["sequencer"])]
+    asked: Annotated[
+        dict[str, Any] | None, Meta(description="Which dead letters, as it was asked.")
+    ]
     state: Annotated[
         StateName, Meta(description="`done` and `failed` are the end: it stays as it is.")
     ]

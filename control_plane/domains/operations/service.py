@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import msgspec
 from sqlalchemy.exc import IntegrityError
@@ -11,7 +11,12 @@ from sqlalchemy.exc import IntegrityError
 from control_plane.database import Database, integrity_constraint
 from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.operations import repository
-from control_plane.domains.operations.models import UNIQUE_TARGET, OperationKind, OperationRow
+from control_plane.domains.operations.models import (
+    DEAD_LETTERS,
+    UNIQUE_TARGET,
+    OperationKind,
+    OperationRow,
+)
 from control_plane.domains.operations.schemas import FailureOut, OperationOut, StateName
 from control_plane.errors import ConflictError
 from control_plane.pages import Page
@@ -19,7 +24,7 @@ from control_plane.requests import current_request_id
 
 
 class OperationService:
-    """Stores what is asked for; `wake` has a worker of this control plane look for it."""
+    """Stores what is asked for; `wake` has the workers of this control plane look for it."""
 
     def __init__(self, database: Database, board: StatusBoard, *, wake: Callable[[], None]) -> None:
         self._database = database
@@ -34,10 +39,28 @@ class OperationService:
             ConflictError: something is being done to it already.
         """
         self._board.describe(function)
+        return await self._stored(kind, function, function)
+
+    async def ask_resend(self, asked: Mapping[str, Any]) -> OperationOut:
+        """Have dead letters sent again.
+
+        Args:
+            asked: which, as `resending.LetterResends` reads it.
+
+        Raises:
+            ConflictError: some are being sent already.
+        """
+        what = OperationKind.RESEND_DEAD_LETTERS
+        return await self._stored(what, DEAD_LETTERS, "dead letters", dict(asked))
+
+    async def _stored(
+        self, kind: OperationKind, target: str, told: str, asked: dict[str, Any] | None = None
+    ) -> OperationOut:
         row = OperationRow(
             id=repository.new_id(),
             kind=kind.value,
-            target=function,
+            target=target,
+            asked=asked,
             correlation_id=current_request_id(),
         )
         try:
@@ -48,8 +71,8 @@ class OperationService:
         except IntegrityError as error:
             if integrity_constraint(error) == UNIQUE_TARGET:
                 raise ConflictError(
-                    f"An operation on {function!r} is under way: see /v1/operations?target="
-                    f"{function}, and ask again when it has ended."
+                    f"An operation on {told!r} is under way: see /v1/operations?target="
+                    f"{target}, and ask again when it has ended."
                 ) from None
             raise
         self._wake()
@@ -81,6 +104,7 @@ def _out(row: OperationRow) -> OperationOut:
         id=row.id,
         kind=row.kind,
         target=row.target,
+        asked=row.asked,
         state=cast(StateName, str(row.state)),
         attempts=row.attempts,
         progress=row.progress,

@@ -1,9 +1,7 @@
-"""Carries operations out: one a look of the keeper of functions, under its lock.
+"""Carries operations on functions out: one a look of the keeper of functions, under its lock.
 
-Only the control plane that looks after functions carries operations out. So one that it finds
-`running` was left by a control plane that ended: it is begun again, which is harmless for what
-there is (a function that was restarted is restarted once more), and is failed after
-`MOST_ATTEMPTS`.
+One that was interrupted is begun again, which is harmless for what there is: a function that was
+restarted is restarted once more.
 """
 
 from __future__ import annotations
@@ -14,23 +12,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import structlog
-from sqlalchemy import func
 
 from control_plane.database import Database
-from control_plane.domains.events.repository import Change as Told
-from control_plane.domains.events.repository import record
-from control_plane.domains.events.schemas import EventType
 from control_plane.domains.functions.codes import FunctionCodes
 from control_plane.domains.operations import repository
-from control_plane.domains.operations.models import OperationKind, OperationRow, OperationState
+from control_plane.domains.operations.carrying_out import NOT_CARRIED_OUT, begin, end
+from control_plane.domains.operations.models import OF_FUNCTIONS, OperationKind, OperationRow
 from control_plane.errors import UnavailableError
 from control_plane.pulsar_admin import AdminError, PulsarAdmin
 from control_plane.topology import Actual, ApplyError, Change, Event, Topology, apply
 from control_plane.topology.diff import Action
 
-MOST_ATTEMPTS = 3
-INTERRUPTED = "Interrupted"
-NOT_CARRIED_OUT = "Not carried out"
 SWEEP_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
@@ -69,7 +61,7 @@ class OperationWorker:
         if self._clock() >= self._sweep_at:
             await self.sweep()
             self._sweep_at = self._clock() + SWEEP_SECONDS
-        row = await self._begin()
+        row = await begin(self._database, OF_FUNCTIONS)
         if row is None:
             return False
         log.info("operation begins", operation=row.id, kind=row.kind, target=row.target)
@@ -86,10 +78,11 @@ class OperationWorker:
                 )
         except (ApplyError, AdminError, LookupError, ValueError) as error:
             log.warning("operation failed", operation=row.id, error=str(error))
-            await self._end(row, {"title": NOT_CARRIED_OUT, "detail": str(error)})
+            problem = {"title": NOT_CARRIED_OUT, "detail": str(error)}
+            await end(self._database, row, problem=problem)
         else:
             log.info("operation done", operation=row.id)
-            await self._end(row)
+            await end(self._database, row, result={"running": True})
         return True
 
     async def sweep(self) -> None:
@@ -98,31 +91,6 @@ class OperationWorker:
         while gone:
             async with self._database.transaction() as session:
                 gone = await repository.forget(session, days=self._kept_days)
-
-    async def _begin(self) -> OperationRow | None:
-        """The next operation, which now runs; None for none, or when it was begun too often."""
-        async with self._database.transaction() as session:
-            row = await repository.due(session)
-            if row is None:
-                return None
-            if row.attempts < MOST_ATTEMPTS:
-                row.attempts += 1
-                row.state = OperationState.RUNNING.value
-                row.started_at = func.clock_timestamp()
-                await session.flush()
-                return row
-        detail = f"The control plane ended {row.attempts} times while it carried this out."
-        await self._end(row, {"title": INTERRUPTED, "detail": detail})
-        return None
-
-    async def _end(self, row: OperationRow, problem: dict[str, str] | None = None) -> None:
-        what = EventType.OPERATION_FAILED if problem else EventType.OPERATION_DONE
-        told = {"name": row.target, "id": row.id, "kind": row.kind}
-        async with self._database.transaction() as session:
-            await repository.end(
-                session, row.id, result=None if problem else {"running": True}, problem=problem
-            )
-            await record(session, Told(what, told))
 
     @asynccontextmanager
     async def _telling(self, key: str) -> AsyncIterator[asyncio.Queue[Event]]:

@@ -28,7 +28,7 @@ async def close(session: AsyncSession, row: Subscription) -> None:
     """
     drained = row.state == State.DRAINING
     newest = await plan_rows.newest(session)
-    row.state = State.CLOSED.value
+    row.become(State.CLOSED)
     row.closed_at = datetime.now(UTC)
     if not drained:
         row.closed_in_plan = newest.number if newest else row.plan
@@ -50,7 +50,7 @@ async def drain(session: AsyncSession, row: Subscription, *, seconds: float) -> 
         # What its pause kept on topics that were left can be read as long.
         await drain_anew(session, row.id, drain_seconds=seconds)
     newest = await plan_rows.newest(session)
-    row.state = State.DRAINING.value
+    row.become(State.DRAINING)
     row.paused_at = row.resumed_at = None
     row.closed_in_plan = UNKNOWN_PLAN
     touch(row)
@@ -92,7 +92,7 @@ async def close_drained(session: AsyncSession) -> None:
     await drain_no_longer(session, Subscription.id.in_(ids))
     rows = [row for row in await repository.locked(session, ids) if row.state == State.DRAINING]
     for row in rows:
-        row.state = State.CLOSED.value
+        row.become(State.CLOSED)
         row.closed_at = row.cursor_removed_at = func.clock_timestamp()
         touch(row)
     await session.flush()

@@ -104,10 +104,12 @@ async def untold(session: AsyncSession) -> Sequence[int]:
     return [move.id for move in (await session.scalars(query)).all()]
 
 
-async def untold_still(session: AsyncSession, key: int) -> Move | None:
-    """The move, locked, if it is still one of these; None while somebody has it."""
+async def untold_still(session: AsyncSession, key: int, *, lock: bool = False) -> Move | None:
+    """The move, if it is still one of these; to be locked, None while somebody has it."""
     query = _over().where(Move.tells_unread, Move.id == key)
-    return await session.scalar(query.with_for_update(of=Move, skip_locked=True))
+    if lock:
+        query = query.with_for_update(of=Move, skip_locked=True)
+    return await session.scalar(query)
 
 
 async def grants(

@@ -233,7 +233,7 @@ class LifecycleService:
                 await drain_anew(session, key, drain_seconds=self._drain_seconds)
                 row.paused_at, row.resumed_at = None, func.clock_timestamp()
                 if row.state == State.PAUSED:
-                    row.state = State.ACTIVE.value
+                    row.become(State.ACTIVE)
                 touch(row)
                 await repository.note(session, EventType.SUBSCRIPTION_RESUMED, [row])
         await self._publication.published(self._wait_seconds)

@@ -6,6 +6,7 @@ Each is checked by itself, and what is wrong with one of many is told with its p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
-from control_plane.database import Lock, lock
+from control_plane.database import Lock, lock, lock_each
 from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.events.schemas import EventType
@@ -37,7 +38,7 @@ from control_plane.domains.subscriptions.view_check import (
     view_spec,
 )
 from control_plane.domains.transformations.models import SharedTransformation
-from control_plane.errors import ConflictError, at_pointer
+from control_plane.errors import ConflictError, TooManySubscriptionsError, at_pointer
 from control_plane.requests import current_request_id
 from marketdata.plans import ViewSpec, sets_of, view_of
 
@@ -114,6 +115,7 @@ async def store(
     *,
     only: str | None,
     lanes: Collection[str],
+    most: int,
     joining: bool,
 ) -> list[Subscription]:
     """Store subscriptions; gives them, in order, with what is told of each.
@@ -123,6 +125,7 @@ async def store(
 
     Args:
         only: the id of the one consumer that there is as far as the caller is concerned.
+        most: how many live ones a consumer may have.
         joining: whether no plan is made.
 
     Raises:
@@ -159,6 +162,7 @@ async def store(
         )
         for each, key in zip(made, ids, strict=True)
     ]
+    await _require_room(session, [each.consumer for each in made], most)
     session.add_all(rows)
     await session.flush()
     if absent:
@@ -176,6 +180,26 @@ async def store(
         for name, value in told.items():
             set_committed_value(row, name, value)
     return rows
+
+
+async def _require_room(session: AsyncSession, owners: Sequence[Consumer], most: int) -> None:
+    """Refuse what would give a consumer more than it may have.
+
+    Nobody else makes subscriptions of these consumers until the transaction ends.
+
+    Args:
+        owners: of what is to be stored: as often as they ask.
+        most: as of `store`.
+    """
+    asked = Counter(owner.id for owner in owners)
+    await lock_each(session, Lock.SUBSCRIPTIONS_OF, asked)
+    # Only now, by a statement of its own: it sees what was made while this one waited.
+    there = await repository.count_live(session, asked)
+    for owner in owners:
+        if there[owner.id] + asked[owner.id] > most:
+            raise TooManySubscriptionsError(
+                owner.name, there=there[owner.id], asked=asked[owner.id], limit=most
+            )
 
 
 async def resolved(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 from sqlalchemy import (
@@ -36,10 +37,7 @@ UNIQUE_NAME = "uq_subscriptions_consumer_name_live"
 
 
 class State(StrEnum):
-    """pending → active ⇄ paused → draining → closed, or closed at once from each of them.
-
-    Pending again when the view becomes another one.
-    """
+    """pending → active ⇄ paused → draining → closed; what may follow what is `NEXT`."""
 
     PENDING = "pending"
     ACTIVE = "active"
@@ -74,6 +72,16 @@ OPEN = (*LIVE, State.DRAINING)
 """What is not closed."""
 ENDED = (State.DRAINING, State.CLOSED)
 """What nothing new comes for, and what can no longer be changed."""
+
+NEXT: Final[Mapping[State, frozenset[State]]] = {
+    State.PENDING: frozenset({State.ACTIVE, State.PAUSED, *ENDED}),
+    # Pending again when the view becomes another one.
+    State.ACTIVE: frozenset({State.PENDING, State.PAUSED, *ENDED}),
+    State.PAUSED: frozenset({State.PENDING, State.ACTIVE, *ENDED}),
+    State.DRAINING: frozenset({State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+"""What a state may become. PostgreSQL refuses whatever else somebody writes (migration 0030)."""
 
 
 NextStart = Literal["latest", "earliest"] | tuple[MessagePosition, ...]
@@ -218,6 +226,16 @@ class Subscription(Base):
         primaryjoin="and_(Move.subscription_id == Subscription.id, Move.ended_at.is_(None))",
         order_by="Move.id",
     )
+
+    def become(self, state: State) -> None:
+        """Change the state to another one, or leave it.
+
+        Raises:
+            ValueError: it cannot become that.
+        """
+        if state != self.state and state not in NEXT[State(self.state)]:
+            raise ValueError(f"subscription {self.id} is {self.state} and cannot become {state}")
+        self.state = state.value
 
     @property
     def subscription_name(self) -> str:

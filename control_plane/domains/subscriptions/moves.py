@@ -182,7 +182,7 @@ async def _move(
             )
         )
         row.view_id = view.id
-        row.state = State.PENDING.value
+        row.become(State.PENDING)
         touch(row)
     await session.flush()
     left = {move.view_id for move in moves}

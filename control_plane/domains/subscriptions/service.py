@@ -87,6 +87,7 @@ class SubscriptionService:
         require_broker: Callable[[], Awaitable[None]],
         lanes: Callable[[], Collection[str]],
         service_url: str,
+        most: int,
         wait_seconds: float,
     ) -> None:
         self._database = database
@@ -95,6 +96,7 @@ class SubscriptionService:
         self._require_broker = require_broker
         self._lanes = lanes
         self._service_url = service_url
+        self._most = most
         self._wait_seconds = wait_seconds
         # One batch at a time: each takes most of a second in which nobody else is served.
         self._batches = asyncio.Semaphore(1)
@@ -109,7 +111,7 @@ class SubscriptionService:
                 that is asked for is within the consumer's entitlements.
             NotFoundError: there is no such consumer, or the caller may only know of another one.
             ConflictError: the consumer has a live subscription of this name, or is suspended; or
-                the plan is full.
+                the plan is full. TooManySubscriptionsError: it has `most` of them.
             UnavailableError: the broker or the database is down; nothing was stored.
         """
         rows, joining = await self._made([data], "", only)
@@ -174,7 +176,9 @@ class SubscriptionService:
     ) -> list[Subscription]:
         # One transaction: an Idempotency-Key is claimed with the change or not at all.
         async with self._database.transaction() as session:
-            return await store(session, asked, only=only, lanes=self._lanes(), joining=joining)
+            return await store(
+                session, asked, only=only, lanes=self._lanes(), most=self._most, joining=joining
+            )
 
     async def _name_is_taken(
         self, data: Sequence[SubscriptionCreate], only: str | None
@@ -197,7 +201,8 @@ class SubscriptionService:
         """The subscription with this id, closed or not, and its version."""
         async with self._database.transaction() as session:
             row = await repository.find(session, key, only=only)
-            return self._out(row), row.version
+            unrouted = await repository.never_routed(session, [row])
+            return self._out(row, unrouted), row.version
 
     async def page(
         self,
@@ -225,10 +230,24 @@ class SubscriptionService:
                 labels=labels,
                 only=only,
             )
-            return asked.page([self._out(row, in_list=True) for row in rows], rows)
+            unrouted = await repository.never_routed(session, rows)
+            return asked.page([self._out(row, unrouted, in_list=True) for row in rows], rows)
 
-    def _out(self, row: Subscription, *, in_list: bool = False) -> SubscriptionOut:
-        spec, found = msgspec.convert(row.view.spec, ViewSpec), row.found
+    def _out(
+        self, row: Subscription, unrouted: Collection[str] = (), *, in_list: bool = False
+    ) -> SubscriptionOut:
+        """What is told of a subscription.
+
+        Args:
+            unrouted: those (ids) whose view has no topic: what they had before is told.
+        """
+        view, from_plan, found = row.view, row.from_plan, row.found
+        draining = row.draining
+        if row.id in unrouted:
+            draining = [move for move in draining if move.view_id != row.view_id]
+            if draining:
+                view, from_plan = draining[-1].view, draining[-1].from_plan
+        spec = msgspec.convert(view.spec, ViewSpec)
         return SubscriptionOut(
             id=row.id,
             consumer=row.consumer_id,
@@ -253,13 +272,13 @@ class SubscriptionService:
             thresholds=msgspec.convert(row.thresholds, OwnThresholds),
             labels=row.labels,
             service_url=self._service_url,
-            topic=row.view.topic,
+            topic=view.topic,
             subscription_name=row.subscription_name,
             subscription_type=SUBSCRIPTION_TYPE,
             message_schema=describe_schema(spec, with_columns=not in_list),
-            view=row.view_id,
+            view=view.id,
             plan=row.plan,
-            from_plan=row.from_plan,
+            from_plan=from_plan,
             draining=[
                 DrainingOut(
                     move.view.topic,
@@ -267,7 +286,7 @@ class SubscriptionService:
                     None if move.goes_on else move.plan,
                     move.drain_until,
                 )
-                for move in row.draining
+                for move in draining
             ],
             created_at=row.created_at,
             updated_at=row.updated_at,

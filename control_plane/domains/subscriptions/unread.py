@@ -58,13 +58,18 @@ class Unread:
 
     async def _tell(self, key: int) -> None:
         async with self._database.transaction() as session:
-            move = await draining.untold_still(session, key)
-            if move is None:
+            asked = await draining.untold_still(session, key)
+            if asked is None:
                 return  # the subscription was closed, or resumed
-            applied_at = await plan_rows.applied_since(session, move.plan)
-            if applied_at is None:
-                return  # more may come there
-            partitions = await self._left(move, applied_at)
+            applied_at = await plan_rows.applied_since(session, asked.plan)
+        if applied_at is None:
+            return  # more may come there
+        # Without a transaction: nobody waits for the row while the broker is asked.
+        partitions = await self._left(asked, applied_at)
+        async with self._database.transaction() as session:
+            move = await draining.untold_still(session, key, lock=True)
+            if move is None or move.drain_until != asked.drain_until:
+                return  # it was closed, or may read on: then its turn comes again
             move.tells_unread = False
             if not partitions:
                 return

@@ -23,6 +23,8 @@ LEAST_RATE = 10.0
 LEAST_SAMPLES = 30
 """Of how many looks in the last day something usual is known."""
 LEAST_REDELIVERY_RATE = 1.0
+STANDS_TO = 0.8
+"""What was told is over below this part of where it began: who stays near that is told once."""
 REDELIVERED_PART = 0.5
 """The part of what is delivered that is beyond doubt a storm: half of it was sent before."""
 
@@ -37,13 +39,21 @@ class Usual:
     samples: int
 
 
-def unusual(row: Mapping[str, Any], usual: Usual, factor: float) -> dict[str, Any] | None:
-    """What is unusual about what was just seen of a subscription; None for nothing."""
+def unusual(
+    row: Mapping[str, Any], usual: Usual, factor: float, *, stands: bool = False
+) -> dict[str, Any] | None:
+    """What is unusual about what was just seen of a subscription; None for nothing.
+
+    Args:
+        factor: how many times its usual rate is unusual.
+        stands: whether it was told before, and is not over yet.
+    """
     rate, again = row["rate"], row["redelivery_rate"]
-    if again >= max(LEAST_REDELIVERY_RATE, REDELIVERED_PART * rate):
+    part = STANDS_TO if stands else 1.0
+    if again >= part * max(LEAST_REDELIVERY_RATE, REDELIVERED_PART * rate):
         return {"reason": "redelivery", "rate": rate, "redelivery_rate": again}
     known = usual.samples >= LEAST_SAMPLES
-    if known and rate >= LEAST_RATE and rate > factor * usual.rate:
+    if known and rate >= part * LEAST_RATE and rate > part * factor * usual.rate:
         return {"reason": "rate", "rate": rate, "usual": usual.rate}
     return None
 
@@ -55,15 +65,18 @@ async def tell(session: AsyncSession, seen: Sequence[Mapping[str, Any]], factor:
         seen: rows of `subscription_health` of different subscriptions.
         factor: how many times its usual rate is unusual.
     """
+    told = await alert_rows.standing(session, AlertKind.CONSUMPTION)
     busy = {
         row["subscription_id"]: row
         for row in seen
-        if row["rate"] >= LEAST_RATE or row["redelivery_rate"] >= LEAST_REDELIVERY_RATE
+        if row["rate"] >= LEAST_RATE
+        or row["redelivery_rate"] >= LEAST_REDELIVERY_RATE
+        or row["subscription_id"] in told
     }
     known = await _usual(session, list(busy)) if busy else {}
     standing = {}
     for key, usual in known.items():
-        found = unusual(busy[key], usual, factor)
+        found = unusual(busy[key], usual, factor, stands=key in told)
         if found is not None:
             standing[key] = Change(
                 EventType.SUBSCRIPTION_UNUSUAL,

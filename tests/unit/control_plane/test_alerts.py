@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from litestar.testing import AsyncTestClient
 from sqlalchemy import select, text
+from structlog.testing import capture_logs
 from test_health_history import Clock, put
 from world import World
 
@@ -67,7 +68,7 @@ async def test_an_alert_is_told_when_it_begins_and_again_when_it_begins_anew(
         other = {"b": Change(EventType.CERTIFICATE_EXPIRING, {"name": "b"})}
         assert await repository.settle(session, AlertKind.CERTIFICATE, other) == ["b"]
         counts = await repository.count_by_kind(session)
-    assert counts == {"token": 2, "certificate": 1, "consumption": 0}
+    assert counts == {"token": 2, "certificate": 1, "consumption": 0, "function": 0}
     assert await settle() == []
     assert await settle("a") == ["a"]
     told = [row.data["name"] for row in await events(database, EventType.TOKEN_EXPIRING)]
@@ -115,6 +116,27 @@ async def test_a_certificate_is_told_at_each_threshold_until_it_is_replaced(
         ("http", 1),
         ("http", 1),
     ]
+    assert await standing(database) == set()
+
+
+async def test_a_certificate_that_cannot_be_read_is_told_once_and_is_not_over(
+    database: Database, tmp_path: Path
+) -> None:
+    file, clock = certificate(tmp_path / "server.pem", 20), Clock()
+    content = file.read_bytes()
+    watch = ExpiryWatch(database, Certificates({"http": file}), clock=clock)
+    with capture_logs() as logged:
+        for there in (content, b"nothing", b"nothing", content, b"nothing", content):
+            file.write_bytes(there)
+            await watch.look()
+            clock.now += 60
+    assert len(await events(database, EventType.CERTIFICATE_EXPIRING)) == 1
+    assert [each["event"] for each in logged] == [
+        "a certificate cannot be read",
+        "a certificate can be read again",
+    ] * 2
+    certificate(file, 90)
+    await watch.look()
     assert await standing(database) == set()
 
 
@@ -227,6 +249,27 @@ def test_what_is_unusual(
     assert (told and told["reason"]) == found
 
 
+@pytest.mark.parametrize(
+    ("rate", "again", "usual", "found"),
+    [
+        (41.0, 0.0, 10.0, "rate"),
+        (40.0, 0.0, 10.0, None),
+        (8.0, 0.0, 1.0, "rate"),
+        (7.9, 0.0, 1.0, None),
+        (60.0, 24.0, 60.0, "redelivery"),
+        (60.0, 23.0, 60.0, None),
+        (0.0, 0.8, 0.0, "redelivery"),
+    ],
+)
+def test_what_was_told_is_over_a_part_below(
+    rate: float, again: float, usual: float, found: str | None
+) -> None:
+    row, known = {"rate": rate, "redelivery_rate": again}, Usual("one", "c", usual, LEAST_SAMPLES)
+    assert unusual.unusual(row, known, 5.0) is None
+    told = unusual.unusual(row, known, 5.0, stands=True)
+    assert (told and told["reason"]) == found
+
+
 async def test_unusual_consumption_is_told_once_until_it_is_over(world: World) -> None:
     one, other = await world.subscribe("one"), await world.subscribe("other")
     now = datetime.now(UTC)
@@ -260,6 +303,14 @@ async def test_unusual_consumption_is_told_once_until_it_is_over(world: World) -
     assert await standing(world.database) == {other}
     await look(one=100.0)
     assert len(await events(world.database, EventType.SUBSCRIPTION_UNUSUAL)) == 3
+    # Who stays near the threshold, which is 5.0 times 1.0 but 10.0 at least, is told once.
+    for rate in (9.0, 11.0, 8.0, 12.0):
+        await look(one=rate)
+    assert len(await events(world.database, EventType.SUBSCRIPTION_UNUSUAL)) == 3
+    await look(one=7.9)
+    assert one not in await standing(world.database)
+    await look(one=9.0)
+    assert one not in await standing(world.database)
 
 
 @pytest.fixture

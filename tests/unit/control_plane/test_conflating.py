@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -153,6 +154,49 @@ async def test_what_was_not_read_in_time_is_told_before_it_goes(world: World) ->
     # Once; and what is dropped of another topic is another entry.
     await look(kept, 6)
     assert len(told(await history(world, kept.key), "backlog_dropped")) == 1
+
+
+async def test_who_is_closed_while_the_broker_is_asked_waits_for_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, before = await conflated(world)
+    ask = kept.broker.partitioned_stats
+
+    async def while_it_is_closed(topic: str, *, oldest: bool) -> Any:
+        if topic == before.topic:
+            async with asyncio.timeout(60):
+                await world.lifecycles.close(kept.key, None)
+        return await ask(topic, oldest=oldest)
+
+    monkeypatch.setattr(kept.broker, "partitioned_stats", while_it_is_closed)
+    await time_passes(kept, unread=6)
+    assert await world.state(kept.key) == "closed"
+    assert told(await history(world, kept.key), "backlog_dropped") == []
+    assert cursor(before) not in world.topics.cursors
+
+
+async def test_who_may_read_on_meanwhile_is_told_nothing_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, before = await conflated(world)
+    ask = kept.broker.partitioned_stats
+
+    async def while_it_is_given_time(topic: str, *, oldest: bool) -> Any:
+        if topic == before.topic:
+            async with asyncio.timeout(60), world.database.transaction() as session:
+                # Over again by the time that it is looked at: what was seen is old.
+                await session.execute(
+                    text("UPDATE subscription_moves SET drain_until = clock_timestamp()")
+                )
+        return await ask(topic, oldest=oldest)
+
+    monkeypatch.setattr(kept.broker, "partitioned_stats", while_it_is_given_time)
+    await time_passes(kept, unread=6)
+    assert told(await history(world, kept.key), "backlog_dropped") == []
+    monkeypatch.setattr(kept.broker, "partitioned_stats", ask)
+    await look(kept, 4)
+    (entry,) = told(await history(world, kept.key), "backlog_dropped")
+    assert entry["messages"] == 4
 
 
 async def test_of_what_was_read_in_time_nothing_is_told(world: World) -> None:

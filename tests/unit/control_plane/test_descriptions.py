@@ -126,6 +126,7 @@ def test_types_of_problems_stay() -> None:
             "not-found": "404",
             "conflict": "409",
             "idempotency-key-in-use": "409",
+            "too-many-subscriptions": "409",
             "precondition-failed": "412",
             "request-entity-too-large": "413",
             "invalid-request": "422",

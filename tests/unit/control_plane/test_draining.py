@@ -143,6 +143,38 @@ async def test_who_was_never_active_is_closed(world: World) -> None:
     assert world.topics.cursors == set()
 
 
+async def test_who_ends_before_functions_knew_its_newest_view_is_told_the_one_before(
+    world: World,
+) -> None:
+    key = await active(world, filter="price > 1")
+    before = await get(world, key)
+    await change(world, key, filter="price > 2")
+    await drain(world, key)
+    for _ in range(2):
+        told = await get(world, key)
+        (listed,) = (await world.subscriptions.page(cursor=None, limit=9)).items
+        for one in (told, listed):
+            assert (one.state, one.topic, one.view) == ("draining", before.topic, before.view)
+            assert (one.filter, one.effective_filter) == ("price > 2", before.effective_filter)
+            assert [left.topic for left in one.draining] == [before.topic]
+        await world.settle()
+    assert world.topics.cursors == {cursor(before)}
+    assert world.topics.granted == {grant(before)}
+
+
+async def test_who_ends_on_its_newest_view_is_told_that(world: World) -> None:
+    key = await active(world, filter="price > 1")
+    await change(world, key, filter="price > 2")
+    await world.settle()
+    after = await get(world, key)
+    await drain(world, key)
+    told = await get(world, key)
+    assert (told.topic, [left.topic for left in told.draining]) == (
+        after.topic,
+        [after.draining[0].topic, after.topic],
+    )
+
+
 async def test_more_time_than_there_is_is_refused(world: World) -> None:
     key = await active(world)
     with pytest.raises(InvalidRequestError, match="300 seconds at most") as refused:

@@ -150,6 +150,29 @@ async def test_it_is_told_how_a_function_is_and_what_was_done(
     ]
 
 
+async def test_another_keeper_tells_only_what_was_not_told(
+    database: Database, wanted: dict[str, Any], settings: Settings
+) -> None:
+    altered = {**wanted, "userConfig": {**wanted["userConfig"], "log_level": "error"}}
+    worker = Worker(altered)
+    keepers = [keeper_of(worker, database, settings, Metrics(FollowerState())) for _ in range(3)]
+
+    async def told() -> int:
+        return (await events(database)).count(("function.changed", "sequencer"))
+
+    for one in keepers[:2]:
+        await one.look_once()
+    assert await told() == 1
+    worker.config = wanted
+    for one in (keepers[2], keepers[0]):
+        await one.look_once()
+    assert await told() == 2
+    # It is again as this one saw it, before another one told that it ran.
+    worker.config = altered
+    await keepers[1].look_once()
+    assert await told() == 3
+
+
 async def test_what_the_topology_wants_anew_is_left_to_who_has_changed_it(
     database: Database, wanted: dict[str, Any], settings: Settings
 ) -> None:

@@ -32,6 +32,8 @@ from marketdata.topics import REFERENCE
 NO_PARTS = {"database", "settings", "clock"}
 LANES = ("", "delay-2", "delay-900", "conflated")
 """Of functions that are deployed."""
+MOST = 1000
+"""Subscriptions that a consumer may have."""
 
 
 class RecordingBroker:
@@ -164,6 +166,7 @@ class World:
             require_broker=self._broker_is_there,
             lanes=lambda: LANES,
             service_url="pulsar://there:6650",
+            most=MOST,
             wait_seconds=0,
         )
         self.lifecycles = LifecycleService(

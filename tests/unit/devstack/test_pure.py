@@ -1,11 +1,18 @@
 """What the stack decides without starting anything."""
 
+import hashlib
+import io
 import socket
+import tarfile
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scripts.devstack.archive import maven_mirror
+from scripts.devstack import archive
+from scripts.devstack.archive import Distribution, maven_mirror
+from scripts.devstack.console import Console
 from scripts.devstack.errors import ComponentError, StackError, UsageError, tail
 from scripts.devstack.external import External
 from scripts.devstack.fingerprint import fingerprint
@@ -159,3 +166,54 @@ def test_only_what_is_added_to_a_log_counts(tmp_path: Path) -> None:
         file.write("st\n")
     assert since.count(b"lost") == 2
     assert since.count(b"lost") == 2
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Distribution:
+    """A distribution as Maven has PostgreSQL: a jar with a tar of several folders in it."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:xz") as tar:
+        for name in ("bin/postgres", "lib/libssl.so"):
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            tar.addfile(member, io.BytesIO(name.encode()))
+    jar = tmp_path / "postgresql.jar"
+    with zipfile.ZipFile(jar, "w") as file:
+        file.writestr("META-INF/MANIFEST.MF", "")
+        file.writestr("postgres-linux-x86_64.txz", content.getvalue())
+    monkeypatch.setattr(archive, "_download", lambda *_: jar)
+    digest = hashlib.sha256(jar.read_bytes()).hexdigest()
+    return replace(archive._postgresql("Linux", "x86_64"), sha256=digest)
+
+
+def test_a_distribution_is_unpacked_into_the_cache_once(
+    packed: Distribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    home = archive.unpacked(packed, Console(quiet=True), cache)
+    assert (home / "bin" / "postgres").read_text() == "bin/postgres"
+    assert (home / "lib" / "libssl.so").exists()
+    assert sorted(path.name for path in cache.iterdir()) == sorted([home.name, "postgresql.lock"])
+    monkeypatch.delattr(archive, "_download")
+    assert archive.unpacked(packed, Console(quiet=True), cache) == home
+
+
+def test_what_is_not_the_known_distribution_is_not_unpacked(
+    packed: Distribution, tmp_path: Path
+) -> None:
+    other = replace(packed, sha256="0" * 64)
+    with pytest.raises(ComponentError, match=f"instead of {'0' * 64}"):
+        archive.unpacked(other, Console(quiet=True), tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("postgresql-*"))
+
+
+@pytest.mark.parametrize("system", ["Linux", "Darwin"])
+@pytest.mark.parametrize("machine", ["x86_64", "arm64"])
+def test_there_is_a_postgresql_with_tls_for_usual_machines(system: str, machine: str) -> None:
+    distribution = archive._postgresql(system, machine)
+    assert system.lower() in distribution.artifact
+
+
+def test_where_there_is_no_postgresql_with_tls_it_is_said() -> None:
+    with pytest.raises(ComponentError, match="no PostgreSQL with TLS for Linux on riscv64"):
+        archive._postgresql("Linux", "riscv64")
