@@ -6,6 +6,7 @@ topic that was left holds for it, too. From the plan of that on nothing new is f
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import exists, func, select
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.plans import repository as plan_rows
+from control_plane.domains.plans.models import PlanRow
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.draining import drain_anew, drain_no_longer
 from control_plane.domains.subscriptions.models import Move, State, Subscription
@@ -97,6 +99,23 @@ async def close_drained(session: AsyncSession) -> None:
         touch(row)
     await session.flush()
     await repository.note(session, EventType.SUBSCRIPTION_CLOSED, rows)
+
+
+async def never_routed(session: AsyncSession, rows: Collection[Subscription]) -> set[str]:
+    """Those (ids) of some subscriptions that drain for whose view no plan was ever published.
+
+    They were moved to it and ended before the functions knew: the broker has no topic of it.
+    """
+    ids = [row.id for row in rows if row.state == State.DRAINING]
+    if not ids:
+        return set()
+    published = exists().where(
+        PlanRow.number >= Subscription.plan,
+        PlanRow.number < Subscription.closed_in_plan,
+        PlanRow.published_at.is_not(None),
+    )
+    query = select(Subscription.id).where(Subscription.id.in_(ids), ~published)
+    return set((await session.scalars(query)).all())
 
 
 async def stopped_at(session: AsyncSession, row: Subscription) -> datetime | None:

@@ -30,7 +30,7 @@ from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.consumers.models import Consumer
 from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
-from control_plane.domains.plans.models import PlanRow, ViewRow
+from control_plane.domains.plans.models import ViewRow
 from control_plane.domains.subscriptions.diverted import Asked
 from control_plane.domains.subscriptions.models import (
     ENDED,
@@ -146,23 +146,6 @@ async def count_live(session: AsyncSession, consumers: Collection[str]) -> Count
         {"ids": list(consumers)},
     )
     return Counter({row[0]: row[1] for row in rows})
-
-
-async def never_routed(session: AsyncSession, rows: Collection[Subscription]) -> set[str]:
-    """Those (ids) of some subscriptions that drain for whose view no plan was ever published.
-
-    They were moved to it and ended before the functions knew: the broker has no topic of it.
-    """
-    ids = [row.id for row in rows if row.state == State.DRAINING]
-    if not ids:
-        return set()
-    published = exists().where(
-        PlanRow.number >= Subscription.plan,
-        PlanRow.number < Subscription.closed_in_plan,
-        PlanRow.published_at.is_not(None),
-    )
-    query = select(Subscription.id).where(Subscription.id.in_(ids), ~published)
-    return set((await session.scalars(query)).all())
 
 
 async def live_among(

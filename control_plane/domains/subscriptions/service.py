@@ -21,6 +21,7 @@ from control_plane.database import Database, integrity_constraint
 from control_plane.domains.consumers import repository as consumer_rows
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.beginnings import Found, StartPlace
+from control_plane.domains.subscriptions.closing import never_routed
 from control_plane.domains.subscriptions.health import OwnThresholds
 from control_plane.domains.subscriptions.making import (
     Asked,
@@ -201,7 +202,7 @@ class SubscriptionService:
         """The subscription with this id, closed or not, and its version."""
         async with self._database.transaction() as session:
             row = await repository.find(session, key, only=only)
-            unrouted = await repository.never_routed(session, [row])
+            unrouted = await never_routed(session, [row])
             return self._out(row, unrouted), row.version
 
     async def page(
@@ -230,7 +231,7 @@ class SubscriptionService:
                 labels=labels,
                 only=only,
             )
-            unrouted = await repository.never_routed(session, rows)
+            unrouted = await never_routed(session, rows)
             return asked.page([self._out(row, unrouted, in_list=True) for row in rows], rows)
 
     def _out(
