@@ -72,6 +72,7 @@ from control_plane.domains.rules.controller import RuleController, RuleOrderCont
 from control_plane.domains.rules.service import RuleService
 from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.backlog_keeper import BacklogKeeper
+from control_plane.domains.subscriptions.confirming import ConfirmationKeeper, ConfirmedBoard
 from control_plane.domains.subscriptions.conflating import Conflating
 from control_plane.domains.subscriptions.controller import (
     SubscriptionBatchController,
@@ -121,7 +122,7 @@ from control_plane.security.revocation import Revocations, Revoked
 from control_plane.security.tokens import KeyRing, Trust
 from control_plane.settings import Settings, SettingsError
 from marketdata.entitlements import EVERYTHING, NOTHING
-from marketdata.topics import STATUS
+from marketdata.topics import CONFIRMED, STATUS
 
 MAX_BODY_BYTES = 256 * 1024
 ANSWERED_WITHIN_SECONDS = 5.0
@@ -170,6 +171,8 @@ class ControlPlane:
         self.metrics.registry.register(self.certificates)
         self.board = StatusBoard(on_report=self.metrics.note_report)
         self.metrics.follow_functions(self.board)
+        self.confirmed = ConfirmedBoard()
+        self.metrics.follow_confirmed(self.confirmed.all)
         self.grants = BrokerGrants(self.admin)
         self.fenced = FencedTopics(
             self.admin, on_unloaded=self.metrics.reconcile_actions.labels("bundle_unloaded").inc
@@ -247,6 +250,9 @@ class ControlPlane:
         self.function_keeper = FunctionKeeper(
             self.database, self.admin, self.board, self.metrics, self.audit, topology, settings
         )
+        self.confirmations = ConfirmationKeeper(
+            self.database, self.admin, self.broker, self.confirmed, self.metrics, topology
+        )
         self.operations = OperationService(
             self.database, self.board, wake=self.function_keeper.wake
         )
@@ -296,6 +302,7 @@ class ControlPlane:
             self.database,
             self.admin,
             thresholds,
+            self.confirmed,
         )
         self.health_histories = HealthHistoryService(self.database)
         self.groups = GroupService(self.database, self.admin)
@@ -371,8 +378,12 @@ class ControlPlane:
     async def running(self, _app: Litestar) -> AsyncIterator[None]:
         """Run the background tasks while the server serves."""
         await self.broker.open()
-        follower = Follower(self.broker, STATUS, lambda message: self.board.take(message.data()))
-        follower.start()
+        followers = [
+            Follower(self.broker, STATUS, lambda message: self.board.take(message.data())),
+            Follower(self.broker, CONFIRMED, lambda message: self.confirmed.take(message.data())),
+        ]
+        for follower in followers:
+            follower.start()
         tasks = [
             asyncio.create_task(self.ordering_follower.run(), name="ordering follower"),
             asyncio.create_task(self.events.run(), name="events"),
@@ -384,6 +395,7 @@ class ControlPlane:
             ("publisher", self.publisher.run, "publisher"),
             ("reconciler", self.reconciler.run, "reconciler"),
             ("function keeper", self.function_keeper.run, "reconciler"),
+            ("confirmations", self.confirmations.run, "reconciler"),
         ):
             with acting(partial(component, actor)):
                 tasks.append(asyncio.create_task(run(), name=name))
@@ -403,7 +415,7 @@ class ControlPlane:
             for task, end in zip(tasks, ends, strict=True):
                 if isinstance(end, Exception):
                     log.error("a task had failed", task=task.get_name(), error=repr(end))
-            await follower.stop()
+            await asyncio.gather(*(follower.stop() for follower in followers))
             await self.audit.close()
             self.ordering.close()
             self.dead_letters.close()

@@ -36,6 +36,7 @@ from marketdata.filters.tree import (
     When,
     children,
 )
+from marketdata.names import Name
 from marketdata.schemas import ASSIGNED, KEY_COLUMNS
 
 MAX_RULES: Final = 100
@@ -47,7 +48,6 @@ Effect = Literal["allow", "deny"]
 
 _NEVER_NULL: Final = frozenset({*KEY_COLUMNS, *ASSIGNED, "kind"})
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$(?!\n)", max_length=64)]
 Region = Annotated[
     str,
     Meta(

@@ -89,6 +89,9 @@ def hindrance(spec: ViewSpec, every_ms: int) -> FieldProblem | None:
     if delivery.delay_seconds:
         detail = "what is delayed cannot be conflated, too"
         return FieldProblem(policy, detail, hint=f"drop delay_seconds, {other}")
+    if delivery.follows:
+        detail = "what follows a workflow cannot be conflated, too"
+        return FieldProblem(policy, detail, hint=f"drop follows, {other}")
     if delivery.together:
         detail = "messages of conflated events hold events of one kind"
         return FieldProblem(policy, detail, hint=f"leave kinds apart, {other}")
