@@ -72,7 +72,7 @@ from control_plane.domains.rules.controller import RuleController, RuleOrderCont
 from control_plane.domains.rules.service import RuleService
 from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.backlog_keeper import BacklogKeeper
-from control_plane.domains.subscriptions.confirming import ConfirmationKeeper, ConfirmedBoard
+from control_plane.domains.subscriptions.confirming import ConfirmationKeeper
 from control_plane.domains.subscriptions.conflating import Conflating
 from control_plane.domains.subscriptions.controller import (
     SubscriptionBatchController,
@@ -171,8 +171,6 @@ class ControlPlane:
         self.metrics.registry.register(self.certificates)
         self.board = StatusBoard(on_report=self.metrics.note_report)
         self.metrics.follow_functions(self.board)
-        self.confirmed = ConfirmedBoard()
-        self.metrics.follow_confirmed(self.confirmed.all)
         self.grants = BrokerGrants(self.admin)
         self.fenced = FencedTopics(
             self.admin, on_unloaded=self.metrics.reconcile_actions.labels("bundle_unloaded").inc
@@ -251,7 +249,7 @@ class ControlPlane:
             self.database, self.admin, self.board, self.metrics, self.audit, topology, settings
         )
         self.confirmations = ConfirmationKeeper(
-            self.database, self.admin, self.broker, self.confirmed, self.metrics, topology
+            self.database, self.admin, self.broker, self.metrics, topology
         )
         self.operations = OperationService(
             self.database, self.board, wake=self.function_keeper.wake
@@ -302,7 +300,7 @@ class ControlPlane:
             self.database,
             self.admin,
             thresholds,
-            self.confirmed,
+            self.confirmations.board,
         )
         self.health_histories = HealthHistoryService(self.database)
         self.groups = GroupService(self.database, self.admin)
@@ -378,9 +376,10 @@ class ControlPlane:
     async def running(self, _app: Litestar) -> AsyncIterator[None]:
         """Run the background tasks while the server serves."""
         await self.broker.open()
+        confirmed = self.confirmations.board
         followers = [
             Follower(self.broker, STATUS, lambda message: self.board.take(message.data())),
-            Follower(self.broker, CONFIRMED, lambda message: self.confirmed.take(message.data())),
+            Follower(self.broker, CONFIRMED, lambda message: confirmed.take(message.data())),
         ]
         for follower in followers:
             follower.start()

@@ -29,8 +29,15 @@ class Confirmed(msgspec.Struct, frozen=True):
     waits: str = ""
 
 
-encode_confirmed: Final = msgspec.json.Encoder(order="deterministic").encode
+encode_confirmed: Final = msgspec.json.Encoder().encode
 decode_confirmed: Final = msgspec.json.Decoder(Confirmed).decode
+
+
+def later(before: Confirmed, told: Confirmed) -> Confirmed:
+    """What is told with what was confirmed before."""
+    places = merged(before.places, told.places)
+    as_of_ns = max(before.as_of_ns, told.as_of_ns)
+    return msgspec.structs.replace(told, places=places, as_of_ns=as_of_ns)
 
 
 def merged(before: dict[int, Place], places: dict[int, Place]) -> dict[int, Place]:

@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
 
-import msgspec
 import structlog
 
 from control_plane.broker import Broker
 from control_plane.database import Database, Lock
 from control_plane.domains.functions.topology import KnownTopology
-from control_plane.domains.subscriptions import followed
 from control_plane.domains.subscriptions.confirmation import Confirmation, Cursor
-from control_plane.domains.subscriptions.followed import Member
+from control_plane.domains.subscriptions.followed import Following, Member, following
 from control_plane.domains.system.metrics import Metrics
 from control_plane.looks import Looks
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from control_plane.pulsar_values import CursorPlace
-from marketdata.confirmed import Confirmed, Place, decode_confirmed, encode_confirmed, merged
+from marketdata.confirmed import Confirmed, Place, decode_confirmed, encode_confirmed, later
 from marketdata.lanes import DEFAULT_LANE, followed_by, served_in
 from marketdata.topics import CONFIRMED, SEQUENCED_EVENTS
 
@@ -49,12 +46,9 @@ class ConfirmedBoard:
         self._known: dict[str, Confirmed] = {}
 
     def take(self, payload: bytes) -> None:
-        """Take in what the topic tells; what was confirmed once stays so. MsgspecError for others."""
+        """Take in what the topic tells; MsgspecError when it is nothing of the kind."""
         told = decode_confirmed(payload)
-        before = self.of(told.workflow)
-        places = merged(before.places, told.places)
-        as_of_ns = max(before.as_of_ns, told.as_of_ns)
-        self._known[told.workflow] = msgspec.structs.replace(told, places=places, as_of_ns=as_of_ns)
+        self._known[told.workflow] = later(self.of(told.workflow), told)
 
     def of(self, workflow: str) -> Confirmed:
         """What a workflow has confirmed."""
@@ -65,88 +59,50 @@ class ConfirmedBoard:
         return list(self._known.copy().values())
 
 
-class _Asked(NamedTuple):
-    """What is known of a workflow at a look.
-
-    Attributes:
-        passed: by partition up to where the log was passed for it, before the members were asked
-            for; without those where that cannot be told.
-        members: the Pulsar subscriptions of the workflow.
-        waited_for: whether a view follows it.
-    """
-
-    passed: dict[int, Place]
-    members: set[Member]
-    waited_for: bool
+Members = Callable[[str], Awaitable[Following]]
+"""Tells who belongs to a workflow at the moment of the question."""
 
 
-class ConfirmationKeeper(Looks):
-    """One per control plane; `run` is its task."""
+class Confirmations:
+    """What workflows have confirmed of the log, asked of the broker; keeps what is under way."""
 
-    under = Lock.CONFIRM
-
-    def __init__(
-        self,
-        database: Database,
-        admin: PulsarAdmin,
-        broker: Broker,
-        board: ConfirmedBoard,
-        metrics: Metrics,
-        topology: KnownTopology,
-    ) -> None:
-        super().__init__(database, metrics, interval_seconds=LOOK_SECONDS)
+    def __init__(self, admin: PulsarAdmin, metrics: Metrics) -> None:
         self._admin = admin
-        self._broker = broker
-        self._board = board
-        self._topology = topology
+        self._metrics = metrics
         self._known: dict[tuple[str, int], Confirmation] = {}
 
-    async def look_once(self) -> bool:
-        """As of all looks; none where no function follows a workflow."""
-        return bool(self._lanes()) and await super().look_once()
+    async def look(
+        self, sequenced: str, lanes: Mapping[str, str], members: Members
+    ) -> list[Confirmed]:
+        """What each workflow has confirmed that a lane follows.
 
-    async def look(self) -> None:
-        """Look what each workflow that can be followed has confirmed, and tell it."""
-        # Which function serves what may have changed, and must be known before it does.
-        await self._topology.load()
+        Args:
+            sequenced: the topic of the log.
+            lanes: the Pulsar subscriptions on it of the functions that there are, by lane.
+
+        Raises:
+            AdminError: the broker does not tell of the log; look again later.
+        """
         at_ns = time.time_ns()
-        sequenced = await self._admin.cursor_places(SEQUENCED_EVENTS)
-        asked = {}
-        for workflow in sorted(set(filter(None, map(followed_by, self._lanes())))):
-            async with self._database.transaction() as session:
-                # Behind the log's cursors: whoever was sent something of it is among them.
-                found = await followed.members(session, workflow)
-                waited_for = bool(found) or await followed.is_followed(session, workflow)
-            asked[workflow] = _Asked(self._passed(sequenced, found), found, waited_for)
-        topics = await self._topics(
-            {member.topic for each in asked.values() for member in each.members}
-        )
+        log_cursors = await self._admin.cursor_places(sequenced)
+        # Behind the log's cursors: whoever was sent something up to there is among them.
+        asked = {
+            workflow: await members(workflow)
+            for workflow in sorted({followed_by(lane) for lane in lanes} - {""})
+        }
+        every = {member.topic for each in asked.values() for member in each.members}
+        topics = await self._topics(every)
+        found = []
         for workflow, each in asked.items():
-            told = self._look_at(workflow, each, topics, len(sequenced), at_ns)
-            await self._broker.publish(CONFIRMED, encode_confirmed(told), key=workflow)
-
-    def _lanes(self) -> dict[str, str]:
-        """The Pulsar subscriptions by which lanes read the log; none unless one follows another."""
-        topology = self._topology.functions
-        if topology is None or not any(map(followed_by, topology.lanes)):
-            return {}
-        return {
-            lane: topology.functions[name].subscription for lane, name in topology.lanes.items()
-        }
-
-    def _passed(self, sequenced: Cursors, found: set[Member]) -> dict[int, Place]:
-        """Up to where each partition of the log was passed by all that serve some views."""
-        lanes = self._lanes()
-        needed = {member.lane: served_in(member.lane, lanes) for member in found}
-        needed = needed or {DEFAULT_LANE: served_in(DEFAULT_LANE, lanes)}
-        if not all(needed.values()):
-            return {}
-        names = {lanes[lane] for serving in needed.values() for lane in serving}
-        return {
-            partition: min(cursors[name].acknowledged for name in names)
-            for partition, cursors in sequenced.items()
-            if names <= cursors.keys()
-        }
+            passed = _passed(log_cursors, each.members, lanes)
+            waits = self._look_at(workflow, each, passed, topics, at_ns)
+            if each.members and len(passed) < len(log_cursors):
+                waits = UNSERVED
+            known = {number: self._known[workflow, number] for number in passed}
+            places = {number: one.place for number, one in known.items() if one.place}
+            as_of_ns = [known[n].as_of_ns if n in known else 0 for n in log_cursors]
+            found.append(Confirmed(workflow, places, min(as_of_ns, default=0), waits))
+        return found
 
     async def _topics(self, names: set[str]) -> dict[str, Cursors]:
         """Where the cursors of topics stand; none of topics that are not there."""
@@ -168,42 +124,94 @@ class ConfirmationKeeper(Looks):
     def _look_at(
         self,
         workflow: str,
-        asked: _Asked,
+        asked: Following,
+        passed: Mapping[int, Place],
         topics: Mapping[str, Cursors],
-        partitions: int,
         at_ns: int,
-    ) -> Confirmed:
-        """What a workflow has confirmed by now."""
+    ) -> str:
+        """Note how far a workflow is in each partition; gives what more waits for."""
         waiting: set[Cursor] = set()
-        places, as_of_ns = {}, []
-        for number in range(partitions):
+        for number, place in passed.items():
             known = self._known.setdefault((workflow, number), Confirmation())
-            passed = asked.passed.get(number)
-            if not asked.members and asked.waited_for:
+            if asked.members:
+                cursors = _cursors(asked.members, topics, number)
+                waiting |= known.look(place, cursors, at_ns)
+            elif not asked.waited_for:
+                known.pass_all(place, at_ns)
+            else:
                 known.wait()
-            elif passed is not None and not asked.members:
-                known.pass_all(passed, at_ns)
-            elif passed is not None:
-                waiting |= known.look(passed, _cursors(asked.members, topics, number), at_ns)
-            if known.place is not None:
-                places[number] = known.place
-            as_of_ns.append(known.as_of_ns)
-        before = self._board.of(workflow)
-        waits = ""
-        if not asked.members and asked.waited_for:
-            waits = NOBODY
-        elif len(asked.passed) < partitions:
-            waits = UNSERVED
-        elif waiting:
-            names = {member.name for member in asked.members}
-            late = len({name for _, name in waiting})
-            waits = f"{late} of its {len(names)} subscriptions have more to acknowledge"
-        return Confirmed(
-            workflow,
-            merged(before.places, places),
-            max(before.as_of_ns, min(as_of_ns, default=0)),
-            waits,
-        )
+        if asked.waited_for and not asked.members:
+            return NOBODY
+        late = len({name for _, name in waiting})
+        names = {member.name for member in asked.members}
+        return f"{late} of its {len(names)} subscriptions have more to acknowledge" if late else ""
+
+
+class ConfirmationKeeper(Looks):
+    """One per control plane; `run` is its task.
+
+    Attributes:
+        board: what has been told, by whichever control plane.
+    """
+
+    under = Lock.CONFIRM
+
+    def __init__(
+        self,
+        database: Database,
+        admin: PulsarAdmin,
+        broker: Broker,
+        metrics: Metrics,
+        topology: KnownTopology,
+    ) -> None:
+        super().__init__(database, metrics, interval_seconds=LOOK_SECONDS)
+        self.board = ConfirmedBoard()
+        metrics.follow_confirmed(self.board.all)
+        self._broker = broker
+        self._topology = topology
+        self._confirmations = Confirmations(admin, metrics)
+
+    async def look_once(self) -> bool:
+        """As of all looks; none where no function follows a workflow."""
+        return any(map(followed_by, self._lanes())) and await super().look_once()
+
+    async def look(self) -> None:
+        """Look what each workflow that can be followed has confirmed, and tell it."""
+        # Which function serves what may have changed, and must be known before it does.
+        await self._topology.load()
+        for found in await self._confirmations.look(SEQUENCED_EVENTS, self._lanes(), self._members):
+            told = later(self.board.of(found.workflow), found)
+            await self._broker.publish(CONFIRMED, encode_confirmed(told), key=told.workflow)
+
+    def _lanes(self) -> dict[str, str]:
+        """The Pulsar subscriptions by which lanes read the log."""
+        topology = self._topology.functions
+        if topology is None:
+            return {}
+        return topology.lane_subscriptions
+
+    async def _members(self, workflow: str) -> Following:
+        async with self._database.transaction() as session:
+            return await following(session, workflow)
+
+
+def _passed(
+    log_cursors: Cursors, members: set[Member], lanes: Mapping[str, str]
+) -> dict[int, Place]:
+    """Up to where partitions of the log were passed by all that serve the views of a workflow.
+
+    Without those of which that cannot be said.
+    """
+    needed = {member.lane: served_in(member.lane, lanes) for member in members}
+    needed = needed or {DEFAULT_LANE: served_in(DEFAULT_LANE, lanes)}
+    if not all(needed.values()):
+        return {}
+    names = {lanes[lane] for serving in needed.values() for lane in serving}
+    return {
+        partition: min(cursors[name].acknowledged for name in names)
+        for partition, cursors in log_cursors.items()
+        if names <= cursors.keys()
+    }
 
 
 def _cursors(

@@ -32,7 +32,23 @@ class Member(NamedTuple):
     lane: str
 
 
-async def members(session: AsyncSession, workflow: str) -> set[Member]:
+class Following(NamedTuple):
+    """Who belongs to a workflow, and whether a view follows it."""
+
+    members: set[Member]
+    waited_for: bool = True
+
+
+async def following(session: AsyncSession, workflow: str) -> Following:
+    """Who belongs to a workflow; whether a view follows it is asked only where nobody does."""
+    found = await _members(session, workflow)
+    if found:
+        return Following(found)
+    followed = {followed for _, followed in await _dependencies(session)}
+    return Following(found, workflow in followed)
+
+
+async def _members(session: AsyncSession, workflow: str) -> set[Member]:
     """All that the open subscriptions of a workflow's consumers read, also where they have left."""
     live = (Consumer.workflow == workflow) & Subscription.state.in_(LIVE)
     delivery = ViewRow.spec["delivery"]
@@ -62,11 +78,6 @@ async def members(session: AsyncSession, workflow: str) -> set[Member]:
             lanes[topic] = lane_of(msgspec.convert(asked, Delivery))
         found.add(Member(topic, name, lanes[topic]))
     return found
-
-
-async def is_followed(session: AsyncSession, workflow: str) -> bool:
-    """Whether a view of an open subscription, or one that it has left, follows a workflow."""
-    return workflow in {followed for _, followed in await _dependencies(session)}
 
 
 class Dependencies:
@@ -103,7 +114,7 @@ class Dependencies:
     def problem(
         self, workflow: str, delivery: Delivery, pointer: str = "/delivery/follows"
     ) -> FieldProblem | None:
-        """What is told of the circle that one more delivery would close, which is added; or None."""
+        """What is told of the circle that one more would close; None where it is added."""
         if not delivery.follows:
             return None
         found = self.circle(workflow, delivery.follows)
