@@ -182,7 +182,8 @@ class FrameFunction(ABC):
             self._configured.wait()
             partition = partition_index(message.topic_name())
             self._delay.hold(message.publish_timestamp())
-            self._gate.hold(partition, message.message_id())
+            if not self._gate.hold(partition, message.message_id()):
+                return
             event = _Received(
                 partition,
                 Input(
@@ -468,7 +469,7 @@ class FrameFunction(ABC):
         if now - partition.asked_at < ASK_AGAIN_S:
             return
         partition.asked_at = now
-        partition.inputs.asked_again()
+        self._gate.doubt(partition.number, partition.inputs.asked_again())
         self.reporter.counters["redeliveries_asked"] += 1
         try:
             partition.consumer.redeliver_unacknowledged_messages()
