@@ -76,6 +76,7 @@ from control_plane.domains.rules.controller import RuleController, RuleOrderCont
 from control_plane.domains.rules.service import RuleService
 from control_plane.domains.schemas.controller import SchemaController
 from control_plane.domains.subscriptions.backlog_keeper import BacklogKeeper
+from control_plane.domains.subscriptions.confirming import ConfirmationKeeper
 from control_plane.domains.subscriptions.conflating import Conflating
 from control_plane.domains.subscriptions.controller import (
     SubscriptionBatchController,
@@ -125,7 +126,7 @@ from control_plane.security.revocation import Revocations, Revoked
 from control_plane.security.tokens import KeyRing, Trust
 from control_plane.settings import Settings, SettingsError
 from marketdata.entitlements import EVERYTHING, NOTHING
-from marketdata.topics import STATUS
+from marketdata.topics import CONFIRMED, STATUS
 
 MAX_BODY_BYTES = 256 * 1024
 ANSWERED_WITHIN_SECONDS = 5.0
@@ -167,13 +168,11 @@ class ControlPlane:
             retention_rows=settings.event_retention_rows,
         )
         self.metrics = Metrics(self.ordering_follower.state)
-        self.metrics.event_streams.set_function(lambda: self.events.streams)
         self.certificates = Certificates(
             {"http": settings.http_tls_certificate, "trust": settings.tls_trust_certs}
         )
-        self.metrics.registry.register(self.certificates)
         self.board = StatusBoard(on_report=self.metrics.note_report)
-        self.metrics.follow_functions(self.board)
+        self._measure()
         self.grants = BrokerGrants(self.admin)
         self.fenced = FencedTopics(
             self.admin, on_unloaded=self.metrics.reconcile_actions.labels("bundle_unloaded").inc
@@ -251,6 +250,9 @@ class ControlPlane:
         self.function_keeper = FunctionKeeper(
             self.database, self.admin, self.board, self.metrics, self.audit, topology, settings
         )
+        self.confirmations = ConfirmationKeeper(
+            self.database, self.admin, self.broker, self.metrics, topology
+        )
         self.ordering = OrderingService(
             self.database, self.broker, timeout_seconds=settings.broker_timeout_seconds
         )
@@ -305,6 +307,7 @@ class ControlPlane:
             self.database,
             self.admin,
             thresholds,
+            self.confirmations.board,
         )
         self.health_histories = HealthHistoryService(self.database)
         self.groups = GroupService(self.database, self.admin)
@@ -364,6 +367,12 @@ class ControlPlane:
         )
         self.authenticate, self.still_allowed = self._authentication()
 
+    def _measure(self) -> None:
+        """Have what parts know of themselves told with the metrics."""
+        self.metrics.event_streams.set_function(lambda: self.events.streams)
+        self.metrics.registry.register(self.certificates)
+        self.metrics.follow_functions(self.board)
+
     def _authentication(self) -> tuple[Authenticate, StillAllowed]:
         if self.settings.authentication == "off":
             return admit_anybody, still_anybody
@@ -384,8 +393,13 @@ class ControlPlane:
     async def running(self, _app: Litestar) -> AsyncIterator[None]:
         """Run the background tasks while the server serves."""
         await self.broker.open()
-        follower = Follower(self.broker, STATUS, lambda message: self.board.take(message.data()))
-        follower.start()
+        confirmed = self.confirmations.board
+        followers = [
+            Follower(self.broker, STATUS, lambda message: self.board.take(message.data())),
+            Follower(self.broker, CONFIRMED, lambda message: confirmed.take(message.data())),
+        ]
+        for follower in followers:
+            follower.start()
         tasks = [
             asyncio.create_task(self.ordering_follower.run(), name="ordering follower"),
             asyncio.create_task(self.events.run(), name="events"),
@@ -398,6 +412,7 @@ class ControlPlane:
             ("reconciler", self.reconciler.run, "reconciler"),
             ("function keeper", self.function_keeper.run, "reconciler"),
             ("dead letters", self.letter_resends.run, "dead letters"),
+            ("confirmations", self.confirmations.run, "reconciler"),
         ):
             with acting(partial(component, actor)):
                 tasks.append(asyncio.create_task(run(), name=name))
@@ -417,7 +432,7 @@ class ControlPlane:
             for task, end in zip(tasks, ends, strict=True):
                 if isinstance(end, Exception):
                     log.error("a task had failed", task=task.get_name(), error=repr(end))
-            await follower.stop()
+            await asyncio.gather(*(follower.stop() for follower in followers))
             await self.audit.close()
             self.ordering.close()
             self.dead_letters.close()

@@ -64,6 +64,8 @@ class Lock(IntEnum):
     """Held by the one control plane that seals entries of the audit log."""
     FUNCTIONS = 0x6464_7306
     """Held by the one control plane that looks after functions."""
+    CONFIRM = 0x6464_730A
+    """Held by the one control plane that looks what followed workflows have confirmed."""
     AUDIT_EXPORT = 0x6464_7309
     """Held by the one control plane that exports the audit log; for a session's life."""
     DEAD_LETTERS = 0x6464_730B

@@ -40,9 +40,8 @@ from control_plane.pulsar_values import (
     StoredEntries,
     SubscriptionStats,
     TopicStats,
+    cursor_places,
     instance_status,
-    position,
-    position_ranges,
     stored_entries,
     topic_stats,
 )
@@ -347,18 +346,19 @@ class PulsarAdmin:
         """Where a cursor stands in one partition, and the ledgers of that."""
         path = f"{_topic(topic)}/internalStats"
         what = f"read the place of subscription {subscription} on {topic}"
-        found = await self._get(path, what)
-        if subscription not in found["cursors"]:
+        found = cursor_places(await self._get(path, what))
+        if subscription not in found:
             raise AdminNotFound(f"{what}: there is no such subscription", status=404)
-        cursor = found["cursors"][subscription]
-        singly = position_ranges(str(cursor["individuallyDeletedMessages"]))
-        return CursorPlace(
-            position(str(cursor["markDeletePosition"])),
-            stored_entries(found),
-            singly,
-            position(str(cursor["readPosition"])),
-            position(str(found["lastConfirmedEntry"])),
-        )
+        return found[subscription]
+
+    async def cursor_places(self, topic: str) -> dict[int, dict[str, CursorPlace]]:
+        """Where each cursor stands in each partition of a partitioned topic, in one question."""
+        path = f"{_topic(topic)}/partitioned-internalStats"
+        found = await self._get(path, f"read the cursors of {topic}", retry_for_s=0)
+        return {
+            int(name.rpartition("-partition-")[2]): cursor_places(each)
+            for name, each in found["partitions"].items()
+        }
 
     async def first_since(self, topic: str, time_ms: int) -> tuple[int, int]:
         """Ledger and entry of the first message of one partition published at a time or later.

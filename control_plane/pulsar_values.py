@@ -214,6 +214,22 @@ def stored_entries(found: Json) -> StoredEntries:
     )
 
 
+def cursor_places(found: Json) -> dict[str, CursorPlace]:
+    """Where each cursor of a partition stands, of its internal statistics."""
+    stored = stored_entries(found)
+    newest = position(str(found["lastConfirmedEntry"]))
+    return {
+        name: CursorPlace(
+            position(str(cursor["markDeletePosition"])),
+            stored,
+            position_ranges(str(cursor["individuallyDeletedMessages"])),
+            position(str(cursor["readPosition"])),
+            newest,
+        )
+        for name, cursor in found["cursors"].items()
+    }
+
+
 def topic_stats(found: Json) -> TopicStats:
     """The statistics of a topic or of a partition."""
     partitions = found.get("partitions") or {}

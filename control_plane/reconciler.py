@@ -269,8 +269,6 @@ class Reconciler(Looks):
         topology = self._topology.functions
         if topology is None:
             return
-        cursors = {
-            lane: topology.functions[name].subscription for lane, name in topology.lanes.items()
-        }
+        cursors = topology.lane_subscriptions
         if DEFAULT_LANE in cursors and await self._lane_moves.look(cursors) is not None:
             self.wake()

@@ -18,6 +18,7 @@ from marketdata.filters import Filter
 from marketdata.filters.sets import members_of
 from marketdata.filters.tree import Expression
 from marketdata.formats.registry import LEAST_ROWS, MOST_ROWS
+from marketdata.names import Name
 from marketdata.reference.spec import TableRef, UnknownTable
 from marketdata.topics import delivery_topic
 from marketdata.transformations import Transformation
@@ -71,6 +72,8 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_rate: most events a second, of all partitions together; absent: no bound.
         priority: 3 before 0; absent: 1. See `marketdata.lanes`.
         delay_seconds: how old an event is at least when it is taken from the log; absent: 0.
+        follows: the workflow whose subscriptions have acknowledged an event, and all before it in
+            its partition, when it is taken from the log; absent: it waits for nobody.
     """
 
     compression: Compression = "none"
@@ -116,7 +119,7 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 le=3,
                 description="3 is the highest; 1 if absent. Priorities that have functions of "
                 "their own in the topology are not held up by what others have to do. Does "
-                "nothing for what is delayed or conflated.",
+                "nothing for what is delayed, conflated or follows a workflow.",
             ),
         ]
         | UnsetType
@@ -128,6 +131,19 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 description="How old an event is at least, since it was written to the log, when "
                 "it is delivered; 0 if absent. The topology says which delays there are. The "
                 "consumer's entitlements may ask for more: then that is what holds.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    follows: (
+        Annotated[
+            Name,
+            Meta(
+                description="A workflow. An event is delivered only when all open subscriptions of"
+                " the consumers of that workflow have acknowledged everything up to it in its"
+                " partition of the log. The topology says which workflows can be followed. Not"
+                " with delay_seconds, conflate or max_rate.",
+                examples=["analysis"],
             ),
         ]
         | UnsetType
@@ -187,7 +203,8 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def canonical(self) -> "Delivery":
         """The one form of all that say the same."""
-        usual = self.priority == USUAL_PRIORITY or self.delay_seconds or self.conflates
+        waits = self.delay_seconds or self.conflates or self.follows
+        usual = self.priority == USUAL_PRIORITY or waits
         return msgspec.structs.replace(
             self,
             kinds=self.kinds if self.together else UNSET,

@@ -22,6 +22,7 @@ from marketdata.filters import Filter
 from marketdata.filters.implication import implies, is_not_true
 from marketdata.filters.normalize import normalize
 from marketdata.filters.tree import And, Expression, Not, Or, Truth
+from marketdata.names import Name
 
 MAX_RULES: Final = 100
 MAX_TURNS: Final = 16
@@ -32,7 +33,6 @@ Effect = Literal["allow", "deny", "prioritize"]
 Decision = Literal["allow", "deny"]
 Share = Literal["every", "some", "none"]
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$(?!\n)", max_length=64)]
 Region = Annotated[
     str,
     Meta(

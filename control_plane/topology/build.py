@@ -19,7 +19,7 @@ from control_plane.topology.model import (
     Topic,
     Topology,
 )
-from marketdata.lanes import DEFAULT_LANE, delay_of
+from marketdata.lanes import DEFAULT_LANE, delay_of, followed_by
 from marketdata.ordering import SourcePolicy
 
 _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -259,10 +259,10 @@ def _function(
         text = f"found {parallelism}, but its inputs have {most} partitions; more would stand idle"
         source.refuse((*path, "parallelism"), f"{text}. Allowed: 1 to {most}")
     lane = declared.get("lane", DEFAULT_LANE)
-    if delay_of(lane) and parallelism != partitions:
-        text = (
-            f"found {parallelism}; what is delayed needs an instance for each partition, since one"
-        )
+    waits = bool(delay_of(lane) or followed_by(lane))
+    if waits and parallelism != partitions:
+        told = "is delayed" if delay_of(lane) else "follows a workflow"
+        text = f"found {parallelism}; what {told} needs an instance for each partition, since one"
         allowed = f"frame that waits holds up all of its instance. Allowed: {partitions}"
         source.refuse((*path, "parallelism"), f"{text} {allowed}")
     shared = {"partitions": partitions} | ({"epoch": source.epoch} if source.epoch else {})
@@ -284,8 +284,8 @@ def _function(
         cpu=float(resources.get("cpu", 1.0)),
         ram_bytes=size_bytes(resources["ram"]) if "ram" in resources else _DEFAULT_RAM_BYTES,
         disk_bytes=size_bytes(resources["disk"]) if "disk" in resources else _DEFAULT_DISK_BYTES,
-        # What is delayed has no views before its function runs, and none may begin with old events.
-        subscription_position="latest" if delay_of(lane) else "earliest",
+        # What waits has no views before its function runs, and none may begin with old events.
+        subscription_position="latest" if waits else "earliest",
         log_topic=names.get(declared.get("log_topic", ""), ""),
         user_config={
             **config,

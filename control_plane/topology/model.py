@@ -147,6 +147,11 @@ class Topology:
         }
 
     @property
+    def lane_subscriptions(self) -> dict[str, str]:
+        """The Pulsar subscriptions by which functions read the log that serve views, by lane."""
+        return {lane: self.functions[name].subscription for lane, name in self.lanes.items()}
+
+    @property
     def subscriptions(self) -> tuple[Subscription, ...]:
         """The cursors that the functions read with."""
         return tuple(

@@ -28,12 +28,13 @@ import pulsar
 
 from functions.runtime.connection import own_client
 from functions.runtime.delay import Delay
+from functions.runtime.gate import Gate
 from functions.runtime.inputs import Input, Offer, PartitionInputs
 from functions.runtime.outputs import Message, NotYetReadable, Output
 from functions.runtime.room import Room
 from functions.runtime.settings import FunctionSettings
 from functions.runtime.status import StatusReporter
-from marketdata.lanes import delay_of
+from marketdata.lanes import delay_of, followed_by
 from marketdata.pace import Pace
 from marketdata.topics import partition_index
 
@@ -172,15 +173,19 @@ class FrameFunction(ABC):
     def process(self, data: bytes, context: Any) -> None:
         """Called by the runtime for each message; blocks while too much is in flight.
 
-        And until the message is as old as its lane wants it.
+        And until the message is as old as its lane wants it, or the workflow that its lane follows
+        has confirmed it.
         """
         try:
             self._start(context)
             message = context.message
             self._configured.wait()
+            partition = partition_index(message.topic_name())
             self._delay.hold(message.publish_timestamp())
+            if not self._gate.hold(partition, message.message_id()):
+                return
             event = _Received(
-                partition_index(message.topic_name()),
+                partition,
                 Input(
                     message.message_id(), data, message.properties(), message.publish_timestamp()
                 ),
@@ -295,6 +300,7 @@ class FrameFunction(ABC):
         """Take the settings over, before any input."""
         self.settings = settings
         self._delay = Delay(delay_of(settings.lane))
+        self._gate = Gate(followed_by(settings.lane))
         self._pace = Pace(
             settings.free_messages_per_second, burst=FREE_AT_ONCE, longest_s=settings.gather_max_s
         )
@@ -339,6 +345,7 @@ class FrameFunction(ABC):
                 version=self.settings.bundle_digest,
                 topic=self.settings.topics.status,
             )
+            self._gate.open_by(self.client, self.settings.topics.confirmed, self.log)
             self.setup()
             while True:
                 self._turn()
@@ -462,7 +469,7 @@ class FrameFunction(ABC):
         if now - partition.asked_at < ASK_AGAIN_S:
             return
         partition.asked_at = now
-        partition.inputs.asked_again()
+        self._gate.doubt(partition.number, partition.inputs.asked_again())
         self.reporter.counters["redeliveries_asked"] += 1
         try:
             partition.consumer.redeliver_unacknowledged_messages()

@@ -131,13 +131,17 @@ class PartitionInputs:
             self._newest_in_doubt = max(given_up[-1].position, self._newest_in_doubt or NO_POSITION)
         return given_up
 
-    def asked_again(self) -> None:
+    def asked_again(self) -> int | None:
         """A redelivery is asked for (again): it begins at or before the newest input in doubt.
 
         What was in doubt before the last question is forgotten: the partition may have been read
         elsewhere meanwhile, so what comes at or before it need not be a beginning any more.
+
+        Returns:
+            The position of that one; None where nothing came since the last question.
         """
         self._doubtful, self._newest_in_doubt = self._newest_in_doubt, None
+        return self._doubtful
 
     def offer(self, item: Input) -> Offer:
         """Take an input in, if it is new and surely the next one.

@@ -15,11 +15,10 @@ from logging import Logger
 import msgspec
 import pulsar
 
+from functions.runtime.following import POLL_TIMEOUT_MS, follow
 from functions.runtime.outputs import NotYetReadable, newest_message
 from marketdata.plans import EMPTY_PLAN, Plan, decode_plan
 
-POLL_TIMEOUT_MS = 1_000
-RETRY_S = 1.0
 CURRENT_FOR_S = 3.0
 """How long the newest plan counts as known after the broker was asked for a newer one."""
 
@@ -45,7 +44,9 @@ class PlanFollower:
         self._asked_at = 0.0
         self._waits_for: int | None = None
         self._taking = threading.Lock()
-        threading.Thread(target=self._follow, name="plan-follower", daemon=True).start()
+        threading.Thread(
+            target=follow, args=(client, topic, log, self._read), name="plan-follower", daemon=True
+        ).start()
 
     def wait_until_current(self, timeout_s: float) -> bool:
         """Wait for the first complete read of the topic; False when it did not happen in time."""
@@ -79,24 +80,6 @@ class PlanFollower:
         waits = plan is not None and plan.number == self._waits_for
         if waits or not self._take(plan):
             raise NotYetReadable("the newest plan waits for what it needs")
-
-    def _follow(self) -> None:
-        while True:
-            try:
-                try:
-                    reader = self._client.create_reader(
-                        self._topic, pulsar.MessageId.earliest, is_read_compacted=True
-                    )
-                except pulsar.AlreadyClosed:
-                    return  # the client is closed for good, with the instance
-                try:
-                    self._read(reader)
-                finally:
-                    with contextlib.suppress(pulsar.PulsarException):
-                        reader.close()
-            except Exception as error:  # noqa: BLE001 - without this thread plans would stand still
-                self._log.warning("plans: cannot read %s (%s); trying again", self._topic, error)
-                time.sleep(RETRY_S)
 
     def _read(self, reader: pulsar.Reader) -> None:
         newest: Plan | None = None

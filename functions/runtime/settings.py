@@ -20,6 +20,7 @@ class Topics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plans: str = topics.PLANS
     reference: str = topics.REFERENCE
     status: str = topics.STATUS
+    confirmed: str = topics.CONFIRMED
     state: str = topics.SEQUENCER_STATE
     ordering: str = topics.ORDERING
     resend: str = topics.RESEND

@@ -27,13 +27,13 @@ TENANT = "functest"
 
 
 class Cluster:
-    """Topics of a test: ingest, sequenced, dead letters, state, plans, status and views."""
+    """Topics of a test: those of the functions, and of views."""
 
     def __init__(self, service_url: str, admin_url: str, partitions: int = 2) -> None:
         self.service_url = service_url
         self.partitions = partitions
         self.client = connect(service_url)
-        self._admin_url = admin_url
+        self.admin_url = admin_url
         base = f"persistent://{TENANT}/{uuid.uuid4().hex[:8]}"
         self._namespace = base.removeprefix("persistent://")
         names = (
@@ -45,18 +45,19 @@ class Cluster:
             "status",
             "ordering",
             "resend",
+            "confirmed",
         )
         self.topics = {name: f"{base}/{name}" for name in names}
         asyncio.run(self._create())
 
     async def _create(self) -> None:
-        async with PulsarAdmin(self._admin_url) as admin:
+        async with PulsarAdmin(self.admin_url) as admin:
             if TENANT not in await admin.tenants():
                 await admin.create_tenant(TENANT, await admin.clusters(), [])
             await admin.create_namespace(self._namespace)
             await admin.set_namespace_policy(self._namespace, "deduplication", True)
             for name, topic in self.topics.items():
-                single = name in ("plans", "status", "resend")
+                single = name in ("plans", "status", "resend", "confirmed")
                 await admin.create_topic(topic, partitions=0 if single else self.partitions)
 
     def usurp(self, topic: str, producer_name: str) -> None:
@@ -80,7 +81,7 @@ class Cluster:
         topic = f"persistent://{self._namespace}/view-{view_id}"
 
         async def create() -> None:
-            async with PulsarAdmin(self._admin_url) as admin:
+            async with PulsarAdmin(self.admin_url) as admin:
                 await admin.create_topic(topic, partitions=self.partitions)
 
         asyncio.run(create())

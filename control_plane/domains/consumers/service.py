@@ -31,6 +31,7 @@ from control_plane.domains.events.repository import Change, record
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.rules import repository as rule_rows
+from control_plane.domains.subscriptions import followed
 from control_plane.domains.subscriptions.draining import drain_no_longer
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.moves import follow_bounds
@@ -173,7 +174,8 @@ class ConsumerService:
             ForbiddenError: the caller is a consumer (`only`) and a field the platform team's, or
                 routing rules go by it.
             PreconditionFailedError: If-Match does not hold.
-            InvalidRequestError: the entitlements name an instrument set that is not there.
+            InvalidRequestError: the entitlements name an instrument set that is not there, or the
+                workflow would wait for itself.
         """
         plan = None
         async with self._database.transaction() as session:
@@ -189,6 +191,8 @@ class ConsumerService:
             if only is not None and policy.selecting(row) != selecting:
                 raise ForbiddenError("Routing rules go by these labels: ask the platform team.")
             await session.flush()
+            if "workflow" in changed:
+                await followed.require_no_circle(session, row)
             allowed = policy.allowed(row)
             if allowed != before:
                 drain = 0.0 if row.suspended else self._drain_seconds

@@ -32,6 +32,7 @@ from control_plane.domains.rules.policy import Policy, Rule
 from control_plane.domains.subscriptions import backlog, beginnings, changes
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.conflated import left_of
+from control_plane.domains.subscriptions.followed import dependencies
 from control_plane.domains.subscriptions.models import ENDED, Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
@@ -290,6 +291,8 @@ async def _view(
     left = entitled_spec(
         asked, spec, consumer, changed.policy, entitled, changed.lanes, conflate_ms
     )
+    if spec.delivery.follows:
+        (await dependencies(session)).require_none(consumer.workflow, spec.delivery)
     return view_of(left.spec)
 
 

@@ -32,6 +32,7 @@ from control_plane.domains.subscriptions.changes import (
     difference,
     with_reference,
 )
+from control_plane.domains.subscriptions.followed import dependencies
 from control_plane.domains.subscriptions.models import (
     CHANGED,
     ENDED,
@@ -155,6 +156,7 @@ async def put_back(
     again = await asyncio.to_thread(_entitled, asking, sets, policy, lanes, outcome)
     wanted = {each.was.row.id: each.view for each in again}
     held_up = await stranded(session, wanted, unpublished=unpublished)
+    known = await dependencies(session)
     restored = Restored([], {}, [])
     for was, spec, view in again:
         row, then, told = was
@@ -162,6 +164,10 @@ async def put_back(
         if move is not None:
             detail = "it left that view and has not drained it yet, while others have it"
             outcome.keep_subscription(row, "draining", detail, move.drain_until)
+            continue
+        circle = known.problem(row.consumer.workflow, spec.delivery)
+        if circle is not None:
+            outcome.keep_subscription(row, "refused", circle.detail)
             continue
         row.filter, row.spec = then.filter, plan_rows.spec_json(spec)
         row.transformation_id = await _shared(session, then, spec)

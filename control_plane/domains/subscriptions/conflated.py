@@ -46,9 +46,10 @@ def left_of(asked: ViewSpec, allowed: Bounds, conflate_ms: int | None) -> Left:
 def _prioritized(spec: ViewSpec, allowed: Bounds) -> ViewSpec:
     """The view with the priority that rules give it, if one does; what it asks for is beaten.
 
-    What is delayed or conflated has none (`Delivery.canonical`).
+    What is delayed, conflated or follows a workflow has none (`Delivery.canonical`).
     """
-    if not allowed.priorities or spec.delivery.delay_seconds or spec.delivery.conflates:
+    waits = spec.delivery.delay_seconds or spec.delivery.conflates or spec.delivery.follows
+    if not allowed.priorities or waits:
         return spec
     given = priority_of(Filter.from_json(spec.predicate), allowed.priorities)
     if given is None:
@@ -105,6 +106,9 @@ def hindrance(spec: ViewSpec, every_ms: int) -> FieldProblem | None:
     if delivery.delay_seconds:
         detail = "what is delayed cannot be conflated, too"
         return FieldProblem(policy, detail, hint=f"drop delay_seconds, {other}")
+    if delivery.follows:
+        detail = "what follows a workflow cannot be conflated, too"
+        return FieldProblem(policy, detail, hint=f"drop follows, {other}")
     if delivery.together:
         detail = "messages of conflated events hold events of one kind"
         return FieldProblem(policy, detail, hint=f"leave kinds apart, {other}")

@@ -99,6 +99,21 @@ class SequencesOut(msgspec.Struct):
     newest: Annotated[int, Meta(description="The last event that is there.")]
 
 
+class WaitsForOut(msgspec.Struct):
+    """The workflow that must have acknowledged what is delivered to the subscription."""
+
+    workflow: str
+    confirmed_until: Annotated[
+        datetime | None,
+        Meta(
+            description="What had been delivered to the workflow by then is confirmed; null before "
+            "anything is."
+        ),
+    ]
+    behind_seconds: Annotated[float | None, Meta(description="How long ago that was.")]
+    reason: Annotated[str, Meta(description="Why no more is confirmed; empty where all is well.")]
+
+
 class HealthOut(msgspec.Struct):
     """How a subscription is read; messages are frames of events."""
 
@@ -128,6 +143,9 @@ class HealthOut(msgspec.Struct):
         Meta(
             description="Events that wait, by `sequences`; null where not asked for or not known."
         ),
+    ] = None
+    waits_for: Annotated[
+        WaitsForOut | None, Meta(description="Null unless it follows a workflow.")
     ] = None
 
 

@@ -33,6 +33,7 @@ from control_plane.domains.subscriptions.changes import (
 from control_plane.domains.subscriptions.closing import close, drain
 from control_plane.domains.subscriptions.conflated import left_of, require_conflatable
 from control_plane.domains.subscriptions.draining import drain_anew, drain_no_longer, lock_open
+from control_plane.domains.subscriptions.followed import dependencies
 from control_plane.domains.subscriptions.models import ENDED, UNIQUE_NAME, State, Subscription
 from control_plane.domains.subscriptions.moves import change_view
 from control_plane.domains.subscriptions.references import enriched_spec, refers, taken_over
@@ -178,6 +179,8 @@ class LifecycleService:
         effective, conflated = entitled_spec(
             after, spec, consumer, policy, entitled, self._lanes(), conflate_ms
         )
+        if spec.delivery.follows:
+            (await dependencies(session)).require_none(consumer.workflow, spec.delivery)
         unconflated = row.conflated_since is not None and not conflated
         if unconflated:
             row.conflated_since = row.conflate_ms = None

@@ -27,6 +27,7 @@ from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
 from control_plane.domains.subscriptions.beginnings import Found
 from control_plane.domains.subscriptions.beginnings import check as check_start
+from control_plane.domains.subscriptions.followed import dependencies
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
@@ -44,7 +45,7 @@ from marketdata.plans import ViewSpec, sets_of, view_of
 
 
 class NeedsPlanError(Exception):
-    """No live subscription has one of the views."""
+    """No live subscription has one of the views, or one waits for a workflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,8 @@ async def store(
         joining: whether no plan is made.
 
     Raises:
-        NeedsPlanError: `joining`, and nobody has one of the views.
+        NeedsPlanError: `joining`, and nobody has one of the views, or one follows a workflow: two
+            that are made side by side could close a circle.
         InvalidRequestError, NotFoundError, ConflictError: one is refused.
     """
     await lock(session, Lock.PLAN_SEQUENCE, shared=joining)
@@ -138,7 +140,7 @@ async def store(
     wanted = {key: each.effective for key, each in zip(ids, made, strict=True)}
     live, newest = await plan_rows.joinable(session, wanted)
     absent = {key: spec for key, spec in wanted.items() if key not in live}
-    if absent and joining:
+    if joining and (absent or any(each.effective.delivery.follows for each in made)):
         raise NeedsPlanError
     views = live | {
         key: await plan_rows.ensure_view(session, absent[key]) for key in sorted(absent)
@@ -226,6 +228,8 @@ async def resolved(
     )
     sets = await set_rows.contents(session, sets_of([each.spec for each in declared]))
     policy = await rule_rows.policy(session)
+    following = any(each.spec.delivery.follows for each in declared)
+    known = await dependencies(session) if following else None
     found = []
     for each, data, spec, reference in declared:
         with at_pointer(each.pointer):
@@ -233,6 +237,8 @@ async def resolved(
             require_receiving(consumer)
             require_sets(data, spec, sets)
             left = entitled_spec(data, spec, consumer, policy, consumer.allowed, lanes)
+            if known is not None:
+                known.require_none(consumer.workflow, spec.delivery)
         if each.found is not None and each.found.view != view_of(left.spec).id:
             raise ConflictError(
                 "What the consumer may receive is being changed: send the request again."

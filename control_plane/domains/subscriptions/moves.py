@@ -34,7 +34,7 @@ from control_plane.errors import ConflictError
 from control_plane.requests import current_request_id
 from control_plane.rows import touch
 from marketdata.entitlements import Bounds, bounded
-from marketdata.lanes import delay_of, lane_of
+from marketdata.lanes import delay_of, followed_by, lane_of
 from marketdata.plans import ViewSpec, view_of
 
 
@@ -210,11 +210,12 @@ def _falls_behind(left: ViewSpec, following: ViewSpec) -> bool:
     """Whether a view's lane may come only later to where the next one begins.
 
     A conflated view may hold at that moment what came before, also in the lane of the next one. A
-    lane that is delayed more than the other begins before that.
+    lane that is delayed more than the other begins before that; for how long one waits that follows
+    a workflow nobody knows.
     """
     lane, other = lane_of(left.delivery), lane_of(following.delivery)
     behind = lane != other or left.delivery.conflates
-    return behind and delay_of(lane) >= delay_of(other)
+    return behind and (bool(followed_by(lane)) or delay_of(lane) >= delay_of(other))
 
 
 async def _allow_no_longer(

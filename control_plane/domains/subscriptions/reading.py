@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.database import Database
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.subscriptions import repository
+from control_plane.domains.subscriptions.confirming import ConfirmedBoard
 from control_plane.domains.subscriptions.conflated import hindrance
 from control_plane.domains.subscriptions.health import (
     CLOSED,
@@ -19,6 +21,7 @@ from control_plane.domains.subscriptions.health import (
     HealthOut,
     OwnThresholds,
     Thresholds,
+    WaitsForOut,
     health,
     nobody,
 )
@@ -27,6 +30,7 @@ from control_plane.domains.subscriptions.schemas import OnBacklog
 from control_plane.domains.subscriptions.sequences import add_sequences
 from control_plane.errors import BrokerUnavailableError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
+from marketdata.confirmed import Confirmed
 from marketdata.plans import ViewSpec
 
 
@@ -36,10 +40,17 @@ class ReadingService:
     `only` is the id of the one consumer of whose subscriptions the caller may know.
     """
 
-    def __init__(self, database: Database, admin: PulsarAdmin, thresholds: Thresholds) -> None:
+    def __init__(
+        self,
+        database: Database,
+        admin: PulsarAdmin,
+        thresholds: Thresholds,
+        confirmed: ConfirmedBoard,
+    ) -> None:
         self._database = database
         self._admin = admin
         self._thresholds = thresholds
+        self._confirmed = confirmed
 
     async def health(
         self, key: str, *, sequences: bool = False, only: str | None = None
@@ -55,6 +66,7 @@ class ReadingService:
             topic, name = row.view.topic, row.subscription_name
             closed, told = row.state == State.CLOSED, await _told(session, row)
             thresholds = self._thresholds.of(msgspec.convert(row.thresholds, OwnThresholds))
+            follows = msgspec.convert(row.view.spec, ViewSpec).delivery.follows
         if closed:
             return nobody(CLOSED)
         try:
@@ -70,6 +82,8 @@ class ReadingService:
         except AdminError as error:
             raise BrokerUnavailableError("The broker's admin API failed.") from error
         found.reason = " ".join([*told, found.reason])
+        if follows:
+            found.waits_for = _waits_for(self._confirmed.of(follows))
         return found
 
 
@@ -89,6 +103,13 @@ async def _told(session: AsyncSession, row: Subscription) -> list[str]:
         at = dropped.data.get("until") or dropped.at.isoformat(timespec="seconds")
         told.append(f"{dropped.data['messages']} messages of its backlog were dropped at {at}.")
     return told
+
+
+def _waits_for(confirmed: Confirmed) -> WaitsForOut:
+    """What a subscription waits for that follows a workflow."""
+    until = datetime.fromtimestamp(confirmed.as_of_ns / 1e9, UTC) if confirmed.as_of_ns else None
+    behind = max(0.0, (datetime.now(UTC) - until).total_seconds()) if until else None
+    return WaitsForOut(confirmed.workflow, until, behind, confirmed.waits)
 
 
 def _conflation(row: Subscription) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 from control_plane.errors import FieldProblem, InvalidRequestError
-from marketdata.lanes import delay_of, lane_of
+from marketdata.lanes import delay_of, followed_by, lane_of
 from marketdata.plans import Delivery
 
 
@@ -18,7 +18,7 @@ class Unserved(NamedTuple):
         detail, hint: what is wrong, and what to do.
     """
 
-    member: Literal["delay_seconds", "conflate", "max_rate"]
+    member: Literal["delay_seconds", "conflate", "max_rate", "follows"]
     detail: str
     hint: str
 
@@ -29,9 +29,11 @@ def unserved(delivery: Delivery, lanes: Collection[str]) -> Unserved | None:
     Args:
         lanes: those that functions have which have been seen running.
     """
-    delay, conflates = delivery.delay_seconds, delivery.conflates
-    if not (delay or conflates) or lane_of(delivery) in lanes:
+    delay, conflates, follows = delivery.delay_seconds, delivery.conflates, delivery.follows
+    if not (delay or conflates or follows) or lane_of(delivery) in lanes:
         return None  # any priority is served by the function without a lane
+    if follows:
+        return _not_followed(delivery, lanes)
     if delay and conflates:
         detail = "no function both delays and conflates; entitlements may ask for either"
         return Unserved("delay_seconds", detail, "drop delay_seconds, or conflate and max_rate")
@@ -45,8 +47,30 @@ def unserved(delivery: Delivery, lanes: Collection[str]) -> Unserved | None:
     return Unserved("conflate" if delivery.conflate else "max_rate", detail, hint)
 
 
+def _not_followed(delivery: Delivery, lanes: Collection[str]) -> Unserved:
+    asked = {"delays": delivery.delay_seconds, "conflates": delivery.conflates}
+    also = next((word for word, wanted in asked.items() if wanted), None)
+    if also:
+        detail = f"no function both follows a workflow and {also}; entitlements may ask for that"
+        return Unserved("follows", detail, "drop follows, or delay_seconds, conflate and max_rate")
+    there = sorted(filter(None, map(followed_by, lanes)))
+    told = f"what can be followed: {', '.join(there)}" if there else "none can be followed yet"
+    hint = f"{told}; the platform team makes others in the topology, with a lane"
+    return Unserved("follows", f"no function follows the workflow {delivery.follows!r}", hint)
+
+
+def _waits(delivery: Delivery) -> list[str]:
+    """What a delivery asks for of which a function does one only."""
+    asked = {
+        "delayed": delivery.delay_seconds,
+        "conflated": delivery.conflates,
+        "following a workflow": delivery.follows,
+    }
+    return [word for word, wanted in asked.items() if wanted]
+
+
 def require_served(subscription: str, delivery: Delivery, before: Delivery) -> None:
-    """Refuse bounds by which a live subscription would be both delayed and conflated.
+    """Refuse bounds by which a live subscription would wait for two things, as a delay and a rate.
 
     Args:
         subscription: how it is called.
@@ -55,10 +79,9 @@ def require_served(subscription: str, delivery: Delivery, before: Delivery) -> N
     Raises:
         InvalidRequestError: names the subscription.
     """
-    if not (delivery.conflates and delivery.delay_seconds):
-        return
-    if not (before.conflates and before.delay_seconds):
-        detail = f"with it the subscription {subscription} would be both delayed and conflated"
+    both = _waits(delivery)
+    if len(both) > 1 and both != _waits(before):
+        detail = f"with it the subscription {subscription} would be both {' and '.join(both)}"
         hint = "no function does both: change the subscription or close it before"
         raise InvalidRequestError(
             f"Refused: {detail}.", [FieldProblem("/entitlements", detail, hint=hint)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -14,6 +15,7 @@ from control_plane.domains.functions.service import StatusBoard
 from control_plane.domains.ordering.follower import FollowerState
 from control_plane.domains.ordering.metrics import OrderingCollector
 from control_plane.security.tokens import Reason
+from marketdata.confirmed import Confirmed
 
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 
@@ -153,9 +155,31 @@ class Metrics:
         for kind, count in counts.items():
             self.alerts.labels(kind).set(count)
 
+    def follow_confirmed(self, known: Callable[[], Iterable[Confirmed]]) -> None:
+        """Export how far behind is what workflows have confirmed that others follow."""
+        self.registry.register(_ConfirmedCollector(known))
+
     def follow_functions(self, board: StatusBoard) -> None:
         """Export the functions' own counters as of their last report."""
         self.registry.register(_FunctionCollector(board))
+
+
+class _ConfirmedCollector(Collector):
+    """What workflows have confirmed; one of which nothing was told yet has no value."""
+
+    def __init__(self, known: Callable[[], Iterable[Confirmed]]) -> None:
+        self._known = known
+
+    def collect(self) -> Iterable[Metric]:
+        behind = GaugeMetricFamily(
+            "dds_workflow_confirmed_behind_seconds",
+            "How long ago that was delivered which all of a followed workflow has acknowledged.",
+            labels=("workflow",),
+        )
+        for each in self._known():
+            if each.as_of_ns:
+                behind.add_metric([each.workflow], max(0.0, time.time() - each.as_of_ns / 1e9))
+        return (behind,)
 
 
 class _FunctionCollector(Collector):

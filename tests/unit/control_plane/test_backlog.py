@@ -24,6 +24,7 @@ from control_plane.domains.subscriptions.backlog import (
     waiting_before,
 )
 from control_plane.domains.subscriptions.backlog_keeper import BacklogKeeper
+from control_plane.domains.subscriptions.confirming import ConfirmedBoard
 from control_plane.domains.subscriptions.conflating import Conflating
 from control_plane.domains.subscriptions.health import Thresholds
 from control_plane.domains.subscriptions.reading import ReadingService
@@ -218,7 +219,7 @@ class Kept:
             kept_days=7,
             clock=lambda: next(self.ticks),
         )
-        self.readings = ReadingService(world.database, admin, Thresholds(10, 30))
+        self.readings = ReadingService(world.database, admin, Thresholds(10, 30), ConfirmedBoard())
         self.key = ""
 
     async def subscribe(self, **limits: Any) -> None:

@@ -398,6 +398,7 @@ async def test_who_is_changed_meanwhile_is_left_alone(
         ({"delivery": Delivery(kinds="together")}, {}, "policy"),
         ({"filter": "kind = 'book'"}, {}, "policy"),
         ({"delivery": Delivery(delay_seconds=900)}, {}, "policy"),
+        ({"delivery": Delivery(follows="analysis")}, {}, "policy"),
         ({}, {"minimum_delay_seconds": 900}, "policy"),
         ({"delivery": Delivery(conflate=EVERY)}, {}, "every_ms"),
         ({"delivery": Delivery(max_rate=5)}, {}, "every_ms"),

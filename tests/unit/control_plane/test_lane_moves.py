@@ -325,7 +325,11 @@ async def test_a_conflated_view_that_is_left_goes_on_until_its_windows_are_sent(
 
 @pytest.mark.parametrize(
     ("delivery", "bounds"),
-    [(CONFLATED, {"minimum_delay_seconds": 900}), (DELAYED, {"maximum_rate": 5})],
+    [
+        (CONFLATED, {"minimum_delay_seconds": 900}),
+        (DELAYED, {"maximum_rate": 5}),
+        (Delivery(follows="analysis"), {"minimum_delay_seconds": 900}),
+    ],
 )
 async def test_entitlements_that_leave_a_subscription_served_by_nobody_are_refused(
     world: World, delivery: Delivery, bounds: dict[str, int]
@@ -334,7 +338,7 @@ async def test_entitlements_that_leave_a_subscription_served_by_nobody_are_refus
     key = await world.subscribe("one", delivery=delivery)
     await world.settle()
     before = await get(world, key)
-    with pytest.raises(InvalidRequestError, match=f"'one' .{key}. would be both delayed and"):
+    with pytest.raises(InvalidRequestError, match=rf"'one' .{key}. would be both delayed and \w"):
         await entitle(world, **bounds)
     assert await get(world, key) == before
     await world.lifecycles.close(key, None)

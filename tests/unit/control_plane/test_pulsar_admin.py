@@ -16,6 +16,7 @@ from control_plane.pulsar_admin import (
     MessagePosition,
     PulsarAdmin,
 )
+from control_plane.pulsar_values import CursorPlace, StoredEntries
 from marketdata.connection import Access
 from marketdata.errors import DistributionError
 
@@ -219,3 +220,27 @@ async def test_a_restart_that_was_not_begun_is_asked_for_again() -> None:
     async with admin_of(handler) as admin:
         await admin.restart_function(FUNCTION)
     assert len(requests) == 3
+
+
+async def test_the_cursors_of_all_partitions_come_with_one_answer() -> None:
+    """As broker 4.0.8 gave it, cut to what is read."""
+    cursor = {
+        "markDeletePosition": "34:7",
+        "readPosition": "34:10",
+        "individuallyDeletedMessages": "[(34:8..34:9]]",
+    }
+    partition = {
+        "lastConfirmedEntry": "34:9",
+        "ledgers": [{"ledgerId": 30, "entries": 4}, {"ledgerId": 34, "entries": 0}],
+        "cursors": {"reader": cursor},
+    }
+    partitions = {f"{TOPIC}-partition-0": partition, f"{TOPIC}-partition-11": partition}
+    handler, requests = scripted(
+        httpx.Response(200, json={"metadata": {"partitions": 2}, "partitions": partitions})
+    )
+    async with admin_of(handler) as admin:
+        found = await admin.cursor_places(TOPIC)
+    assert requests[0].url.path.endswith("/ingest/events/partitioned-internalStats")
+    stored = StoredEntries(((30, 4), (34, 10)), written=True)
+    wanted = CursorPlace((34, 7), stored, (((34, 8), (34, 9)),), (34, 10), (34, 9))
+    assert found == {0: {"reader": wanted}, 11: {"reader": wanted}}

@@ -86,7 +86,7 @@ COPIES = """deduplication: true
         ("topics.yaml", "sequenced/events", "ingest/events", "is declared twice"),
         ("topics.yaml", "control/plans", "delivery/view-x", "dynamic topics"),
         ("functions.yaml", "inputs: [ingest]", "inputs: [ingst]", "Did you mean 'ingest'?"),
-        ("functions.yaml", "state: sequencer-state", "state: nowhere", "Allowed: audit, dead"),
+        ("functions.yaml", "state: sequencer-state", "state: nowhere", "Allowed: audit, confirm"),
         ("functions.yaml", "parallelism: 2", "parallelism: 5", "Allowed: 1 to 4"),
         ("functions.yaml", "parallelism: 2", "parallelism: two", 'found "two". Allowed: integer'),
         ("functions.yaml", "log_level: info", "log_level: verbose", "debug, info, warning, error"),
@@ -169,7 +169,11 @@ def with_lanes(folder: Path, *, instances: int = 1, **lanes: str) -> None:
 
 
 def test_a_function_with_a_lane_takes_its_views_from_the_distributor(folder: Path) -> None:
-    lanes = {"distributor-high": "priority-3", "distributor-delayed": "delay-900"}
+    lanes = {
+        "distributor-high": "priority-3",
+        "distributor-delayed": "delay-900",
+        "distributor-prediction": "follows-analysis",
+    }
     with_lanes(folder, instances=4, **lanes)
     topology = load_topology(folder)
     assert topology.lanes == {
@@ -177,14 +181,16 @@ def test_a_function_with_a_lane_takes_its_views_from_the_distributor(folder: Pat
         "conflated": "marketdata/functions/conflator",
         "priority-3": "marketdata/functions/distributor-high",
         "delay-900": "marketdata/functions/distributor-delayed",
+        "follows-analysis": "marketdata/functions/distributor-prediction",
     }
+    assert topology.lane_subscriptions["follows-analysis"] == "distributor-prediction"
     functions = desired_functions(topology)
-    usual, _, high, delayed = (functions[name] for name in topology.lanes.values())
-    assert usual.user_config["elsewhere"] == ["conflated", "delay-900", "priority-3"]
+    usual, _, high, delayed, following = (functions[name] for name in topology.lanes.values())
+    assert usual.user_config["elsewhere"] == sorted(topology.lanes.keys() - {""})
     assert (high.user_config["lane"], high.subscription) == ("priority-3", "distributor-high")
     # It takes over what the distributor served; a delay was served by nobody.
     assert high.subscription_position == "earliest"
-    assert delayed.subscription_position == "latest"
+    assert delayed.subscription_position == following.subscription_position == "latest"
 
 
 def test_a_topology_without_lanes_says_nothing_of_them(folder: Path) -> None:
@@ -214,8 +220,9 @@ def test_the_example_of_lanes_fits_the_project_s_topology(folder: Path) -> None:
     assert load_topology(folder).lanes.keys() == {"", "conflated", "priority-3", "delay-900"}
 
 
-def test_what_is_delayed_has_an_instance_for_each_partition(folder: Path) -> None:
-    with_lanes(folder, late="delay-2")
+@pytest.mark.parametrize("lane", ["delay-2", "follows-analysis"])
+def test_what_waits_has_an_instance_for_each_partition(folder: Path, lane: str) -> None:
+    with_lanes(folder, late=lane)
     (problem,) = problems(folder)
     assert "an instance for each partition" in problem
     assert "Allowed: 4" in problem

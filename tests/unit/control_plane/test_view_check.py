@@ -357,6 +357,9 @@ def test_what_cannot_be_left_out_is_refused(filter_: str, delivery: Delivery, po
     assert [problem.pointer for problem in refused.value.problems] == [pointer]
 
 
+LANES = ["delay-900", "follows-a"]
+
+
 @pytest.mark.parametrize(
     ("delivery", "entitlements", "pointer", "text"),
     [
@@ -366,6 +369,9 @@ def test_what_cannot_be_left_out_is_refused(filter_: str, delivery: Delivery, po
         (Delivery(delay_seconds=60), {}, "delay_seconds", "no function delays by 60 s"),
         (Delivery(conflate=Conflate(500)), {}, "conflate", "no function conflates"),
         (Delivery(), {"maximum_rate": 5}, "max_rate", "no function conflates"),
+        (Delivery(follows="b"), {}, "follows", "no function follows the workflow 'b'"),
+        (Delivery(follows="a", delay_seconds=900), {}, "follows", "follows a workflow and delays"),
+        (Delivery(follows="a"), {"maximum_rate": 5}, "follows", "a workflow and conflates"),
     ],
 )
 def test_what_no_function_serves_is_refused(
@@ -375,5 +381,5 @@ def test_what_no_function_serves_is_refused(
     entitled = Entitlements(**entitlements)
     consumer = Consumer(name="c", region="", workflow="", labels={})
     with pytest.raises(InvalidRequestError, match=text) as refused:
-        entitled_spec(asked, view_spec(asked), consumer, Policy([], {}), entitled, ["delay-900"])
+        entitled_spec(asked, view_spec(asked), consumer, Policy([], {}), entitled, LANES)
     assert [each.pointer for each in refused.value.problems] == [f"/delivery/{pointer}"]

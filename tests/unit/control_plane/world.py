@@ -30,7 +30,7 @@ from marketdata.plans import PLAN_KEY, Plan, View, decode_plan
 from marketdata.topics import REFERENCE
 
 NO_PARTS = {"database", "settings", "clock"}
-LANES = ("", "delay-2", "delay-900", "conflated")
+LANES = ("", "delay-2", "delay-900", "conflated", "follows-analysis", "follows-prediction")
 """Of functions that are deployed."""
 MOST = 1000
 """Subscriptions that a consumer may have."""

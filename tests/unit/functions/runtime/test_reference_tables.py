@@ -91,7 +91,7 @@ def test_a_table_is_there_when_all_of_it_is() -> None:
 def test_a_plan_that_waits_keeps_the_one_before_and_nothing_counts_as_current(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(PlanFollower, "_follow", lambda _: None)
+    monkeypatch.setattr("functions.runtime.plans.follow", lambda *_: None)
     newest: list[Plan] = []
     monkeypatch.setattr(
         "functions.runtime.plans.newest_message",

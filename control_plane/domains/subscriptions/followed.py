@@ -1,0 +1,179 @@
+"""Workflows that views follow: whose subscriptions these wait for, and that none waits for itself.
+
+A subscription waits for a workflow by `delivery.follows`. So the workflow of its consumer waits for
+it, too: in a circle everybody would wait for ever. Views that were left count until they are
+drained, since what they hold is waited for until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy import select, union
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.domains.consumers.models import Consumer
+from control_plane.domains.plans.models import ViewRow
+from control_plane.domains.subscriptions.models import LIVE, Move, Subscription, pulsar_name
+from control_plane.errors import FieldProblem, InvalidRequestError
+from marketdata.lanes import lane_of
+from marketdata.plans import Delivery
+
+_FOLLOWS = ViewRow.spec["delivery"]["follows"].astext
+
+
+class Member(NamedTuple):
+    """A Pulsar subscription of a workflow, by topic and name, and the lane of its view."""
+
+    topic: str
+    name: str
+    lane: str
+
+
+class Following(NamedTuple):
+    """Who belongs to a workflow, and whether a view follows it."""
+
+    members: set[Member]
+    waited_for: bool = True
+
+
+async def following(session: AsyncSession, workflow: str) -> Following:
+    """Who belongs to a workflow; whether a view follows it is asked only where nobody does."""
+    found = await _members(session, workflow)
+    if found:
+        return Following(found)
+    followed = {followed for _, followed in await _dependencies(session)}
+    return Following(found, workflow in followed)
+
+
+async def _members(session: AsyncSession, workflow: str) -> set[Member]:
+    """All that the open subscriptions of a workflow's consumers read, also where they have left."""
+    live = (Consumer.workflow == workflow) & Subscription.state.in_(LIVE)
+    delivery = ViewRow.spec["delivery"]
+    now = (
+        select(ViewRow.topic, delivery, Subscription.consumer_id, Subscription.id)
+        .select_from(Subscription)
+        .join(Subscription.consumer)
+        .join(Subscription.view)
+        .where(live)
+    )
+    left = (
+        select(ViewRow.topic, delivery, Move.subscription_name)
+        .select_from(Move)
+        .join(Move.subscription)
+        .join(Subscription.consumer)
+        .join(Move.view)
+        .where(live, Move.ended_at.is_(None))
+    )
+    lanes: dict[str, str] = {}
+    found = set()
+    rows = [
+        (topic, asked, pulsar_name(consumer, key))
+        for topic, asked, consumer, key in await session.execute(now)
+    ]
+    for topic, asked, name in [*rows, *await session.execute(left)]:
+        if topic not in lanes:
+            lanes[topic] = lane_of(msgspec.convert(asked, Delivery))
+        found.add(Member(topic, name, lanes[topic]))
+    return found
+
+
+class Dependencies:
+    """Which workflows wait for which.
+
+    >>> known = Dependencies([("prediction", "analysis"), ("analysis", "quality")])
+    >>> known.circle("quality", "prediction")
+    ['quality', 'prediction', 'analysis', 'quality']
+    >>> known.circle("reports", "prediction")
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self._followed: dict[str, set[str]] = {}
+        for workflow, followed in pairs:
+            self.add(workflow, followed)
+
+    def add(self, workflow: str, followed: str) -> None:
+        """A consumer of a workflow has a subscription that follows another one."""
+        if workflow:
+            self._followed.setdefault(workflow, set()).add(followed)
+
+    def circle(self, workflow: str, follows: str) -> list[str] | None:
+        """The circle that one more would close, from a workflow back to it; None for none."""
+        ways, seen = [[workflow, follows]], {follows}
+        while ways and workflow:
+            way = ways.pop(0)
+            if way[-1] == workflow:
+                return way
+            for following in sorted(self._followed.get(way[-1], set()) - seen):
+                seen.add(following)
+                ways.append([*way, following])
+        return None
+
+    def problem(
+        self, workflow: str, delivery: Delivery, pointer: str = "/delivery/follows"
+    ) -> FieldProblem | None:
+        """What is told of the circle that one more would close; None where it is added."""
+        if not delivery.follows:
+            return None
+        found = self.circle(workflow, delivery.follows)
+        if found is None:
+            self.add(workflow, delivery.follows)
+            return None
+        told = " follows ".join(map(repr, found))
+        detail = f"everybody would wait for ever: {told}"
+        hint = "leave one of them out; GET /v1/subscriptions shows what follows what"
+        return FieldProblem(pointer, detail, hint=hint)
+
+    def require_none(self, workflow: str, delivery: Delivery) -> None:
+        """Refuse a delivery to a workflow's consumer that would close a circle, else add it.
+
+        Raises:
+            InvalidRequestError: names the circle.
+        """
+        problem = self.problem(workflow, delivery)
+        if problem is not None:
+            raise InvalidRequestError(f"follows: {problem.detail}.", [problem])
+
+
+async def dependencies(session: AsyncSession) -> Dependencies:
+    """Which workflows wait for which now; the caller holds Lock.PLAN_SEQUENCE, or only asks."""
+    return Dependencies(await _dependencies(session))
+
+
+async def require_no_circle(session: AsyncSession, consumer: Consumer) -> None:
+    """Refuse a consumer another workflow that would wait for itself; Lock.PLAN_SEQUENCE is held.
+
+    Raises:
+        InvalidRequestError: names the circle.
+    """
+    pairs = await _dependencies(session)
+    known = Dependencies(pairs)
+    for workflow, follows in sorted(pairs):
+        if workflow != consumer.workflow:
+            continue
+        problem = known.problem(workflow, Delivery(follows=follows), "/workflow")
+        if problem is not None:
+            raise InvalidRequestError(f"workflow: {problem.detail}.", [problem])
+
+
+async def _dependencies(session: AsyncSession) -> Collection[tuple[str, str]]:
+    """Workflows of consumers, "" for none, with those that their open subscriptions follow."""
+    now = (
+        select(Consumer.workflow, _FOLLOWS)
+        .select_from(Subscription)
+        .join(Subscription.consumer)
+        .join(Subscription.view)
+        .where(Subscription.state.in_(LIVE), _FOLLOWS.is_not(None))
+    )
+    left = (
+        select(Consumer.workflow, _FOLLOWS)
+        .select_from(Move)
+        .join(Move.subscription)
+        .join(Subscription.consumer)
+        .join(Move.view)
+        .where(Move.ended_at.is_(None), _FOLLOWS.is_not(None))
+    )
+    found = await session.execute(union(now, left))
+    return [(workflow, followed) for workflow, followed in found]
