@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import msgspec
 import psycopg
@@ -47,6 +47,7 @@ Base.metadata.naming_convention = {
 }
 
 
+@unique
 class Lock(IntEnum):
     """Advisory locks; the numbers are part of the protocol between control planes."""
 
@@ -70,7 +71,7 @@ class Lock(IntEnum):
     """Held by the one control plane that exports the audit log; for a session's life."""
     DEAD_LETTERS = 0x6464_730B
     """Held by the one control plane that sends dead letters again which an operation asks for."""
-    SUBSCRIPTIONS_OF = 0x6464_730A
+    SUBSCRIPTIONS_OF = 0x6464_730C
     """Held for each consumer whose subscriptions are counted before others are made."""
 
 

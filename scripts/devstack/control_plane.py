@@ -27,7 +27,7 @@ class ControlPlane(Component):
 
     name = "control_plane"
     port_names = ("control_plane",)
-    start_timeout_s = 60.0
+    start_timeout_s = 120.0
 
     def __init__(self, place: Place, environment: Mapping[str, str]) -> None:
         super().__init__(place)
