@@ -96,6 +96,7 @@ def test_the_first_rule_that_matches_decides_what_of_a_filter_is_delivered(
         # A trade without a price is not above 100: the rule does not match it.
         ([("deny", "price > 100")], "CASE WHEN price > 100 THEN FALSE ELSE TRUE END"),
         ([("deny", "price IS NULL")], "NOT (price IS NULL)"),
+        ([("deny", "lower(venue) = 'xnas'")], "lower(venue) <> 'xnas'"),
     ],
 )
 def test_rules_make_a_condition_that_the_index_can_use(
