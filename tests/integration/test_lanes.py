@@ -163,10 +163,18 @@ class Analysts:
         self._runner.close()
 
 
-def test_a_view_gets_what_another_workflow_has_acknowledged_and_no_more(cluster: Cluster) -> None:
-    log, plans = Log(cluster), Plans(cluster)
-    views = plans.publish(analysis=ViewSpec(), prediction=ViewSpec(delivery=FOLLOWS))
+@pytest.fixture
+def following(cluster: Cluster) -> Iterator[tuple[dict[str, View], Analysts]]:
+    views = Plans(cluster).publish(analysis=ViewSpec(), prediction=ViewSpec(delivery=FOLLOWS))
     analysts = Analysts(cluster, views["analysis"])
+    yield views, analysts
+    analysts.close()
+
+
+def test_a_view_gets_what_another_workflow_has_acknowledged_and_no_more(
+    cluster: Cluster, following: tuple[dict[str, View], Analysts]
+) -> None:
+    log, (views, analysts) = Log(cluster), following
     usual, follower = _distributor(cluster), _distributor(cluster, FOLLOWING)
 
     def written(frames: int) -> list[pulsar.Message]:
@@ -188,10 +196,11 @@ def test_a_view_gets_what_another_workflow_has_acknowledged_and_no_more(cluster:
 
     first = written(3)
     upto, second = len(log.events), written(2)
-    looked = _reports(cluster)[f"distributor-{FOLLOWING}"]["reported_at_ns"]
+    name = f"distributor-{FOLLOWING}"
+    told = eventually(lambda: _reports(cluster).get(name), within_s=120)
     report = eventually(
         lambda: (
-            (r := _reports(cluster)[f"distributor-{FOLLOWING}"])["reported_at_ns"] > looked
+            (r := _reports(cluster)[name])["reported_at_ns"] > told["reported_at_ns"]
             and r["plan"]
             and r
         ),
@@ -212,7 +221,6 @@ def test_a_view_gets_what_another_workflow_has_acknowledged_and_no_more(cluster:
     assert analysts.look().waits == ""
     for instance in (usual, successor):
         instance.close()
-    analysts.close()
 
 
 def _waiting(cluster: Cluster, subscription: str) -> int:

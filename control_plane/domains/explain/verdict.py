@@ -121,7 +121,8 @@ def judge(
             "not_yet",
             (
                 "The filter lets the event pass, and the view has not come to it yet: its"
-                " distributor is behind or does not run, or the view is delayed."
+                " distributor is behind or does not run, or the view is delayed, or it follows a"
+                " workflow that has not confirmed the event."
             ),
         ),
         (hidden and begins, "before_start", "The view began behind the event."),

@@ -86,7 +86,12 @@ COPIES = """deduplication: true
         ("topics.yaml", "sequenced/events", "ingest/events", "is declared twice"),
         ("topics.yaml", "control/plans", "delivery/view-x", "dynamic topics"),
         ("functions.yaml", "inputs: [ingest]", "inputs: [ingst]", "Did you mean 'ingest'?"),
-        ("functions.yaml", "state: sequencer-state", "state: nowhere", "Allowed: audit, confirm"),
+        (
+            "functions.yaml",
+            "state: sequencer-state",
+            "state: nowhere",
+            "Allowed: audit, confirmed, dead",
+        ),
         ("functions.yaml", "parallelism: 2", "parallelism: 5", "Allowed: 1 to 4"),
         ("functions.yaml", "parallelism: 2", "parallelism: two", 'found "two". Allowed: integer'),
         ("functions.yaml", "log_level: info", "log_level: verbose", "debug, info, warning, error"),
@@ -216,8 +221,10 @@ def test_only_a_distributor_has_a_lane(folder: Path) -> None:
 
 
 def test_the_example_of_lanes_fits_the_project_s_topology(folder: Path) -> None:
-    shutil.copy(TOPOLOGY.parent / "docs" / "examples" / "lanes" / "lanes.yaml", folder)
-    assert load_topology(folder).lanes.keys() == {"", "conflated", "priority-3", "delay-900"}
+    for name in ("lanes.yaml", "follows.yaml"):
+        shutil.copy(TOPOLOGY.parent / "docs" / "examples" / "lanes" / name, folder)
+    lanes = {"", "conflated", "priority-3", "delay-900", "follows-market-analysis"}
+    assert load_topology(folder).lanes.keys() == lanes
 
 
 @pytest.mark.parametrize("lane", ["delay-2", "follows-analysis"])
