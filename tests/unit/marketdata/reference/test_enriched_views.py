@@ -258,3 +258,39 @@ def test_wider_events_make_smaller_messages() -> None:
     assert max_rows(view_with(Transformation(enrich=(Enrichment("masters", ALL),)), "json")) < (
         max_rows(plain)
     )
+
+
+def test_a_calendar_is_a_table_of_when_venues_open_and_close(trades: pa.RecordBatch) -> None:
+    spec = TableSpec(
+        {"venue": "text", "since": "time", "session": "text", "open": "boolean"},
+        ("venue",),
+        valid_from="since",
+    )
+    events = trades.to_pylist()
+    times = sorted(event["ts_event"] for event in events)
+    opens, closes = (times[len(times) * part // 4] for part in (1, 3))
+    venues = sorted({event["venue"] for event in events})
+    *known, holiday = venues
+    rows = [
+        *({"venue": v, "since": opens, "session": "regular", "open": 1} for v in known),
+        *({"venue": v, "since": closes, "session": "closed", "open": 0} for v in venues),
+    ]
+    content = content_of(spec, pa.Table.from_pylist(rows, schema=schema_of(spec)))
+    asked = Enrichment("calendar", {"session": "session", "open": "is_open"}, missing="drop")
+    transformation = Transformation(
+        enrich=(resolved(asked, spec, ()),), rules={"in-hours": Rule("is_open", "drop")}
+    )
+    transformation.validate()
+    view = view_of(
+        ViewSpec(
+            transformation=transformation.canonical(),
+            format="arrow",
+            conditions=dict(transformation.conditions()),
+        )
+    )
+    data = delivered(view, trades, {"calendar": ReferenceTable(read_content(content.data))})
+    found = pa.ipc.open_stream(data).read_next_batch().to_pylist()
+    wanted = [e for e in events if e["venue"] != holiday and opens <= e["ts_event"] < closes]
+    assert 0 < len(wanted) < len(events)
+    assert [row["sequence"] for row in found] == [event["sequence"] for event in wanted]
+    assert {row["session"] for row in found} == {"regular"}
