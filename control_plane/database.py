@@ -28,10 +28,10 @@ CONNECT_TIMEOUT_SECONDS = 3
 HELD_IDLE_SECONDS = 30
 """PostgreSQL ends the session of a lock's holder that is silent for so long: it hangs."""
 
-IN_TRANSACTION_IDLE_SECONDS = 900
+IN_TRANSACTION_IDLE_SECONDS = 3600
 """The same within a transaction: what it holds is free again, whatever became of its process.
 
-Much longer than any call of the broker for which a transaction waits."""
+Longer than the broker needs for whatever a transaction waits for, as for the topics of a plan."""
 
 
 class Base(DeclarativeBase):
@@ -132,8 +132,10 @@ class Database:
     """One engine and its sessions; safe to make while PostgreSQL is down."""
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        asked = sqlalchemy_url(url)
+        ends = f"-c idle_in_transaction_session_timeout={IN_TRANSACTION_IDLE_SECONDS}s"
         self.engine = create_async_engine(
-            sqlalchemy_url(url),
+            asked,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=5,
@@ -141,7 +143,8 @@ class Database:
             json_deserializer=msgspec.json.decode,
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-                "options": f"-c idle_in_transaction_session_timeout={IN_TRANSACTION_IDLE_SECONDS}s",
+                # Behind it: what the URL says holds.
+                "options": f"{ends} {asked.query.get('options', '')}".strip(),
             },
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)

@@ -156,7 +156,8 @@ def bounded(spec: ViewSpec, allowed: Bounds) -> ViewSpec:
 
 def _left(predicate: bytes, events: Filter, one_of: int) -> Filter | None:
     """What is left of a condition, as JSON; None for all of it. Many ask for few."""
-    return (_worked_out if len(predicate) > _KEPT_BYTES else _kept)(predicate, events, one_of)
+    long = len(predicate) + len(events.canonical) > _KEPT_BYTES
+    return (_worked_out if long else _kept)(predicate, events, one_of)
 
 
 def _worked_out(predicate: bytes, events: Filter, one_of: int) -> Filter | None:

@@ -6,8 +6,9 @@ Each is checked by itself, and what is wrong with one of many is told with its p
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -23,11 +24,12 @@ from control_plane.domains.events.schemas import EventType
 from control_plane.domains.instrument_sets import repository as set_rows
 from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.rules import repository as rule_rows
+from control_plane.domains.rules.policy import Policy
 from control_plane.domains.subscriptions import repository
 from control_plane.domains.subscriptions.backlog import check
 from control_plane.domains.subscriptions.beginnings import Found
 from control_plane.domains.subscriptions.beginnings import check as check_start
-from control_plane.domains.subscriptions.followed import dependencies
+from control_plane.domains.subscriptions.followed import Dependencies, dependencies
 from control_plane.domains.subscriptions.models import Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate
@@ -230,6 +232,19 @@ async def resolved(
     policy = await rule_rows.policy(session)
     following = any(each.spec.delivery.follows for each in declared)
     known = await dependencies(session) if following else None
+    # In a thread: large conditions and many rules must not hold up other requests.
+    return await asyncio.to_thread(_resolved, declared, owners, sets, policy, known, lanes)
+
+
+def _resolved(
+    declared: Sequence[_Declared],
+    owners: Mapping[str, Consumer],
+    sets: Collection[str],
+    policy: Policy,
+    known: Dependencies | None,
+    lanes: Collection[str],
+) -> list[Resolved]:
+    """As of `resolved`; asks nobody."""
     found = []
     for each, data, spec, reference in declared:
         with at_pointer(each.pointer):

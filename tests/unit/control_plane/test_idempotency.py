@@ -318,6 +318,7 @@ async def test_keys_are_each_callers_own_and_no_answer_with_a_secret_is_kept(
         "updateRule",
         "reorderRules",
         "rollBackToPlan",
+        "resendDeadLetters",
         "restartFunction",
         "redeployFunction",
         "resendDeadLetter",
