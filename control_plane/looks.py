@@ -6,6 +6,8 @@ import asyncio
 from abc import ABC, abstractmethod
 
 import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database, Lock, try_lock
 from control_plane.domains.system.metrics import Metrics
@@ -30,6 +32,7 @@ class Looks(ABC):
         self._interval_seconds = interval_seconds
         self._wake = asyncio.Event()
         self._failure: str | None = None
+        self._locked: AsyncSession | None = None
 
     @abstractmethod
     async def look(self) -> None:
@@ -59,8 +62,18 @@ class Looks(ABC):
         async with self._database.transaction() as session:
             if not await try_lock(session, self.under):
                 return False
+            self._locked = session
             await self.look()
         return True
+
+    async def prove(self) -> None:
+        """Show PostgreSQL that a look goes on, and this control plane that it has its lock.
+
+        For looks that may take long. PostgreSQL ends sessions that are idle within a transaction
+        for too long, and their locks are free: then this raises, and with it the look ends.
+        """
+        if self._locked is not None:
+            await self._locked.execute(text("SELECT 1"))
 
     async def _look_safely(self) -> None:
         try:

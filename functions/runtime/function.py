@@ -388,7 +388,7 @@ class FrameFunction(ABC):
         """About once a second: what is stuck, what can be tidied up; and tell how it goes."""
         for partition in self._partitions.values():
             self._look_after(partition)
-            if partition.inputs.in_doubt:
+            if self._lacks_redelivery(partition):
                 self._ask_again(partition)
             if partition.ready:
                 partition.stage.tidy()
@@ -462,6 +462,17 @@ class FrameFunction(ABC):
         if event.item.position <= partition.inputs.confirmed_through:
             self._ack(partition.consumer, event.item)
         return False
+
+    def _lacks_redelivery(self, partition: _Partition) -> bool:
+        """Whether one is to be asked for: messages came that were not taken, and it did not come.
+
+        It cannot come while a message waits at the gate. That one goes on waiting, unless what is
+        asked for is newly in doubt: so asking would only bring all behind it once more.
+        """
+        if partition.inputs.unasked:
+            return True
+        missing = partition.inputs.in_doubt or self._gate.passed_over(partition.number)
+        return missing and not self._gate.holds
 
     def _ask_again(self, partition: _Partition) -> None:
         """Have everything that is not acknowledged delivered again, from the first one on."""

@@ -7,7 +7,8 @@ less for a moment.
 
 A message that waits may have been handed out too early, before those that the partition's last
 owner had (`functions.runtime.inputs`). These come behind it, in a redelivery: so it is passed over
-once that has been asked for, and comes with it again.
+once that has been asked for, and comes with it again. Should that redelivery begin later, since
+others have done meanwhile what it was asked for, then it is to be asked for once more.
 """
 
 import contextlib
@@ -28,12 +29,18 @@ class Gate:
 
     Args:
         workflow: that is followed; "" for none: everything is let through.
+
+    Attributes:
+        holds: a message waits here, of whichever partition: nothing else comes.
     """
 
     def __init__(self, workflow: str) -> None:
+        self.holds = False
         self._workflow = workflow
         self._places: dict[int, Place] = {}
         self._doubted: dict[int, Place] = {}
+        """By partition the newest that came before the redelivery that begins at or before it."""
+        self._unasked: set[int] = set()
         self._told = threading.Condition()
 
     def open_by(self, client: pulsar.Client, topic: str, log: Logger) -> None:
@@ -55,27 +62,44 @@ class Gate:
         def confirmed() -> bool:
             return self._places.get(partition, (-1, -1)) >= place
 
+        def decided() -> bool:
+            return confirmed() or partition in self._doubted
+
         with self._told:
             if place <= self._doubted.get(partition, (-1, -1)):
                 del self._doubted[partition]  # the redelivery has begun
-            self._told.wait_for(lambda: confirmed() or partition in self._doubted)
-            return confirmed()
+                self._unasked.discard(partition)
+            self.holds = not decided()
+            self._told.wait_for(decided)
+            self.holds = False
+            if confirmed():
+                return True
+            self._doubted[partition] = place
+            self._unasked.add(partition)
+            return False
+
+    def passed_over(self, partition: int) -> bool:
+        """Whether messages were since the last question, and no redelivery has begun."""
+        return partition in self._unasked
 
     def doubt(self, partition: int, position: int | None) -> None:
         """All that is not acknowledged is about to be asked for again.
 
         Args:
             position: the newest one that came before the ones that it follows, packed; what is
-                behind it comes again. None: what comes next may be the first.
+                behind it comes again. None: nothing came since the last question, so what comes
+                next may be the first, unless something was passed over here.
         """
         if not self._workflow:
             return
         with self._told:
-            self._doubted.pop(partition, None)
             if position is not None:
                 ledger, entry, _ = unpack(position)
                 self._doubted[partition] = ledger, entry
-            self._told.notify_all()
+                self._told.notify_all()
+            elif partition not in self._unasked:
+                self._doubted.pop(partition, None)
+            self._unasked.discard(partition)
 
     def take(self, data: bytes) -> None:
         """Take in what the topic tells; of other workflows nothing.

@@ -118,6 +118,11 @@ class PartitionInputs:
         """Whether a redelivery is waited for."""
         return self._in_doubt
 
+    @property
+    def unasked(self) -> bool:
+        """Whether something in doubt has come since the last question."""
+        return self._newest_in_doubt is not None
+
     def forget(self) -> list[Input]:
         """Give up what is not confirmed: it is to come again in a redelivery, which is asked for.
 

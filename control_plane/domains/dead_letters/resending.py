@@ -8,7 +8,9 @@ letter, and not among those that were asked for.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -29,8 +31,8 @@ AT_ONCE = 100
 """Letters after which it is noted up to where they are sent."""
 OUTCOMES = ("sent", "sent_before", "refused", "gone")
 PAUSE_SECONDS = 2.0
-MOST_PAUSES = 150
-"""A broker that is away for longer, one pause after the other, ends the operation."""
+PATIENCE_SECONDS = 300.0
+"""A broker that has answered nothing for longer ends the operation."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +53,17 @@ class LetterResends(Looks):
     under = Lock.DEAD_LETTERS
 
     def __init__(
-        self, database: Database, letters: Letters, metrics: Metrics, *, interval_seconds: float
+        self,
+        database: Database,
+        letters: Letters,
+        metrics: Metrics,
+        *,
+        interval_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(database, metrics, interval_seconds=interval_seconds)
         self._letters = letters
+        self._clock = clock
 
     async def look(self) -> None:
         """Carry the next operation out, to its end.
@@ -82,20 +91,21 @@ class LetterResends(Looks):
         asked = msgspec.convert(row.asked or {}, LettersResend)
         until = min(asked.until or row.created_at, row.created_at)
         wanted = Wanted("sequencer", asked.code, asked.partition, asked.since, until)
-        more, pauses = True, 0
+        more, answered_at = True, self._clock()
         while more:
+            await self.prove()
             try:
                 page = await self._letters.letters(wanted, cursor=row.place, limit=AT_ONCE)
                 for letter in page.items:
+                    await self.prove()
                     counts[await self._outcome(letter)] += 1
-                    row.place = letter.id
+                    row.place, answered_at = letter.id, self._clock()
             except BrokerUnavailableError:
-                pauses += 1
-                if pauses > MOST_PAUSES:
+                if self._clock() - answered_at > PATIENCE_SECONDS:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
-                more, pauses = page.next_cursor is not None, 0
+                more, answered_at = page.next_cursor is not None, self._clock()
                 row.place = page.next_cursor or row.place
             await self._note(row, counts)
 

@@ -76,7 +76,7 @@ class Confirmation:
         return _waiting(self._stages[-1], cursors) if self._stages else set()
 
     def pass_all(self, passed: Place, at_ns: int) -> None:
-        """Confirm all that has been passed: there is nobody who could, and nobody waits for it."""
+        """Confirm all that has been passed: nobody waits for it."""
         self._stages.clear()
         self._confirm(passed, at_ns)
 

@@ -166,7 +166,7 @@ class ConfirmationKeeper(Looks):
     ) -> None:
         super().__init__(database, metrics, interval_seconds=LOOK_SECONDS)
         self.board = ConfirmedBoard()
-        metrics.follow_confirmed(self.board.all)
+        metrics.follow_confirmed(self._told)
         self._broker = broker
         self._topology = topology
         self._confirmations = Confirmations(admin, metrics)
@@ -182,6 +182,13 @@ class ConfirmationKeeper(Looks):
         for found in await self._confirmations.look(SEQUENCED_EVENTS, self._lanes(), self._members):
             told = later(self.board.of(found.workflow), found)
             await self._broker.publish(CONFIRMED, encode_confirmed(told), key=told.workflow)
+
+    def _told(self) -> list[Confirmed]:
+        """What those have confirmed that a lane follows: the topic still tells of others."""
+        if self._topology.functions is None:
+            return self.board.all()
+        followed = set(map(followed_by, self._lanes()))
+        return [each for each in self.board.all() if each.workflow in followed]
 
     def _lanes(self) -> dict[str, str]:
         """The Pulsar subscriptions by which lanes read the log."""

@@ -33,19 +33,23 @@ class Member(NamedTuple):
 
 
 class Following(NamedTuple):
-    """Who belongs to a workflow, and whether a view follows it."""
+    """Who belongs to a workflow; nobody is named where no view follows it."""
 
     members: set[Member]
     waited_for: bool = True
 
 
 async def following(session: AsyncSession, workflow: str) -> Following:
-    """Who belongs to a workflow; whether a view follows it is asked only where nobody does."""
-    found = await _members(session, workflow)
-    if found:
-        return Following(found)
+    """Who belongs to a workflow, if a view follows it.
+
+    Or has done so and its topic has not been taken away: until then a function may have a plan with
+    it.
+    """
     followed = {followed for _, followed in await _dependencies(session)}
-    return Following(found, workflow in followed)
+    leaving = select(_FOLLOWS).where(ViewRow.retired_in_plan.is_not(None))
+    if workflow not in followed.union(await session.scalars(leaving)):
+        return Following(set(), waited_for=False)
+    return Following(await _members(session, workflow))
 
 
 async def _members(session: AsyncSession, workflow: str) -> set[Member]:

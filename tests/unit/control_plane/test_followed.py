@@ -111,6 +111,7 @@ async def test_a_workflow_has_its_open_subscriptions_with_what_they_left(world: 
         await consumer(world, name, "analysis")
     await consumer(world, "p", "prediction")
     a, b = [await subscribed(world, name) for name in "ab"]
+    await subscribed(world, "p", delivery=ANALYSIS)
 
     async def found(workflow: str) -> Following:
         async with world.database.transaction() as session:
@@ -131,9 +132,33 @@ async def test_a_workflow_has_its_open_subscriptions_with_what_they_left(world: 
     await world.lifecycles.close(b, None)
     assert {member.name for member in (await found("analysis")).members} == {new.name}
     await world.lifecycles.close(a, None)
-    assert await found("analysis") == Following(set(), waited_for=False)
-    await subscribed(world, "p", delivery=ANALYSIS)
     assert await found("analysis") == Following(set(), waited_for=True)
+
+
+async def test_a_workflow_is_waited_for_until_no_plan_may_have_a_view_that_follows_it(
+    world: World,
+) -> None:
+    """Also while it confirms nothing: who is paused holds up nobody whom nobody waits for."""
+    await world.settle()
+    await consumer(world, "a", "analysis")
+    await consumer(world, "p", "prediction")
+    a = await subscribed(world, "a")
+    await world.lifecycles.pause(a, None)
+
+    async def found() -> Following:
+        async with world.database.transaction() as session:
+            return await following(session, "analysis")
+
+    assert await found() == Following(set(), waited_for=False)
+    p = await subscribed(world, "p", delivery=ANALYSIS)
+    waited = await found()
+    assert waited.waited_for
+    assert len(waited.members) == 1
+    await world.lifecycles.close(p, None)
+    assert await found() == waited
+    async with world.database.transaction() as session:  # the reconciler took its topic away
+        await session.execute(text("UPDATE views SET retired_in_plan = NULL"))
+    assert await found() == Following(set(), waited_for=False)
 
 
 async def test_who_follows_goes_on_to_any_other_lane(world: World) -> None:
@@ -275,12 +300,17 @@ class Topology:
         self.loaded += 1
 
 
-def keeper(database: Database, broker: FakeBroker, lanes: dict[str, str]) -> ConfirmationKeeper:
+def keeper(
+    database: Database,
+    broker: FakeBroker,
+    lanes: dict[str, str],
+    metrics: Metrics | None = None,
+) -> ConfirmationKeeper:
     return ConfirmationKeeper(
         database,
         cast(PulsarAdmin, broker),
         cast(Broker, broker),
-        Metrics(FollowerState()),
+        metrics or Metrics(FollowerState()),
         cast(KnownTopology, Topology(lanes)),
     )
 
@@ -339,15 +369,26 @@ async def test_its_health_says_what_a_subscription_waits_for(world: World) -> No
     assert waits.reason == NOBODY
 
 
-def test_how_far_behind_a_workflow_is_can_be_measured() -> None:
-    metrics, board = Metrics(FollowerState()), ConfirmedBoard()
-    metrics.follow_confirmed(board.all)
-    board.take(encode_confirmed(Confirmed("analysis", {}, 2_000_000_000)))
+@pytest.mark.parametrize(
+    ("lanes", "measured"),
+    [
+        (LANES | {"follows-new": "new"}, {"analysis"}),
+        ({"": "distributor"}, set()),
+        # Nothing is confirmed while the topology cannot be read.
+        ({}, {"analysis", "gone"}),
+    ],
+)
+def test_how_far_behind_a_workflow_is_can_be_measured_where_a_lane_follows_it(
+    database: Database, lanes: dict[str, str], measured: set[str]
+) -> None:
+    metrics = Metrics(FollowerState())
+    board = keeper(database, FakeBroker(), lanes, metrics).board
+    for workflow in ("analysis", "gone"):
+        board.take(encode_confirmed(Confirmed(workflow, {}, 2_000_000_000)))
     board.take(encode_confirmed(Confirmed("new", {})))
 
     def value(workflow: str) -> float | None:
         name = "dds_workflow_confirmed_behind_seconds"
         return metrics.registry.get_sample_value(name, {"workflow": workflow})
 
-    assert value("analysis")
-    assert value("new") is None
+    assert {each for each in ("analysis", "gone", "new") if value(each)} == measured

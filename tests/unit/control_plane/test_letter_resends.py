@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 from sqlalchemy import text
 
-from control_plane.database import Database
+from control_plane.database import Database, Lock
 from control_plane.domains.dead_letters import resending
 from control_plane.domains.dead_letters.letters import LetterId
 from control_plane.domains.dead_letters.reading import Wanted
@@ -36,10 +36,14 @@ from control_plane.errors import (
 from control_plane.pages import Page
 
 PATH = "/v1/dead-letters:resend"
+TRY_SECONDS = resending.PATIENCE_SECONDS / 2
 
 
 class Letters:
-    """Letters of one partition; `breaks` has what the next resends of some fail with."""
+    """Letters of one partition; `breaks` has what the next resends of some fail with.
+
+    Each failure takes `TRY_SECONDS` of `now_s`.
+    """
 
     def __init__(self, count: int) -> None:
         self.kept = [f"sequencer:0:7:{number}" for number in range(count)]
@@ -47,6 +51,8 @@ class Letters:
         self.sent: list[str] = []
         self.before: set[str] = set()
         self.breaks: dict[str, list[Exception]] = {}
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        self.now_s = 0.0
 
     async def letters(self, wanted: Wanted, *, cursor: str | None, limit: int) -> Page[LetterOut]:
         self.wanted.append(wanted)
@@ -64,7 +70,10 @@ class Letters:
         return msgspec.convert(told, LetterOut)
 
     async def resend(self, key: str) -> LetterResendOut:
+        if self.meanwhile is not None:
+            await self.meanwhile()
         if self.breaks.get(key):
+            self.now_s += TRY_SECONDS
             raise self.breaks[key].pop(0)
         repeated = key in self.sent
         if not repeated:
@@ -76,7 +85,6 @@ class Letters:
 def _in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resending, "AT_ONCE", 3)
     monkeypatch.setattr(resending, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(resending, "MOST_PAUSES", 2)
 
 
 @pytest.fixture
@@ -85,7 +93,13 @@ def operations(database: Database) -> OperationService:
 
 
 def resends(database: Database, letters: Letters) -> LetterResends:
-    return LetterResends(database, letters, Metrics(FollowerState()), interval_seconds=1)
+    return LetterResends(
+        database,
+        letters,
+        Metrics(FollowerState()),
+        interval_seconds=1,
+        clock=lambda: letters.now_s,
+    )
 
 
 def counts(sent: int, **others: int) -> dict[str, int]:
@@ -142,8 +156,10 @@ async def test_only_those_that_were_there_when_it_was_asked(
 async def test_a_broker_that_is_away_for_a_while_is_waited_for(
     database: Database, operations: OperationService, failures: int
 ) -> None:
+    """For so long without an answer: each letter that is sent is one."""
     letters = Letters(5)
-    letters.breaks = {letters.kept[1]: [BrokerUnavailableError("gone")] * failures}
+    gone = [BrokerUnavailableError("gone")] * failures
+    letters.breaks = {letters.kept[1]: gone, letters.kept[2]: gone.copy()}
     ended = await carried_out(database, operations, letters)
     assert (ended.state, ended.result) == ("done", counts(5))
     assert letters.sent == letters.kept
@@ -156,6 +172,7 @@ async def test_a_broker_that_stays_away_ends_it_with_what_was_done(
     letters.breaks = {letters.kept[4]: [BrokerUnavailableError("gone")] * 9}
     ended = await carried_out(database, operations, letters)
     assert (ended.state, ended.result) == ("failed", counts(4))
+    assert letters.now_s == 3 * TRY_SECONDS
     assert ended.problem is not None
     assert "gone Ask again" in ended.problem.detail
 
@@ -179,6 +196,31 @@ async def test_what_a_control_plane_left_is_gone_on_with(
     # The one behind the last place that was noted is told as sent before.
     assert (ended.state, ended.attempts, ended.result) == ("done", 2, counts(6, sent_before=1))
     assert letters.sent == letters.kept
+
+
+async def test_whoever_has_lost_the_lock_sends_no_more(
+    database: Database, operations: OperationService
+) -> None:
+    """PostgreSQL may end the session that has it: then another control plane goes on."""
+    letters, ended = Letters(7), []
+
+    async def end_the_session() -> None:
+        if len(letters.sent) == 2:
+            async with database.transaction() as session:
+                query = text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+                    " AND classid = 0 AND objid = :key AND granted AND database ="
+                    " (SELECT oid FROM pg_database WHERE datname = current_database())"
+                )
+                ended.extend(await session.scalars(query, {"key": int(Lock.DEAD_LETTERS)}))
+
+    letters.meanwhile = end_the_session
+    made = await operations.ask_resend({})
+    with pytest.raises(DatabaseUnavailableError):
+        await resends(database, letters).look_once()
+    assert (ended, letters.sent) == ([True], letters.kept[:3])
+    assert await resends(database, letters).look_once()
+    assert ((await operations.get(made.id)).state, letters.sent) == ("done", letters.kept)
 
 
 async def test_one_at_a_time_and_none_without_being_asked(
