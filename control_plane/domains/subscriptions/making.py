@@ -231,7 +231,7 @@ async def resolved(
     sets = await set_rows.contents(session, sets_of([each.spec for each in declared]))
     policy = await rule_rows.policy(session)
     following = any(each.spec.delivery.follows for each in declared)
-    known = await dependencies(session) if following else None
+    known = await dependencies(session, only=only) if following else None
     # In a thread: large conditions and many rules must not hold up other requests.
     return await asyncio.to_thread(_resolved, declared, owners, sets, policy, known, lanes)
 
