@@ -71,8 +71,8 @@ def priority(view: ViewSpec, rules: Iterable[tuple[int, Selected]]) -> PriorityO
         if covers == "every":
             break
     delivery = view.delivery.canonical()
-    if delivery.delay_seconds or delivery.conflates:
-        reason = "What is delayed or conflated has no other one."
+    if delivery.delay_seconds or delivery.conflates or delivery.follows:
+        reason = "What is delayed, conflated or follows a workflow has no other one."
     elif told and told[-1].covers == "every":
         reason = f"The routing rule {told[-1].name!r} gives it."
     else:

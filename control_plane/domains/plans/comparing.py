@@ -101,7 +101,7 @@ async def _moves(session: AsyncSession, ids: Collection[str]) -> dict[str, list[
     """The moves of subscriptions, in their order."""
     moves: dict[str, list[Move]] = {}
     for move in await session.scalars(
-        select(Move).where(Move.subscription_id.in_(ids)).order_by(Move.plan)
+        select(Move).where(Move.subscription_id.in_(ids)).order_by(Move.plan, Move.id)
     ):
         moves.setdefault(move.subscription_id, []).append(move)
     return moves

@@ -32,7 +32,7 @@ from control_plane.domains.rules.policy import Policy, Rule
 from control_plane.domains.subscriptions import backlog, beginnings, changes
 from control_plane.domains.subscriptions import repository as subscription_rows
 from control_plane.domains.subscriptions.conflated import left_of
-from control_plane.domains.subscriptions.followed import dependencies
+from control_plane.domains.subscriptions.followed import Dependencies, dependencies
 from control_plane.domains.subscriptions.models import ENDED, Subscription
 from control_plane.domains.subscriptions.references import declared_spec, refers, taken_over
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
@@ -110,6 +110,14 @@ class _Effective:
     sets: dict[str, list[str]] = field(default_factory=dict)
     transformations: dict[str, Transformation] = field(default_factory=dict)
     lanes: Collection[str] = ()
+    only: str | None = None
+    waiting: Dependencies | None = None
+
+    async def dependencies(self, session: AsyncSession) -> Dependencies:
+        """Which workflows wait for which, with what was looked at of the change before."""
+        if self.waiting is None:
+            self.waiting = await dependencies(session, only=self.only)
+        return self.waiting
 
     def entitled(self, consumer: Consumer) -> Entitlements:
         """What a consumer is entitled to."""
@@ -137,7 +145,7 @@ async def propose(
     _require_own(data, only)
     _require_once(data)
     before = await rule_rows.policy(session)
-    changed = _Effective(before, before, lanes=lanes)
+    changed = _Effective(before, before, lanes=lanes, only=only)
     for number, version in enumerate(data.transformations):
         with at_pointer(f"/transformations/{number}"):
             tables = await table_rows.specs(session, named_tables(version.transformation))
@@ -292,7 +300,7 @@ async def _view(
         asked, spec, consumer, changed.policy, entitled, changed.lanes, conflate_ms
     )
     if spec.delivery.follows:
-        (await dependencies(session)).require_none(consumer.workflow, spec.delivery)
+        (await changed.dependencies(session)).require_none(consumer.workflow, spec.delivery)
     return view_of(left.spec)
 
 

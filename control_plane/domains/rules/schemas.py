@@ -51,7 +51,7 @@ Priority = Annotated[
         ge=0,
         le=3,
         description="Of a rule that prioritizes, and of no other: the views' `delivery.priority`. "
-        "Does nothing for what is delayed or conflated.",
+        "Does nothing for what is delayed, conflated or follows a workflow.",
         examples=[3],
     ),
 ]

@@ -83,13 +83,17 @@ async def _members(session: AsyncSession, workflow: str) -> set[Member]:
 class Dependencies:
     """Which workflows wait for which.
 
+    Args:
+        named: whether who asks may know them all. Else only its own and what it asks for are named.
+
     >>> known = Dependencies([("prediction", "analysis"), ("analysis", "quality")])
     >>> known.circle("quality", "prediction")
     ['quality', 'prediction', 'analysis', 'quality']
     >>> known.circle("reports", "prediction")
     """
 
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]], *, named: bool = True) -> None:
+        self._named = named
         self._followed: dict[str, set[str]] = {}
         for workflow, followed in pairs:
             self.add(workflow, followed)
@@ -122,24 +126,30 @@ class Dependencies:
             self.add(workflow, delivery.follows)
             return None
         told = " follows ".join(map(repr, found))
-        detail = f"everybody would wait for ever: {told}"
         hint = "leave one of them out; GET /v1/subscriptions shows what follows what"
+        if not self._named:
+            told = f"{delivery.follows!r} waits for what {workflow!r} confirms"
+            hint = "leave follows out, or ask the platform team, who sees what follows what"
+        detail = f"everybody would wait for ever: {told}"
         return FieldProblem(pointer, detail, hint=hint)
 
     def require_none(self, workflow: str, delivery: Delivery) -> None:
         """Refuse a delivery to a workflow's consumer that would close a circle, else add it.
 
         Raises:
-            InvalidRequestError: names the circle.
+            InvalidRequestError: names the circle, as far as who asks may know it.
         """
         problem = self.problem(workflow, delivery)
         if problem is not None:
             raise InvalidRequestError(f"follows: {problem.detail}.", [problem])
 
 
-async def dependencies(session: AsyncSession) -> Dependencies:
-    """Which workflows wait for which now; the caller holds Lock.PLAN_SEQUENCE, or only asks."""
-    return Dependencies(await _dependencies(session))
+async def dependencies(session: AsyncSession, *, only: str | None = None) -> Dependencies:
+    """Which workflows wait for which now; the caller holds Lock.PLAN_SEQUENCE, or only asks.
+
+    `only` is the id of the one consumer of which the caller may know.
+    """
+    return Dependencies(await _dependencies(session), named=only is None)
 
 
 async def require_no_circle(session: AsyncSession, consumer: Consumer) -> None:

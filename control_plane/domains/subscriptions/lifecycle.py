@@ -180,7 +180,8 @@ class LifecycleService:
             after, spec, consumer, policy, entitled, self._lanes(), conflate_ms
         )
         if spec.delivery.follows:
-            (await dependencies(session)).require_none(consumer.workflow, spec.delivery)
+            known = await dependencies(session, only=only)
+            known.require_none(consumer.workflow, spec.delivery)
         unconflated = row.conflated_since is not None and not conflated
         if unconflated:
             row.conflated_since = row.conflate_ms = None

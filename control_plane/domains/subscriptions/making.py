@@ -229,7 +229,7 @@ async def resolved(
     sets = await set_rows.contents(session, sets_of([each.spec for each in declared]))
     policy = await rule_rows.policy(session)
     following = any(each.spec.delivery.follows for each in declared)
-    known = await dependencies(session) if following else None
+    known = await dependencies(session, only=only) if following else None
     found = []
     for each, data, spec, reference in declared:
         with at_pointer(each.pointer):

@@ -93,7 +93,10 @@ async def follow_bounds(
     number = await _move(
         session, ways, drain_seconds=drain_seconds, growing=refusing, unpublished=unpublished
     )
-    await plan_rows.retire_views(session, ended, number)
+    for move in ended:
+        move.plan = number
+    await session.flush()
+    await plan_rows.retire_views(session, {move.view_id for move in ended}, number)
     moved = [way.row for way in ways]
     await repository.note(session, EventType.SUBSCRIPTION_MOVED, moved, each=changed, reason=reason)
     unconflated = [way.row for way in ways if way.unconflated]
@@ -220,21 +223,23 @@ def _falls_behind(left: ViewSpec, following: ViewSpec) -> bool:
 
 async def _allow_no_longer(
     session: AsyncSession, bounds: Mapping[str, Bounds]
-) -> tuple[bool, set[str]]:
+) -> tuple[bool, list[Move]]:
     """Note which views that may be read on are allowed no longer.
 
     Returns:
-        Whether there are, and the ids of those that went on for who may not see them.
+        Whether there are, and the moves whose views went on: their `plan` is to be set to the one
+        that is being made, since what was routed up to there was for them.
     """
     of_consumers = Subscription.consumer_id.in_(bounds)
     await lock_open(session, of_consumers)
     query = open_moves().join(Move.subscription).where(of_consumers, Move.allowed)
-    lost, ended = False, set()
+    lost, ended = False, []
     for move in (await session.scalars(query)).all():
         spec = msgspec.convert(move.view.spec, ViewSpec)
         if view_of(bounded(spec, bounds[move.subscription.consumer_id])).id != move.view_id:
             if move.goes_on:
-                ended.add(move.view_id)
+                move.plan = UNKNOWN_PLAN
+                ended.append(move)
             move.allowed, move.goes_on, lost = False, False, True
     await session.flush()
     return lost, ended

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.database import Database
 from control_plane.domains.events.schemas import EventType
 from control_plane.domains.subscriptions import repository
-from control_plane.domains.subscriptions.confirming import ConfirmedBoard
+from control_plane.domains.subscriptions.confirming import NOBODY, UNSERVED, ConfirmedBoard
 from control_plane.domains.subscriptions.conflated import hindrance
 from control_plane.domains.subscriptions.health import (
     CLOSED,
@@ -32,6 +32,9 @@ from control_plane.errors import BrokerUnavailableError
 from control_plane.pulsar_admin import AdminError, AdminNotFound, PulsarAdmin
 from marketdata.confirmed import Confirmed
 from marketdata.plans import ViewSpec
+
+LATE = "subscriptions of the workflow have more to acknowledge"
+"""In place of how many, for who may not know that."""
 
 
 class ReadingService:
@@ -83,7 +86,7 @@ class ReadingService:
             raise BrokerUnavailableError("The broker's admin API failed.") from error
         found.reason = " ".join([*told, found.reason])
         if follows:
-            found.waits_for = _waits_for(self._confirmed.of(follows))
+            found.waits_for = _waits_for(self._confirmed.of(follows), counted=only is None)
         return found
 
 
@@ -105,11 +108,18 @@ async def _told(session: AsyncSession, row: Subscription) -> list[str]:
     return told
 
 
-def _waits_for(confirmed: Confirmed) -> WaitsForOut:
-    """What a subscription waits for that follows a workflow."""
+def _waits_for(confirmed: Confirmed, *, counted: bool) -> WaitsForOut:
+    """What a subscription waits for that follows a workflow.
+
+    Args:
+        counted: whether who asks may know how many subscriptions the workflow has.
+    """
     until = datetime.fromtimestamp(confirmed.as_of_ns / 1e9, UTC) if confirmed.as_of_ns else None
     behind = max(0.0, (datetime.now(UTC) - until).total_seconds()) if until else None
-    return WaitsForOut(confirmed.workflow, until, behind, confirmed.waits)
+    reason = confirmed.waits
+    if not counted and reason not in ("", NOBODY, UNSERVED):
+        reason = LATE
+    return WaitsForOut(confirmed.workflow, until, behind, reason)
 
 
 def _conflation(row: Subscription) -> list[str]:

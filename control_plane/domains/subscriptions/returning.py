@@ -35,18 +35,25 @@ async def come_back(
 
     Returns:
         By id the plan from which on all that the topic holds is for the subscription: where what it
-        holds from before may still be read, and nothing was routed there meanwhile. One plan cannot
-        tell what is on both sides of something that is for others.
+        holds from before may still be read, and nothing was routed there meanwhile but for it, as
+        on a view that goes on. One plan cannot tell what is on both sides of something that is for
+        others.
     """
     ids = {row.id for row in rows}
     query = open_moves().join(Move.subscription).where(Subscription.id.in_(ids))
     back = (await session.scalars(query.where(Move.view_id == Subscription.view_id))).all()
-    await end(session, [move.id for move in back])
     given = {}
     for move in back:
-        foreign = move.view_id in left or await _had_since(session, move, without=ids)
+        foreign = not move.goes_on and (
+            move.view_id in left or await _had_since(session, move, without=ids)
+        )
         if _never_routed(move, unpublished) or (_readable(move) and not foreign):
             given[move.subscription_id] = move.from_plan
+    # Only now: what went on until now was routed for all of them, and may have been for another.
+    for move in back:
+        move.goes_on = False
+    await session.flush()
+    await end(session, [move.id for move in back])
     return given
 
 
@@ -70,6 +77,7 @@ async def stranded(
         if wanted[move.subscription_id] == move.view_id
         and _readable(move)
         and not _never_routed(move, unpublished)
+        and not move.goes_on
         and await _had_since(session, move, without=())
     }
 
@@ -90,6 +98,9 @@ def _never_routed(move: Move, unpublished: int) -> bool:
 
 async def _had_since(session: AsyncSession, move: Move, *, without: Collection[str]) -> bool:
     """Whether somebody has, or had since a move, the view that it left: a plan may have routed it.
+
+    Not asked of a view that goes on: that is allowed, and what it gets is for who left it, too,
+    whoever else has it. Of others it is asked also where they have ended, as plans hold them still.
 
     Args:
         without: ids of subscriptions that have it only from now on, or not at all.

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 from control_plane.errors import FieldProblem, InvalidRequestError
-from marketdata.lanes import delay_of, followed_by, lane_of
+from marketdata.lanes import delay_of, lane_of
 from marketdata.plans import Delivery
 
 
@@ -33,7 +33,7 @@ def unserved(delivery: Delivery, lanes: Collection[str]) -> Unserved | None:
     if not (delay or conflates or follows) or lane_of(delivery) in lanes:
         return None  # any priority is served by the function without a lane
     if follows:
-        return _not_followed(delivery, lanes)
+        return _not_followed(delivery)
     if delay and conflates:
         detail = "no function both delays and conflates; entitlements may ask for either"
         return Unserved("delay_seconds", detail, "drop delay_seconds, or conflate and max_rate")
@@ -47,15 +47,14 @@ def unserved(delivery: Delivery, lanes: Collection[str]) -> Unserved | None:
     return Unserved("conflate" if delivery.conflate else "max_rate", detail, hint)
 
 
-def _not_followed(delivery: Delivery, lanes: Collection[str]) -> Unserved:
+def _not_followed(delivery: Delivery) -> Unserved:
     asked = {"delays": delivery.delay_seconds, "conflates": delivery.conflates}
     also = next((word for word, wanted in asked.items() if wanted), None)
     if also:
         detail = f"no function both follows a workflow and {also}; entitlements may ask for that"
         return Unserved("follows", detail, "drop follows, or delay_seconds, conflate and max_rate")
-    there = sorted(filter(None, map(followed_by, lanes)))
-    told = f"what can be followed: {', '.join(there)}" if there else "none can be followed yet"
-    hint = f"{told}; the platform team makes others in the topology, with a lane"
+    # Which ones there are is not for everybody to know.
+    hint = "the platform team knows which can be, and makes others in the topology, with a lane"
     return Unserved("follows", f"no function follows the workflow {delivery.follows!r}", hint)
 
 

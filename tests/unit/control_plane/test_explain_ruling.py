@@ -73,6 +73,7 @@ RANKED = [
         ),
         ("kind = 'bar'", Delivery(priority=0), 0, ["every"], "rule 'bars' gives it"),
         ("", Delivery(delay_seconds=900), 1, ["some", "some", "some", "every"], "delayed"),
+        ("", Delivery(follows="analysis"), 1, ["some", "some", "some", "every"], "follows a"),
     ],
 )
 def test_a_priority_is_told_with_the_rule_that_gives_it_and_those_that_do_not(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
+from world import LANES as SERVED
 from world import World
 
 from control_plane.broker import Broker
@@ -16,6 +17,8 @@ from control_plane.database import Database
 from control_plane.domains.consumers.schemas import ConsumerCreate, ConsumerUpdate
 from control_plane.domains.functions.topology import KnownTopology
 from control_plane.domains.ordering.follower import FollowerState
+from control_plane.domains.preview.proposal import propose
+from control_plane.domains.preview.schemas import Proposal, SubscriptionChange
 from control_plane.domains.subscriptions.confirming import (
     NOBODY,
     UNSERVED,
@@ -30,7 +33,7 @@ from control_plane.domains.subscriptions.followed import (
     following,
 )
 from control_plane.domains.subscriptions.health import Thresholds
-from control_plane.domains.subscriptions.reading import ReadingService
+from control_plane.domains.subscriptions.reading import LATE, ReadingService
 from control_plane.domains.subscriptions.schemas import SubscriptionCreate, SubscriptionUpdate
 from control_plane.domains.system.metrics import Metrics
 from control_plane.errors import InvalidRequestError
@@ -103,6 +106,70 @@ async def test_a_circle_is_refused_and_named_wherever_it_would_be_closed(world: 
         await world.lifecycles.update(a, change, None)
     await drained(world)
     await world.lifecycles.update(a, change, None)
+
+
+async def test_a_consumer_is_told_of_a_circle_what_it_knows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.settle()
+    for name, workflow in (("p", "prediction"), ("s", "secret"), ("a", "analysis")):
+        await consumer(world, name, workflow)
+    await subscribed(world, "p", delivery=ANALYSIS)
+    lanes = (*SERVED, "follows-secret")
+    monkeypatch.setattr(world.subscriptions, "_lanes", lambda: lanes)
+    monkeypatch.setattr(world.lifecycles, "_lanes", lambda: lanes)
+    await subscribed(world, "s", delivery=PREDICTION)
+    a = await subscribed(world, "a")
+    owner = (await world.subscriptions.get(a))[0].consumer
+    data = SubscriptionCreate(consumer="a", name="two", delivery=Delivery(follows="secret"))
+    change = SubscriptionUpdate(delivery=data.delivery)
+    refusals = []
+    for only in (owner, None):
+        with pytest.raises(InvalidRequestError) as made:
+            await world.subscriptions.create(data, only=only)
+        with pytest.raises(InvalidRequestError) as changed:
+            await world.lifecycles.update(a, change, None, only=only)
+        proposed = Proposal(create=[data])
+        with pytest.raises(InvalidRequestError) as previewed:
+            async with world.database.transaction() as session:
+                await propose(session, proposed, lanes=lanes, only=only)
+        refusals += [(only, each.value) for each in (made, changed, previewed)]
+    for only, refused in refusals:
+        told = f"{refused} {refused.problems[0].detail} {refused.problems[0].hint}"
+        assert "'analysis'" in told
+        assert "'secret'" in told
+        assert ("prediction" in told) is (only is None)
+
+
+async def test_what_can_be_followed_is_not_told_to_everybody(world: World) -> None:
+    await world.settle()
+    with pytest.raises(InvalidRequestError, match="no function follows the workflow 'x'") as made:
+        await subscribed(world, "desk", delivery=Delivery(follows="x"))
+    (problem,) = made.value.problems
+    assert "analysis" not in f"{made.value} {problem.detail} {problem.hint}"
+
+
+async def test_what_is_proposed_together_closes_no_circle(world: World) -> None:
+    await world.settle()
+    await consumer(world, "p", "prediction")
+    await consumer(world, "a", "analysis")
+    p = await subscribed(world, "p")
+    first = SubscriptionCreate(consumer="p", name="two", delivery=ANALYSIS)
+    second = SubscriptionCreate(consumer="a", name="two", delivery=PREDICTION)
+    changed = SubscriptionChange(p, delivery=ANALYSIS)
+    circles = {
+        "/create/1/delivery/follows": Proposal(create=[first, second]),
+        "/change/0/delivery/follows": Proposal(create=[second], change=[changed]),
+    }
+    async with world.database.transaction() as session:
+        for pointer, proposed in circles.items():
+            with pytest.raises(InvalidRequestError, match="for ever") as refused:
+                await propose(session, proposed, lanes=SERVED, only=None)
+            assert [each.pointer for each in refused.value.problems] == [pointer]
+        # Each by itself can be made.
+        for alone in (first, second):
+            found = await propose(session, Proposal(create=[alone]), lanes=SERVED, only=None)
+            assert [each.what for each in found.affected] == ["create"]
 
 
 async def test_a_workflow_has_its_open_subscriptions_with_what_they_left(world: World) -> None:
@@ -324,7 +391,8 @@ async def test_its_health_says_what_a_subscription_waits_for(world: World) -> No
     await consumer(world, "p", "prediction")
     key = await subscribed(world, "p", delivery=ANALYSIS)
     broker, board = FakeBroker(), ConfirmedBoard()
-    broker.name = (await world.subscriptions.get(key))[0].subscription_name
+    made, _ = await world.subscriptions.get(key)
+    broker.name, owner = made.subscription_name, made.consumer
     admin = cast(PulsarAdmin, broker)
     readings = ReadingService(world.database, admin, Thresholds(10, 30), board)
     waits = (await readings.health(key)).waits_for
@@ -337,6 +405,12 @@ async def test_its_health_says_what_a_subscription_waits_for(world: World) -> No
     assert waits.confirmed_until.timestamp() == 2
     assert waits.behind_seconds
     assert waits.reason == NOBODY
+    counted = "1 of its 7 subscriptions have more to acknowledge"
+    board.take(encode_confirmed(Confirmed("analysis", {}, 3_000_000_000, counted)))
+    for only, reason in ((None, counted), (owner, LATE)):
+        waits = (await readings.health(key, only=only)).waits_for
+        assert waits is not None
+        assert waits.reason == reason
 
 
 def test_how_far_behind_a_workflow_is_can_be_measured() -> None:

@@ -19,6 +19,7 @@ from control_plane.errors import InvalidRequestError
 from control_plane.pulsar_admin import PulsarAdmin
 from control_plane.pulsar_values import TopicStats, topic_stats
 from marketdata.plans import Conflate, Delivery
+from marketdata.routing_rules import Selector
 
 HIGH, DELAYED = Delivery(priority=3), Delivery(delay_seconds=900)
 CONFLATED = Delivery(conflate=Conflate(60_000))
@@ -59,6 +60,10 @@ async def applied(world: World) -> datetime:
         await plan_rows.mark_applied(session, world.broker.last.number, 3)
         at = await session.scalar(text("SELECT max(applied_at) FROM plans"))
     return cast(datetime, at).astimezone(UTC)
+
+
+def rules_of(world: World) -> RuleService:
+    return RuleService(world.database, world.publisher, drain_seconds=300, wait_seconds=0)
 
 
 async def moved(world: World, delivery: Delivery = HIGH) -> tuple[str, SubscriptionOut]:
@@ -104,7 +109,7 @@ async def test_what_was_left_goes_on_until_its_lane_has_come_far_enough(world: W
 
 
 async def test_a_rule_moves_to_its_lane_as_the_subscription_itself_would(world: World) -> None:
-    rules = RuleService(world.database, world.publisher, drain_seconds=300, wait_seconds=0)
+    rules = rules_of(world)
     await world.settle()
     key = await world.subscribe("one", filter="price > 1")
     await world.settle()
@@ -124,11 +129,136 @@ async def test_a_rule_moves_to_its_lane_as_the_subscription_itself_would(world: 
     assert topics(world) == {before.topic, after.topic}
 
 
+HIGHER = RuleCreate("first", "prioritize", priority=3)
+FOR_DESK = RuleCreate("first", "prioritize", priority=3, consumers=Selector(names=("desk",)))
+OFF = RuleUpdate(enabled=False)
+
+
+@pytest.fixture
+async def sharing(world: World) -> tuple[str, SubscriptionOut, SubscriptionOut]:
+    """A subscription of the desk and one of another consumer, with one view of the usual lane."""
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    foreign = await other_desk(world, filter="price > 1")
+    await world.settle()
+    before = await get(world, key)
+    assert before.topic == foreign.topic
+    return key, before, foreign
+
+
+@pytest.mark.parametrize("rule", [HIGHER, FOR_DESK])
+@pytest.mark.parametrize("published", [True, False])
+async def test_a_rule_that_is_taken_back_loses_nothing_of_a_view_that_others_have(
+    world: World,
+    sharing: tuple[str, SubscriptionOut, SubscriptionOut],
+    rule: RuleCreate,
+    *,
+    published: bool,
+) -> None:
+    """The view goes on for who left it, whether others have it still or have left it, too."""
+    key, before, foreign = sharing
+    rules = rules_of(world)
+    await rules.create(rule)
+    if published:
+        await world.settle()
+    assert (await get(world, key)).delivery == HIGH
+    await rules.update("first", OFF, None)
+    await world.settle()
+    for each, was in ((key, before), (foreign.id, foreign)):
+        back = await get(world, each)
+        assert (back.topic, back.from_plan) == (was.topic, was.from_plan) == (before.topic, 0)
+        assert cursor(was) in world.topics.cursors
+    assert before.topic in topics(world)
+
+
+async def test_what_another_goes_on_to_get_is_not_for_who_has_read_it_out(
+    world: World, sharing: tuple[str, SubscriptionOut, SubscriptionOut]
+) -> None:
+    """It has left the lane that is behind for good, and drains; the other one has left it since."""
+    key, before, foreign = sharing
+    rules = rules_of(world)
+    await rules.create(FOR_DESK)
+    await world.settle()
+    await applied(world)
+    assert await lane_moves(world, Log()).look(CURSORS) is not None
+    await world.settle()
+    (left,) = (await get(world, key)).draining
+    assert left.plan == world.broker.last.number
+    await rules.update("first", RuleUpdate(consumers=Selector()), None)
+    await world.settle()
+    await rules.update("first", OFF, None)
+    await world.settle()
+    back, other = await get(world, key), await get(world, foreign.id)
+    assert (back.topic, back.from_plan) == (before.topic, back.plan)
+    assert (other.topic, other.from_plan) == (before.topic, foreign.from_plan)
+
+
+@pytest.mark.parametrize("rule", [HIGHER, FOR_DESK])
+@pytest.mark.parametrize("published", [True, False])
+async def test_who_might_not_see_it_meanwhile_is_not_shown_what_went_on_for_others(
+    world: World,
+    sharing: tuple[str, SubscriptionOut, SubscriptionOut],
+    rule: RuleCreate,
+    *,
+    published: bool,
+) -> None:
+    key, before, foreign = sharing
+    rules = rules_of(world)
+    await rules.create(rule)
+    await world.settle()
+    for venues in (("XNAS",), None):
+        await entitle(world, venues=venues)
+        if published:
+            await world.settle()
+            assert before.topic in topics(world)
+            assert cursor(before) not in world.topics.cursors
+    await rules.update("first", OFF, None)
+    back = await get(world, key)
+    assert (back.topic, back.from_plan) == (before.topic, back.plan)
+    assert before.topic not in [left.topic for left in back.draining]
+    await world.settle()
+    other = await get(world, foreign.id)
+    assert (other.topic, other.from_plan) == (before.topic, foreign.from_plan)
+
+
+async def test_what_went_on_until_it_was_forbidden_can_be_read_to_there(world: World) -> None:
+    """The next lane began ahead of it: what it got since the move is nowhere else."""
+    key, before = await moved(world)
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    after = await get(world, key)
+    (left, *_) = after.draining
+    assert (left.topic, left.from_plan, left.plan) == (before.topic, 0, after.plan)
+    assert cursor(before) in world.topics.cursors
+    assert before.topic not in topics(world)
+
+
+async def test_who_has_come_back_to_what_went_on_has_it_as_any_other_view(world: World) -> None:
+    """What is forbidden then ends by the same plan, and what lies there is drained."""
+    rules = rules_of(world)
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    await world.settle()
+    before = await get(world, key)
+    await rules.create(HIGHER)
+    await world.settle()
+    await rules.update("first", OFF, None)
+    await world.settle()
+    await entitle(world, venues=("XNAS",))
+    await world.settle()
+    assert before.topic not in topics(world)
+    assert cursor(before) in world.topics.cursors
+    await entitle(world, venues=None)
+    await world.settle()
+    back = await get(world, key)
+    assert (back.topic, back.from_plan) == (before.topic, before.from_plan)
+
+
 @pytest.mark.parametrize("delivery", [CONFLATED, DELAYED])
 async def test_what_is_delayed_or_conflated_is_not_moved_for_a_priority(
     world: World, delivery: Delivery
 ) -> None:
-    rules = RuleService(world.database, world.publisher, drain_seconds=300, wait_seconds=0)
+    rules = rules_of(world)
     await world.settle()
     key = await world.subscribe("one", filter="price > 1", delivery=delivery)
     await world.settle()

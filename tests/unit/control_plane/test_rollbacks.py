@@ -33,7 +33,7 @@ from control_plane.domains.transformations.service import TransformationService
 from control_plane.errors import ConflictError, NotFoundError, PreconditionFailedError
 from control_plane.security.roles import Role
 from control_plane.settings import Settings
-from marketdata.plans import Plan, decode_plan
+from marketdata.plans import Delivery, Plan, decode_plan
 from marketdata.reference import Enrichment
 from marketdata.transformations import Transformation
 
@@ -440,6 +440,23 @@ async def test_what_would_be_lost_is_drained_before(desk: Desk) -> None:
     await world.settle()
     after = await get(world, key)
     assert (after.filter, after.from_plan) == ("price > 1", out.plan)
+
+
+async def test_what_goes_on_is_read_on_whoever_else_has_it(desk: Desk) -> None:
+    """Its lane has not come to where the next one begins: all of it is for who left it, too."""
+    world = desk.world
+    await world.settle()
+    key = await world.subscribe("one", filter="price > 1")
+    await other_desk(world, filter="price > 1")
+    await world.settle()
+    before, good = await get(world, key), await desk.newest()
+    await change(world, key, delivery=Delivery(priority=3))
+    await world.settle()
+    out = await desk.back(good)
+    assert (kinds(out), out.kept) == ({"one": "subscription"}, [])
+    await world.settle()
+    after = await get(world, key)
+    assert (after.topic, after.from_plan) == (before.topic, before.from_plan)
 
 
 async def test_a_plan_that_was_never_published_is_as_if_it_had_not_been(desk: Desk) -> None:
