@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import socket
 from collections.abc import Collection, Mapping, Sequence
@@ -49,14 +50,15 @@ def await_free(port: int, timeout_s: float) -> bool:
 
 
 def choose(preferred: Sequence[int], taken: Collection[int]) -> int:
-    """The first of `preferred` that is free and not in `taken`, else the next such port above.
+    """The first of `preferred` that is free and not in `taken`, else such a port above.
 
-    The system is not asked for a port: it would give an ephemeral one, which any outgoing
-    connection may occupy by the time the server binds it.
+    Anyone above: of two stacks that come up at once neither listens yet. The system is not asked
+    for a port: it would give an ephemeral one, which any outgoing connection may occupy by the time
+    the server binds it.
     """
     first = preferred[-1]
-    candidates: list[int] = [*preferred, *range(first + 1, first + _SEARCH)]
-    for port in candidates:
+    above = sorted({*range(first + 1, first + _SEARCH)} - {*USUAL.values()})
+    for port in (*preferred, *random.sample(above, len(above))):
         if port not in taken and is_free(port):
             return port
     raise StackError(
