@@ -63,7 +63,10 @@ class Looks(ABC):
             if not await try_lock(session, self.under):
                 return False
             self._locked = session
-            await self.look()
+            try:
+                await self.look()
+            finally:
+                self._locked = None
         return True
 
     async def prove(self) -> None:

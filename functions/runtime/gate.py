@@ -94,8 +94,8 @@ class Gate:
             return
         with self._told:
             if position is not None:
-                ledger, entry, _ = unpack(position)
-                self._doubted[partition] = ledger, entry
+                place = unpack(position)[:2]
+                self._doubted[partition] = max(self._doubted.get(partition, place), place)
                 self._told.notify_all()
             elif partition not in self._unasked:
                 self._doubted.pop(partition, None)

@@ -52,9 +52,9 @@ def await_free(port: int, timeout_s: float) -> bool:
 def choose(preferred: Sequence[int], taken: Collection[int]) -> int:
     """The first of `preferred` that is free and not in `taken`, else such a port above.
 
-    Anyone above: of two stacks that come up at once neither listens yet. The system is not asked
-    for a port: it would give an ephemeral one, which any outgoing connection may occupy by the time
-    the server binds it.
+    Anyone above: two stacks that come up beside a third one listen to neither yet. The system is
+    not asked for a port: it would give an ephemeral one, which any outgoing connection may occupy
+    by the time the server binds it.
     """
     first = preferred[-1]
     above = sorted({*range(first + 1, first + _SEARCH)} - {*USUAL.values()})

@@ -93,8 +93,10 @@ async def follow_bounds(
     number = await _move(
         session, ways, drain_seconds=drain_seconds, growing=refusing, unpublished=unpublished
     )
+    until = datetime.now(UTC) + timedelta(seconds=drain_seconds)
     for move in ended:
-        move.plan = number
+        # Only now it is no more than drained: what it was when it was left may be long over.
+        move.plan, move.drain_until = number, max(move.drain_until, until)
     await session.flush()
     await plan_rows.retire_views(session, {move.view_id for move in ended}, number)
     moved = [way.row for way in ways]

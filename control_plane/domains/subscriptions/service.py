@@ -99,7 +99,7 @@ class SubscriptionService:
         self._service_url = service_url
         self._most = most
         self._wait_seconds = wait_seconds
-        # One batch at a time: each takes most of a second in which nobody else is served.
+        # One batch at a time: much of each is done where nobody else is served meanwhile.
         self._batches = asyncio.Semaphore(1)
 
     async def create(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 from test_moves import cursor, drained, entitle, get, other_desk, topics
 from world import World
 
@@ -14,6 +14,7 @@ from control_plane.domains.plans import repository as plan_rows
 from control_plane.domains.rules.schemas import RuleCreate, RuleUpdate
 from control_plane.domains.rules.service import RuleService
 from control_plane.domains.subscriptions.lane_moves import LaneMoves
+from control_plane.domains.subscriptions.models import Move
 from control_plane.domains.subscriptions.schemas import SubscriptionOut, SubscriptionUpdate
 from control_plane.errors import InvalidRequestError
 from control_plane.pulsar_admin import PulsarAdmin
@@ -224,6 +225,8 @@ async def test_who_might_not_see_it_meanwhile_is_not_shown_what_went_on_for_othe
 async def test_what_went_on_until_it_was_forbidden_can_be_read_to_there(world: World) -> None:
     """The next lane began ahead of it: what it got since the move is nowhere else."""
     key, before = await moved(world)
+    async with world.database.transaction() as session:  # as if it went on for long
+        await session.execute(update(Move).values(drain_until=datetime(2000, 1, 1, tzinfo=UTC)))
     await entitle(world, venues=("XNAS",))
     await world.settle()
     after = await get(world, key)
