@@ -11,6 +11,7 @@ With more processes than one (`--numprocesses`), all that use servers of a stack
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,10 @@ from tests.stacks.containers import ContainerStack  # noqa: E402
 from tests.stacks.interface import RunningStack  # noqa: E402
 from tests.stacks.local import brought_up  # noqa: E402
 from tests.stacks.remote import RemoteStack  # noqa: E402
+
+# Seldom: a process stood still for ever where a collection within `Thread.start` had ended a weak
+# reference, whose callback coverage followed. It saves time besides.
+gc.set_threshold(100_000, 20, 20)
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("dds", deadline=None)

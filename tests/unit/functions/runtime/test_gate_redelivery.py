@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
@@ -57,7 +57,7 @@ class Following(FrameFunction):
         self.log: Any = SimpleNamespace(info=lambda *_: None)
         self.configure(FunctionSettings(Topics(), partitions=1, lane="follows-analysis"))
         self._worker = threading.current_thread()
-        self.came: SimpleQueue[int] = SimpleQueue()
+        self.came: SimpleQueue[int | None] = SimpleQueue()
         self.handed = self.handled = 0
         threading.Thread(target=self._take, daemon=True).start()
 
@@ -75,8 +75,8 @@ class Following(FrameFunction):
         consumer = SimpleNamespace(
             acknowledge=lambda _: None, redeliver_unacknowledged_messages=lambda: None
         )
-        while True:
-            message = pulsar.MessageId(0, LEDGER, self.came.get(), -1)
+        while (entry := self.came.get()) is not None:
+            message = pulsar.MessageId(0, LEDGER, entry, -1)
             told = SimpleNamespace(
                 topic_name=lambda: "sequenced-partition-0",
                 message_id=lambda message=message: message,
@@ -121,9 +121,12 @@ def until(true: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def function(monkeypatch: pytest.MonkeyPatch) -> Following:
+def function(monkeypatch: pytest.MonkeyPatch) -> Iterator[Following]:
     monkeypatch.setattr(runtime, "ASK_AGAIN_S", 1e9)
-    return Following()
+    made = Following()
+    yield made
+    made.confirm(1 << 20)
+    made.came.put(None)
 
 
 def test_what_was_passed_over_is_asked_for_again_when_the_redelivery_came_elsewhere(
