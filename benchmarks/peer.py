@@ -24,11 +24,12 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.figures import BenchmarkFailed, Measured, Sample
 from benchmarks.formats import sequenced_frames
+from benchmarks.pool import instrument_names
+from benchmarks.routing import VENUES
 from marketdata.filters import compile_filter
 from marketdata.formats import get_format
 from marketdata.frames import frame_kind
 from marketdata.plans import View, ViewSpec, compile_plan, encode_plan, view_of
-from marketdata.sources.synthetic import VENUES_OF_REGION
 from marketdata.transformations import Transformation
 from scripts.devstack.archive import cache_dir
 from scripts.devstack.component import CHECKOUT
@@ -100,9 +101,7 @@ class _Wanted(NamedTuple):
 
 def _views(views: int) -> list[_Wanted]:
     """Views of equal shares of the instruments, with a term on the price or on the venue."""
-    frames = sequenced_frames(INSTRUMENTS, ROWS)
-    names = sorted(set().union(*(frame.column("instrument").to_pylist() for frame in frames)))
-    venues = [venue for of_region in VENUES_OF_REGION.values() for venue in of_region]
+    names = instrument_names(INSTRUMENTS)
     transformation = Transformation(
         select=tuple(COLUMNS), rename={k: v for k, v in COLUMNS.items() if k != v}
     ).canonical()
@@ -112,7 +111,7 @@ def _views(views: int) -> list[_Wanted]:
         sql = f"instrument IN ({', '.join(map(repr, mine))}) AND "
         check = f"{json.dumps(mine)}.contains(this.instrument) && "
         if number % 2:
-            two = [venues[number % len(venues)], venues[(number + 3) % len(venues)]]
+            two = [VENUES[number % len(VENUES)], VENUES[(number + 3) % len(VENUES)]]
             sql += f"venue IN ({', '.join(map(repr, two))})"
             check += f"{json.dumps(two)}.contains(this.venue)"
         else:

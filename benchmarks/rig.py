@@ -260,11 +260,17 @@ def rig_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What figures depend on, of these options."""
     return {
         "views": options.views,
-        "views_read": getattr(options, "read", options.views),
+        "views_read": _read(options),
         "kinds": options.kinds,
         "instruments": options.instruments,
         "publishers": options.publishers,
     }
+
+
+def _read(options: argparse.Namespace) -> int:
+    """How many of the views are read: all of them where there is no such option."""
+    found: int = getattr(options, "read", options.views)
+    return found
 
 
 @contextmanager
@@ -301,7 +307,7 @@ def rig_on(
     """
     names = instrument_names(options.instruments) if names is None else names
     logs = stack.home / "logs"
-    read = getattr(options, "read", options.views)
+    read = _read(options)
     with ExitStack() as parts:
         views = parts.enter_context(
             subscribed(

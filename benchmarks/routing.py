@@ -25,6 +25,7 @@ from marketdata.splitting import split_rows
 
 SUMMARY = "the router on one core with 16, 1,000 and 10,000 views"
 INSTRUMENTS_OF_VIEW = 20
+VENUES = [venue for of_region in VENUES_OF_REGION.values() for venue in of_region]
 PRICES_CENTS = (5_00, 500_00)
 """Between these lie the bounds of the views' prices."""
 
@@ -80,7 +81,6 @@ def specs(views: int, instruments: int) -> list[ViewSpec]:
 def filter_texts(views: int, instruments: int) -> list[str]:
     """Filters of twenty instruments each, every other one with a term on the price or the venue."""
     random = np.random.Generator(np.random.PCG64(views))
-    venues = [venue for of_region in VENUES_OF_REGION.values() for venue in of_region]
     made = []
     for number in range(views):
         chosen = random.choice(instruments, INSTRUMENTS_OF_VIEW, replace=False)
@@ -88,7 +88,7 @@ def filter_texts(views: int, instruments: int) -> list[str]:
         bound = random.integers(*PRICES_CENTS) / 100
         term = f"(price > {bound} OR bid_price > {bound})"
         if number % 2:
-            term = f"venue IN ('{random.choice(venues)}', '{random.choice(venues)}')"
+            term = f"venue IN ('{random.choice(VENUES)}', '{random.choice(VENUES)}')"
         made.append(f"instrument IN ({names}) AND {term}")
     return made
 

@@ -8,10 +8,10 @@ drained, since what they hold is waited for until then.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import select, union
+from sqlalchemy import Select, select, union
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.domains.consumers.models import Consumer
@@ -54,22 +54,11 @@ async def following(session: AsyncSession, workflow: str) -> Following:
 
 async def _members(session: AsyncSession, workflow: str) -> set[Member]:
     """All that the open subscriptions of a workflow's consumers read, also where they have left."""
-    live = (Consumer.workflow == workflow) & Subscription.state.in_(LIVE)
+    own = Consumer.workflow == workflow
     delivery = ViewRow.spec["delivery"]
-    now = (
-        select(ViewRow.topic, delivery, Subscription.consumer_id, Subscription.id)
-        .select_from(Subscription)
-        .join(Subscription.consumer)
-        .join(Subscription.view)
-        .where(live)
-    )
-    left = (
-        select(ViewRow.topic, delivery, Move.subscription_name)
-        .select_from(Move)
-        .join(Move.subscription)
-        .join(Subscription.consumer)
-        .join(Move.view)
-        .where(live, Move.ended_at.is_(None))
+    now = _now(ViewRow.topic, delivery, Subscription.consumer_id, Subscription.id).where(own)
+    left = _left(ViewRow.topic, delivery, Move.subscription_name).where(
+        own, Subscription.state.in_(LIVE)
     )
     lanes: dict[str, str] = {}
     found = set()
@@ -174,20 +163,31 @@ async def require_no_circle(session: AsyncSession, consumer: Consumer) -> None:
 
 async def _dependencies(session: AsyncSession) -> Collection[tuple[str, str]]:
     """Workflows of consumers, "" for none, with those that their open subscriptions follow."""
-    now = (
-        select(Consumer.workflow, _FOLLOWS)
+    held = (_now, _left)
+    found = await session.execute(
+        union(*(of(Consumer.workflow, _FOLLOWS).where(_FOLLOWS.is_not(None)) for of in held))
+    )
+    return [(workflow, followed) for workflow, followed in found]
+
+
+def _now(*columns: Any) -> Select[Any]:
+    """Of live subscriptions, with their consumers and the views that they have."""
+    return (
+        select(*columns)
         .select_from(Subscription)
         .join(Subscription.consumer)
         .join(Subscription.view)
-        .where(Subscription.state.in_(LIVE), _FOLLOWS.is_not(None))
+        .where(Subscription.state.in_(LIVE))
     )
-    left = (
-        select(Consumer.workflow, _FOLLOWS)
+
+
+def _left(*columns: Any) -> Select[Any]:
+    """Of subscriptions, with their consumers and the views that they left and may still drain."""
+    return (
+        select(*columns)
         .select_from(Move)
         .join(Move.subscription)
         .join(Subscription.consumer)
         .join(Move.view)
-        .where(Move.ended_at.is_(None), _FOLLOWS.is_not(None))
+        .where(Move.ended_at.is_(None))
     )
-    found = await session.execute(union(now, left))
-    return [(workflow, followed) for workflow, followed in found]
